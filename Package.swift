@@ -1,0 +1,74 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let package = Package(
+    name: "tilefarm",
+    products: [
+        .executable(name: "tilefarm", targets: ["Coordinator"]),
+        .executable(name: "tilefarm-worker", targets: ["Worker"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        // Debian's libraries: a module map and a shim each.
+        .systemLibrary(name: "COpenBLAS", path: "Sources/Engine/COpenBLAS"),
+        .systemLibrary(name: "CPNG", path: "Sources/Engine/CPNG"),
+        .systemLibrary(name: "CZeroMQ", path: "Sources/Protocol/CZeroMQ"),
+        // Kernels chosen at run time by the processor; Swift has no function multiversioning.
+        .target(name: "CKernels", path: "Sources/Engine/CKernels"),
+        .target(
+            name: "Engine",
+            dependencies: ["COpenBLAS", "CPNG", "CKernels"],
+            path: "Sources/Engine",
+            exclude: ["COpenBLAS", "CPNG", "CKernels"],
+            resources: [.copy("Resources/DefaultModel")]
+        ),
+        .target(
+            name: "Protocol",
+            dependencies: [
+                "Engine", "CZeroMQ",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            path: "Sources/Protocol",
+            exclude: ["CZeroMQ", "farm.proto", "generate.sh"]
+        ),
+        .executableTarget(
+            name: "Coordinator",
+            dependencies: [
+                "Engine", "Protocol",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Sources/Coordinator"
+        ),
+        .executableTarget(
+            name: "Worker",
+            dependencies: [
+                "Engine", "Protocol",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Sources/Worker"
+        ),
+        .testTarget(name: "EngineTests", dependencies: ["Engine"], resources: [.copy("Cases")]),
+        .testTarget(name: "ProtocolTests", dependencies: ["Protocol"]),
+        .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator"]),
+        .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
+        .testTarget(name: "FarmTests", dependencies: ["Engine", "Protocol"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

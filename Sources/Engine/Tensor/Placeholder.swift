@@ -1,0 +1,4 @@
+internal import COpenBLAS
+internal import CPNG
+internal import CKernels
+

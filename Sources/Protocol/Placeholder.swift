@@ -1,0 +1,2 @@
+internal import CZeroMQ
+public func x() -> Int { 1 }

@@ -1,0 +1,9 @@
+import ArgumentParser
+import Engine
+import Protocol
+
+@main
+struct TileFarmWorker: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "tilefarm-worker")
+}
+package func workerAnswer() -> Int { 42 }

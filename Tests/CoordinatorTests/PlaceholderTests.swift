@@ -1,0 +1,3 @@
+import Testing
+import Coordinator
+@Test func imports() { #expect(answer() == 42) }
