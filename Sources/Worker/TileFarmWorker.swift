@@ -6,4 +6,4 @@ import Protocol
 struct TileFarmWorker: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "tilefarm-worker")
 }
-package func workerAnswer() -> Int { 42 }
+

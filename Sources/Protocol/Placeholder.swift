@@ -1,2 +1,0 @@
-internal import CZeroMQ
-public func x() -> Int { 1 }

@@ -1,0 +1,114 @@
+internal import CZeroMQ
+internal import Glibc
+import Synchronization
+
+/// One part of a message, in memory that ZeroMQ owns: sent, kept for a second sending, and received without copying its bytes.
+///
+/// The bytes are written once, by the closure of an initialiser, and never change after that.
+///
+/// Sendable without the compiler's proof: the bytes are immutable once `init` has returned; ZeroMQ's own book-keeping in the
+/// message (`zmq_msg_copy` marks its source as shared) is changed under `sharing` alone; and the destructor runs when nobody
+/// else has the frame.
+public final class Frame: @unchecked Sendable {
+    private let message: UnsafeMutablePointer<zmq_msg_t>
+    private let sharing = Mutex<Void>(())
+
+    /// Bytes in the frame.
+    public let byteCount: Int
+
+    /// Float32 values in the frame; bytes beyond a multiple of four are not counted.
+    public var floatCount: Int { byteCount / 4 }
+
+    private init(allocating byteCount: Int) {
+        precondition(byteCount >= 0)
+        message = .allocate(capacity: 1)
+        self.byteCount = byteCount
+        // "zmq_msg_init_size() ... ENOMEM: Insufficient storage space is available": out of memory, as for any Swift allocation.
+        precondition(zmq_msg_init_size(message, byteCount) == 0, "no memory for a frame of \(byteCount) bytes")
+    }
+
+    /// Takes a message that was received. Small ones lie anywhere in ZeroMQ's receive buffer; those are moved to where floats may lie.
+    init(taking received: inout zmq_msg_t) {
+        let size = zmq_msg_size(&received)
+        byteCount = size
+        message = .allocate(capacity: 1)
+        if Int(bitPattern: zmq_msg_data(&received)) % MemoryLayout<Float>.alignment == 0 {
+            zmq_msg_init(message)
+            zmq_msg_move(message, &received)
+        } else {
+            precondition(zmq_msg_init_size(message, size) == 0, "no memory for a frame of \(size) bytes")
+            memcpy(zmq_msg_data(message), zmq_msg_data(&received), size)
+        }
+        zmq_msg_close(&received)
+    }
+
+    deinit {
+        zmq_msg_close(message)
+        message.deallocate()
+    }
+
+    /// A frame of `byteCount` bytes that `fill` writes. They are not cleared before: `fill` must write every one.
+    public convenience init<E: Error>(
+        byteCount: Int, filledBy fill: (_ bytes: UnsafeMutableRawBufferPointer) throws(E) -> Void
+    ) throws(E) {
+        self.init(allocating: byteCount)
+        try fill(UnsafeMutableRawBufferPointer(start: zmq_msg_data(message), count: byteCount))
+    }
+
+    /// A tensor of `floatCount` values that `fill` writes. They are not cleared before: `fill` must write every one.
+    public convenience init<E: Error>(
+        floatCount: Int, filledBy fill: (_ values: inout MutableSpan<Float>) throws(E) -> Void
+    ) throws(E) {
+        precondition(floatCount >= 0 && floatCount <= Int.max / 4)
+        self.init(allocating: 4 * floatCount)
+        let memory = UnsafeMutableBufferPointer<Float>(
+            start: zmq_msg_data(message)?.assumingMemoryBound(to: Float.self), count: floatCount)
+        var values = MutableSpan(_unsafeElements: memory)
+        try fill(&values)
+    }
+
+    /// A tensor of zeros.
+    public convenience init(zeros floatCount: Int) {
+        self.init(floatCount: floatCount) { values in
+            for i in values.indices { values[i] = 0 }
+        }
+    }
+
+    public convenience init(copying bytes: some Collection<UInt8>) {
+        self.init(byteCount: bytes.count) { $0.copyBytes(from: bytes) }
+    }
+
+    public convenience init(copying values: some Collection<Float>) {
+        self.init(floatCount: values.count) { span in
+            for (i, value) in values.enumerated() { span[i] = value }
+        }
+    }
+
+    /// The bytes, for as long as `body` runs.
+    public func withBytes<R, E: Error>(_ body: (UnsafeRawBufferPointer) throws(E) -> R) throws(E) -> R {
+        try body(UnsafeRawBufferPointer(start: zmq_msg_data(message), count: byteCount))
+    }
+
+    /// The float32 values, for as long as `body` runs.
+    public func withFloats<R, E: Error>(_ body: (Span<Float>) throws(E) -> R) throws(E) -> R {
+        let memory = UnsafeBufferPointer<Float>(
+            start: zmq_msg_data(message)?.assumingMemoryBound(to: Float.self), count: floatCount)
+        return try body(Span(_unsafeElements: memory))
+    }
+
+    /// A message that shares the bytes; the receiver closes it or has it sent.
+    func share() -> zmq_msg_t {
+        sharing.withLock { _ in
+            var copy = zmq_msg_t()
+            zmq_msg_init(&copy)
+            zmq_msg_copy(&copy, message)
+            return copy
+        }
+    }
+}
+
+extension Frame: Equatable {
+    public static func == (a: Frame, b: Frame) -> Bool {
+        a === b || a.withBytes { a in b.withBytes { b in a.elementsEqual(b) } }
+    }
+}
