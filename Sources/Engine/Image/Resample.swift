@@ -103,9 +103,10 @@ public struct BicubicUpsampler: Sendable, Hashable {
         for y in 0..<window.height {
             let tap = rowAxis.tap(at: window.y + y)
             let sources = (tap.indices &- needed.y) &* rowCount
+            let (a, b, c, d) = (sources[0], sources[1], sources[2], sources[3])
+            let target = y * rowCount
             for x in 0..<rowCount {
-                output[y * rowCount + x] = tap.sum(
-                    wide[sources[0] + x], wide[sources[1] + x], wide[sources[2] + x], wide[sources[3] + x])
+                output[target &+ x] = tap.sum(wide[a &+ x], wide[b &+ x], wide[c &+ x], wide[d &+ x])
             }
         }
     }
