@@ -33,7 +33,7 @@ public final class Safetensors: Sendable {
             guard dataStart <= file.count else {
                 throw SafetensorsError.headerPastEnd(file: path, length: Int(length), fileSize: file.count)
             }
-            let json = Data(try file.elements(UInt8.self, in: 8..<dataStart))
+            let json = try file.elements(UInt8.self, in: 8..<dataStart)
             entries = try Self.entries(json, dataSize: file.count - dataStart, path: path)
         } catch let error as MappedFileError {
             throw SafetensorsError.unreadable(file: path, reason: error.reason)
@@ -120,39 +120,39 @@ public final class Safetensors: Sendable {
 
     // MARK: the header
 
-    private static func entries(_ json: Data, dataSize: Int, path: String) throws -> [String: Entry] {
+    private static func entries(_ json: [UInt8], dataSize: Int, path: String) throws -> [String: Entry] {
         guard json.first == UInt8(ascii: "{") else {
             throw SafetensorsError.headerNotJSON(file: path, reason: "it does not begin with {")
         }
-        let header: Header
+        let header: [String: JSON]
         do {
-            header = try JSONDecoder().decode(Header.self, from: json)
-        } catch let DecodingError.dataCorrupted(context) where context.codingPath.isEmpty {
-            throw SafetensorsError.headerNotJSON(file: path, reason: (context.underlyingError as NSError?)?.oneLine ?? context.debugDescription)
-        } catch let error as DecodingError {
-            throw SafetensorsError.malformedEntry(file: path, tensor: error.path.first ?? "", reason: error.reason)
+            header = try JSON(json).object ?? [:]
+        } catch {
+            throw SafetensorsError.headerNotJSON(file: path, reason: error.description)
         }
 
         var entries: [String: Entry] = [:]
-        for (name, raw) in header.tensors {
-            guard let type = ElementType(rawValue: raw.dtype) else {
-                throw SafetensorsError.unknownElementType(file: path, tensor: name, name: raw.dtype)
+        for (name, value) in header where name != "__metadata__" {  // free text for people
+            func malformed(_ reason: String) -> SafetensorsError { .malformedEntry(file: path, tensor: name, reason: reason) }
+            guard let fields = value.object else { throw malformed("not an object") }
+            guard let dtype = fields["dtype"]?.string else { throw malformed("dtype is not a string") }
+            guard let shape = fields["shape"]?.integers else { throw malformed("shape is not an array of integers") }
+            guard let offsets = fields["data_offsets"]?.integers, offsets.count == 2 else { throw malformed("data_offsets is not two integers") }
+            guard let type = ElementType(rawValue: dtype) else {
+                throw SafetensorsError.unknownElementType(file: path, tensor: name, name: dtype)
             }
-            guard raw.data_offsets.count == 2 else {
-                throw SafetensorsError.malformedEntry(file: path, tensor: name, reason: "data_offsets needs a begin and an end")
-            }
-            let (begin, end) = (raw.data_offsets[0], raw.data_offsets[1])
+            let (begin, end) = (offsets[0], offsets[1])
             guard 0 <= begin, begin <= end, end <= dataSize else {
                 throw SafetensorsError.outsideFile(file: path, tensor: name, begin: begin, end: end, dataSize: dataSize)
             }
-            guard let expected = elementCount(raw.shape + [type.size]) else {
-                throw SafetensorsError.impossibleShape(file: path, tensor: name, shape: raw.shape)
+            guard let expected = elementCount(shape + [type.size]) else {
+                throw SafetensorsError.impossibleShape(file: path, tensor: name, shape: shape)
             }
             guard end - begin == expected else {
                 throw SafetensorsError.sizeMismatch(
-                    file: path, tensor: name, size: end - begin, expected: expected, shape: raw.shape, type: type)
+                    file: path, tensor: name, size: end - begin, expected: expected, shape: shape, type: type)
             }
-            entries[name] = Entry(type: type, shape: raw.shape, range: begin..<end)
+            entries[name] = Entry(type: type, shape: shape, range: begin..<end)
         }
 
         // In the order of their places, each tensor must begin where the one before ended, and the last must end the file.
@@ -169,24 +169,6 @@ public final class Safetensors: Sendable {
         }
         if previous.end < dataSize { throw SafetensorsError.hole(file: path, begin: previous.end, end: dataSize) }
         return entries
-    }
-
-    /// The header as it stands in the file. `__metadata__` is free text for people and is not read.
-    private struct Header: Decodable {
-        var tensors: [String: RawEntry] = [:]
-
-        struct RawEntry: Decodable {
-            var dtype: String
-            var shape: [Int]
-            var data_offsets: [Int]
-        }
-
-        init(from decoder: any Decoder) throws {
-            let container = try decoder.container(keyedBy: AnyKey.self)
-            for key in container.allKeys where key.stringValue != "__metadata__" {
-                tensors[key.stringValue] = try container.decode(RawEntry.self, forKey: key)
-            }
-        }
     }
 }
 
@@ -213,7 +195,7 @@ extension Safetensors {
             let length = withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) }
             try (length + json + data).write(to: url)
         } catch {
-            throw SafetensorsError.unwritable(file: url.path, reason: (error as NSError).oneLine)
+            throw SafetensorsError.unwritable(file: url.path, reason: (error as NSError).localizedDescription)
         }
     }
 }

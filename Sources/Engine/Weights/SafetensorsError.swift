@@ -21,7 +21,7 @@ public enum SafetensorsError: Error, Equatable, Sendable {
 extension SafetensorsError: CustomStringConvertible {
     public var description: String {
         let broken = "download or export it again"
-        return switch self {
+        let line = switch self {
         case .unreadable(let file, let reason):
             "\(file): cannot be read: \(reason)"
         case .tooShort(let file, let size):
@@ -45,7 +45,7 @@ extension SafetensorsError: CustomStringConvertible {
         case .overlap(let file, let tensor, let other):
             "\(file): tensor \(tensor): overlaps tensor \(other): \(broken)"
         case .hole(let file, let begin, let end):
-            "\(file): bytes \(begin)..<\(end) of the data belong to no tensor (or a name stands twice in the header): \(broken)"
+            "\(file): bytes \(begin)..<\(end) of the data belong to no tensor: \(broken)"
         case .missingTensor(let file, let tensor):
             "\(file): tensor \(tensor) is missing: check that the weights belong to the config.json beside them"
         case .wrongShape(let file, let tensor, let shape, let expected):
@@ -55,5 +55,6 @@ extension SafetensorsError: CustomStringConvertible {
         case .unwritable(let file, let reason):
             "\(file): cannot be written: \(reason)"
         }
+        return line.replacing("\n", with: " ")  // names come from the file
     }
 }
