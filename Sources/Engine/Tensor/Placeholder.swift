@@ -1,4 +1,0 @@
-internal import COpenBLAS
-internal import CPNG
-internal import CKernels
-

@@ -1,3 +1,0 @@
-import Testing
-import Coordinator
-@Test func imports() { #expect(answer() == 42) }

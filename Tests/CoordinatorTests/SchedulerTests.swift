@@ -1,0 +1,273 @@
+import Coordinator
+import Engine
+import Testing
+
+/// A seeded generator, so that a failing case can be run again.
+struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
+
+/// A farm without machines: carries the scheduler's commands out on a canvas whose pixels only count the steps they have
+/// been through, so that a window cut too early or a cell written too soon shows at once.
+struct SimulatedFarm {
+    var scheduler: Scheduler
+    var random: SplitMix
+    var canvas: [Int]
+    let width: Int
+    var kept: Set<Scheduler.Tile> = []
+    var held: Set<Scheduler.Tile> = []
+    var queues: [Int: [Scheduler.Tile]] = [:]
+    var now = 0.0
+    var merges: [Scheduler.Tile] = []
+    var finishedSteps: [Int] = []
+    var finished = false
+    var gaveUp = false
+    var requeues = 0
+    var mostKept = 0
+
+    init(tiling: Tiling, steps: Int, seed: UInt64) {
+        scheduler = Scheduler(tiling: tiling, steps: steps)
+        random = SplitMix(state: seed)
+        canvas = Array(repeating: 0, count: tiling.canvasHeight * tiling.canvasWidth)
+        width = tiling.canvasWidth
+    }
+
+    mutating func send(_ event: Scheduler.Event) {
+        for command in scheduler.handle(event, at: now) {
+            switch command {
+            case .cutAndSend(let tile, let worker):
+                // The first step's windows are noise, made from coordinates.
+                if tile.step > 0 { expect(scheduler.grid(step: tile.step).window(tile.index), at: tile.step, "cut \(tile)") }
+                #expect(kept.insert(tile).inserted)
+                mostKept = max(mostKept, kept.count)
+                queues[worker, default: []].append(tile)
+            case .resend(let tile, let worker, let attempt):
+                #expect(kept.contains(tile) && attempt > 0)
+                queues[worker, default: []].append(tile)
+            case .accept(let tile):
+                #expect(held.insert(tile).inserted)
+            case .drop:
+                break
+            case .merge(let tile):
+                #expect(held.remove(tile) != nil && kept.remove(tile) != nil)
+                merges.append(tile)
+                if scheduler.tiling.writesDisjointCells { advance(scheduler.grid(step: tile.step).cell(tile.index), to: tile.step + 1) }
+            case .requeued:
+                requeues += 1
+            case .finishedStep(let step):
+                finishedSteps.append(step)
+                if !scheduler.tiling.writesDisjointCells {
+                    advance(Rect(y: 0, x: 0, height: canvas.count / width, width: width), to: step + 1)
+                }
+            case .finishedJob:
+                #expect(!finished)
+                finished = true
+            case .gaveUp:
+                gaveUp = true
+            }
+        }
+    }
+
+    func expect(_ rect: Rect, at version: Int, _ what: @autoclosure () -> String) {
+        for y in rect.y..<rect.maxY {
+            for x in rect.x..<rect.maxX where canvas[y * width + x] != version {
+                Issue.record("\(what()): pixel (\(y), \(x)) is at step \(canvas[y * width + x]), not \(version)")
+                return
+            }
+        }
+    }
+
+    mutating func advance(_ rect: Rect, to version: Int) {
+        expect(rect, at: version - 1, "merge to \(version)")
+        for y in rect.y..<rect.maxY { for x in rect.x..<rect.maxX { canvas[y * width + x] = version } }
+    }
+
+    mutating func join(_ worker: Int, lanes: Int = 1) { send(.joined(worker, lanes: lanes, credit: 2 * lanes)) }
+
+    /// Some worker answers, not always the task it got first.
+    mutating func answerOne() {
+        let busy = queues.filter { !$0.value.isEmpty }.keys.sorted()
+        guard let worker = busy.randomElement(using: &random), let count = queues[worker]?.count else { return }
+        let tile = queues[worker]?.remove(at: Int.random(in: 0..<count, using: &random))
+        now += 0.01
+        if let tile { send(.answered(worker, tile)) }
+    }
+
+    var nothingToAnswer: Bool { queues.values.allSatisfy(\.isEmpty) }
+}
+
+@Suite("Scheduler")
+struct SchedulerTests {
+    static func tilings() throws -> [Tiling] {
+        let overlaps: [Tiling.Overlap] = [
+            .implicit(halo: 0), .implicit(halo: 1), .implicit(halo: 2), .none, .reference, .explicit(width: 3, weights: .mean),
+        ]
+        return try overlaps.flatMap { overlap in
+            try [(20, 33), (7, 40), (6, 6), (50, 50)].map { height, width in
+                try Tiling(
+                    canvasHeight: height, canvasWidth: width, tile: 8, overlap: overlap, offset: .random, alignment: 1,
+                    seed: UInt64(height))
+            }
+        }
+    }
+
+    @Test("every window is cut at its own step and every cell written once a step, whatever the order of answers")
+    func order() throws {
+        for (number, tiling) in try Self.tilings().enumerated() {
+            var farm = SimulatedFarm(tiling: tiling, steps: 6, seed: UInt64(number))
+            for worker in 0..<5 { farm.join(worker, lanes: 1 + worker % 3) }
+            while !farm.nothingToAnswer { farm.answerOne() }
+            #expect(farm.finished && farm.scheduler.isOver)
+            #expect(farm.canvas.allSatisfy { $0 == 6 })
+            #expect(farm.finishedSteps == Array(0..<6))
+            #expect(Set(farm.merges).count == farm.merges.count && farm.merges.count == farm.scheduler.totalTiles)
+            #expect(farm.scheduler.mergedTiles == farm.scheduler.totalTiles && farm.scheduler.repeats == 0)
+            #expect(farm.kept.isEmpty && farm.held.isEmpty)
+        }
+    }
+
+    @Test("workers that die, hang, fail, return tasks, answer late or twice and come back change nothing")
+    func faults() throws {
+        for (number, tiling) in try Self.tilings().enumerated() {
+            var farm = SimulatedFarm(tiling: tiling, steps: 5, seed: 100 + UInt64(number))
+            var random = SplitMix(state: UInt64(number))
+            var nextWorker = 0
+            var failures = 0
+            while !farm.finished {
+                switch Int.random(in: 0..<24, using: &random) {
+                case 0:
+                    farm.join(nextWorker, lanes: Int.random(in: 1...3, using: &random))
+                    nextWorker += 1
+                case 1:
+                    if let victim = farm.queues.keys.sorted().randomElement(using: &random) {
+                        farm.queues[victim] = nil
+                        farm.send(.left(victim, reason: "killed"))
+                    }
+                case 2:
+                    // A hung worker's tasks go elsewhere; it may still answer them afterwards.
+                    farm.now += 1000
+                    farm.send(.tick)
+                case 3:
+                    if let tile = farm.merges.randomElement(using: &random) { farm.send(.answered(0, tile)) }
+                case 4:
+                    if let worker = farm.queues.keys.sorted().randomElement(using: &random), let tile = farm.queues[worker]?.popLast() {
+                        farm.send(.returned(worker, tile))
+                    }
+                case 5 where failures < 2:
+                    if let worker = farm.queues.keys.sorted().randomElement(using: &random), let tile = farm.queues[worker]?.popLast() {
+                        failures += 1
+                        farm.send(.failed(worker, tile, reason: "out of memory"))
+                    }
+                default:
+                    farm.answerOne()
+                }
+            }
+            #expect(farm.canvas.allSatisfy { $0 == 5 } && !farm.gaveUp)
+            #expect(farm.merges.count == farm.scheduler.totalTiles && Set(farm.merges).count == farm.merges.count)
+        }
+    }
+
+    @Test("blended answers are merged in the order of the tiles")
+    func blendedOrder() throws {
+        let tiling = try Tiling(
+            canvasHeight: 40, canvasWidth: 40, tile: 8, overlap: .explicit(width: 4, weights: .gaussian), offset: .none, alignment: 4, seed: 1)
+        var farm = SimulatedFarm(tiling: tiling, steps: 3, seed: 4)
+        for worker in 0..<9 { farm.join(worker) }
+        while !farm.nothingToAnswer { farm.answerOne() }
+        #expect(farm.merges == farm.merges.sorted())
+    }
+
+    @Test("no worker gets more than its credit, and an idle lane comes before a prefetch")
+    func credit() throws {
+        let tiling = try Tiling(canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var farm = SimulatedFarm(tiling: tiling, steps: 1, seed: 1)
+        farm.join(0, lanes: 2)
+        #expect(farm.queues[0]?.count == 4)
+        farm.join(1, lanes: 1)
+        #expect(farm.queues[1]?.count == 2)
+        farm.answerOne()
+        #expect((farm.queues[0]?.count ?? 0) + (farm.queues[1]?.count ?? 0) == 6)
+        // With two tiles left, a worker that is idle gets one before a busy one prefetches.
+        let few = try Tiling(canvasHeight: 8, canvasWidth: 24, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var small = SimulatedFarm(tiling: few, steps: 1, seed: 1)
+        small.join(0, lanes: 2)
+        #expect(small.queues[0]?.count == 3)
+        small.send(.left(0, reason: "killed"))
+        small.queues[0] = nil
+        #expect(small.requeues == 3)
+        small.join(1, lanes: 1)
+        small.join(2, lanes: 1)
+        #expect(small.queues[1]?.count == 2 && small.queues[2]?.count == 1)
+    }
+
+    @Test("steps overlap: tiles of later steps are sent before a slow one of the first step is answered")
+    func dataflow() throws {
+        let tiling = try Tiling(
+            canvasHeight: 128, canvasWidth: 128, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
+        var farm = SimulatedFarm(tiling: tiling, steps: 8, seed: 1)
+        farm.join(0)
+        farm.join(1)
+        let slow = farm.queues.removeValue(forKey: 0) ?? []
+        #expect(slow.count == 2)
+        var furthest = 0
+        while !farm.nothingToAnswer {
+            furthest = max(furthest, farm.queues[1]?.map(\.step).max() ?? 0)
+            farm.answerOne()
+        }
+        #expect(furthest > 2 && !farm.finished)
+        for tile in slow { farm.send(.answered(0, tile)) }
+        while !farm.nothingToAnswer { farm.answerOne() }
+        #expect(farm.finished)
+    }
+
+    @Test("only the windows of tiles that are out or wait for a neighbour are kept")
+    func memory() throws {
+        let tiling = try Tiling(
+            canvasHeight: 320, canvasWidth: 320, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
+        var farm = SimulatedFarm(tiling: tiling, steps: 4, seed: 1)
+        for worker in 0..<4 { farm.join(worker) }
+        while !farm.nothingToAnswer { farm.answerOne() }
+        #expect(farm.finished)
+        // Eight in flight; an answer waits for the row below at most.
+        #expect(farm.mostKept < 100)
+    }
+
+    @Test("a tile that fails three times ends the job with its reason")
+    func givingUp() throws {
+        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 8, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var scheduler = Scheduler(tiling: tiling, steps: 1)
+        let tile = Scheduler.Tile(step: 0, index: 0)
+        #expect(scheduler.handle(.joined(7, lanes: 1, credit: 2), at: 0) == [.cutAndSend(tile, to: 7)])
+        for attempt in 1...2 {
+            #expect(
+                scheduler.handle(.failed(7, tile, reason: "bad"), at: 1)
+                    == [.requeued(tile, from: 7, cause: "bad"), .resend(tile, to: 7, attempt: attempt)])
+        }
+        #expect(scheduler.handle(.failed(7, tile, reason: "bad"), at: 2) == [.gaveUp(tile, reason: "bad")])
+        #expect(scheduler.isOver)
+    }
+
+    @Test("a lease grows with the worker's own measured time")
+    func leases() throws {
+        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 16, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var scheduler = Scheduler(tiling: tiling, steps: 1)
+        _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
+        // Answered after 100 s: the second task's lease is 800 s.
+        _ = scheduler.handle(.answered(1, Scheduler.Tile(step: 0, index: 0)), at: 100)
+        #expect(scheduler.handle(.tick, at: 899) == [])
+        let second = Scheduler.Tile(step: 0, index: 1)
+        #expect(scheduler.handle(.tick, at: 901) == [.requeued(second, from: 1, cause: "no answer within the lease")])
+        // The late answer is as good as any other.
+        #expect(scheduler.handle(.answered(1, second), at: 902) == [.accept(second), .merge(second), .finishedStep(0), .finishedJob])
+        #expect(scheduler.dropped == 0)
+        #expect(scheduler.handle(.answered(1, second), at: 903) == [.drop(second, from: 1)])
+        #expect(scheduler.dropped == 1)
+    }
+}
