@@ -670,8 +670,9 @@ nonisolated struct Tilefarm_V1_Rect: Sendable {
   init() {}
 }
 
-/// x_0 = original_from_sample * x_t + original_from_prediction * model output;
-/// x_{t-1} = next_from_original * x_0 + next_from_sample * x_t + noise * z.
+/// x_0 = original_from_sample * x_t + original_from_prediction * model output, clipped to +-clip_range where that is given;
+/// next = next_from_original * x_0 + next_from_sample * x_t + next_from_prediction * model output + noise * z.
+/// Without clip_range next_from_original is 0. Every product and sum is rounded to float32 by itself, left to right.
 nonisolated struct Tilefarm_V1_StepCoefficients: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -681,15 +682,28 @@ nonisolated struct Tilefarm_V1_StepCoefficients: Sendable {
 
   var originalFromPrediction: Float = 0
 
+  var clipRange: Float {
+    get {_clipRange ?? 0}
+    set {_clipRange = newValue}
+  }
+  /// Returns true if `clipRange` has been explicitly set.
+  var hasClipRange: Bool {self._clipRange != nil}
+  /// Clears the value of `clipRange`. Subsequent reads from it will return its default value.
+  mutating func clearClipRange() {self._clipRange = nil}
+
   var nextFromOriginal: Float = 0
 
   var nextFromSample: Float = 0
+
+  var nextFromPrediction: Float = 0
 
   var noise: Float = 0
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
+
+  fileprivate var _clipRange: Float? = nil
 }
 
 /// One frame follows: the bytes of the file from `offset`.
@@ -1859,7 +1873,7 @@ nonisolated extension Tilefarm_V1_Rect: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Tilefarm_V1_StepCoefficients: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".StepCoefficients"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}original_from_sample\0\u{3}original_from_prediction\0\u{3}next_from_original\0\u{3}next_from_sample\0\u{1}noise\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}original_from_sample\0\u{3}original_from_prediction\0\u{3}clip_range\0\u{3}next_from_original\0\u{3}next_from_sample\0\u{3}next_from_prediction\0\u{1}noise\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1869,29 +1883,41 @@ nonisolated extension Tilefarm_V1_StepCoefficients: SwiftProtobuf.Message, Swift
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularFloatField(value: &self.originalFromSample) }()
       case 2: try { try decoder.decodeSingularFloatField(value: &self.originalFromPrediction) }()
-      case 3: try { try decoder.decodeSingularFloatField(value: &self.nextFromOriginal) }()
-      case 4: try { try decoder.decodeSingularFloatField(value: &self.nextFromSample) }()
-      case 5: try { try decoder.decodeSingularFloatField(value: &self.noise) }()
+      case 3: try { try decoder.decodeSingularFloatField(value: &self._clipRange) }()
+      case 4: try { try decoder.decodeSingularFloatField(value: &self.nextFromOriginal) }()
+      case 5: try { try decoder.decodeSingularFloatField(value: &self.nextFromSample) }()
+      case 6: try { try decoder.decodeSingularFloatField(value: &self.nextFromPrediction) }()
+      case 7: try { try decoder.decodeSingularFloatField(value: &self.noise) }()
       default: break
       }
     }
   }
 
   func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if self.originalFromSample.bitPattern != 0 {
       try visitor.visitSingularFloatField(value: self.originalFromSample, fieldNumber: 1)
     }
     if self.originalFromPrediction.bitPattern != 0 {
       try visitor.visitSingularFloatField(value: self.originalFromPrediction, fieldNumber: 2)
     }
+    try { if let v = self._clipRange {
+      try visitor.visitSingularFloatField(value: v, fieldNumber: 3)
+    } }()
     if self.nextFromOriginal.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.nextFromOriginal, fieldNumber: 3)
+      try visitor.visitSingularFloatField(value: self.nextFromOriginal, fieldNumber: 4)
     }
     if self.nextFromSample.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.nextFromSample, fieldNumber: 4)
+      try visitor.visitSingularFloatField(value: self.nextFromSample, fieldNumber: 5)
+    }
+    if self.nextFromPrediction.bitPattern != 0 {
+      try visitor.visitSingularFloatField(value: self.nextFromPrediction, fieldNumber: 6)
     }
     if self.noise.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.noise, fieldNumber: 5)
+      try visitor.visitSingularFloatField(value: self.noise, fieldNumber: 7)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1899,8 +1925,10 @@ nonisolated extension Tilefarm_V1_StepCoefficients: SwiftProtobuf.Message, Swift
   static func ==(lhs: Tilefarm_V1_StepCoefficients, rhs: Tilefarm_V1_StepCoefficients) -> Bool {
     if lhs.originalFromSample != rhs.originalFromSample {return false}
     if lhs.originalFromPrediction != rhs.originalFromPrediction {return false}
+    if lhs._clipRange != rhs._clipRange {return false}
     if lhs.nextFromOriginal != rhs.nextFromOriginal {return false}
     if lhs.nextFromSample != rhs.nextFromSample {return false}
+    if lhs.nextFromPrediction != rhs.nextFromPrediction {return false}
     if lhs.noise != rhs.noise {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true

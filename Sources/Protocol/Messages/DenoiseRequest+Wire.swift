@@ -119,15 +119,18 @@ extension StepCoefficients {
     init(_ wire: Tilefarm_V1_StepCoefficients) {
         self.init(
             originalFromSample: wire.originalFromSample, originalFromPrediction: wire.originalFromPrediction,
-            nextFromOriginal: wire.nextFromOriginal, nextFromSample: wire.nextFromSample, noise: wire.noise)
+            clipRange: wire.hasClipRange ? wire.clipRange : nil, nextFromOriginal: wire.nextFromOriginal,
+            nextFromSample: wire.nextFromSample, nextFromPrediction: wire.nextFromPrediction, noise: wire.noise)
     }
 
     func wire() -> Tilefarm_V1_StepCoefficients {
         var wire = Tilefarm_V1_StepCoefficients()
         wire.originalFromSample = originalFromSample
         wire.originalFromPrediction = originalFromPrediction
+        if let clipRange { wire.clipRange = clipRange }
         wire.nextFromOriginal = nextFromOriginal
         wire.nextFromSample = nextFromSample
+        wire.nextFromPrediction = nextFromPrediction
         wire.noise = noise
         return wire
     }
@@ -137,6 +140,10 @@ extension StepCoefficients {
         _ = try finite(originalFromPrediction, "coefficients.original_from_prediction")
         _ = try finite(nextFromOriginal, "coefficients.next_from_original")
         _ = try finite(nextFromSample, "coefficients.next_from_sample")
+        _ = try finite(nextFromPrediction, "coefficients.next_from_prediction")
         _ = try finite(noise, "coefficients.noise")
+        if let clipRange, !(clipRange.isFinite && clipRange >= 0) {
+            throw .outOfRange(field: "coefficients.clip_range", value: "\(clipRange)", allowed: "0 and above")
+        }
     }
 }
