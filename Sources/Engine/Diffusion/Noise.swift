@@ -26,6 +26,8 @@ public struct NoiseField: Sendable, Hashable {
         case initial = 1
         /// The noise that a stochastic sampler adds at a step.
         case sampler = 2
+        /// Where the cut lines of a step lie.
+        case offset = 3
     }
 
     public var purpose: Purpose

@@ -222,7 +222,13 @@ extension RGBImage {
     ///
     /// - Throws: `PNGError`.
     public init(png path: String, pixelLimit: Int = 1 << 28) throws {
-        let reader = try PNGReader(path: path, pixelLimit: pixelLimit)
+        try self.init(reading: PNGReader(path: path, pixelLimit: pixelLimit))
+    }
+
+    /// Reads all rows of an image just opened.
+    ///
+    /// - Throws: `PNGError`.
+    public init(reading reader: PNGReader) throws {
         self.init(width: reader.width, height: reader.height)
         var rgbRow = [Float](repeating: 0, count: width * 3)
         var alphaRow = [Float](repeating: 1, count: reader.hasAlpha ? width : 0)
