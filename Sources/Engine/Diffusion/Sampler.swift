@@ -123,20 +123,23 @@ extension StepCoefficients {
     ///   - sample: x_t
     ///   - prediction: the model's output
     ///   - noise: standard normals; may be empty where `self.noise` is 0
-    ///   - next: as many elements as `sample`
-    public func apply(sample: Span<Float>, prediction: Span<Float>, noise normals: Span<Float>, into next: inout MutableSpan<Float>) {
+    ///   - next: receives as many elements as `sample` has, from `start` on
+    public func apply(
+        sample: Span<Float>, prediction: Span<Float>, noise normals: Span<Float>, into next: inout MutableSpan<Float>, at start: Int = 0
+    ) {
         let count = sample.count
-        precondition(prediction.count == count && next.count == count && (normals.count == count || noise == 0 && normals.isEmpty))
+        precondition(prediction.count == count && (normals.count == count || noise == 0 && normals.isEmpty))
+        precondition(start >= 0 && count <= next.count - start)
         if clipRange == nil {
-            for i in 0..<count { next[i] = nextFromSample * sample[i] + nextFromPrediction * prediction[i] }
+            for i in 0..<count { next[start &+ i] = nextFromSample * sample[i] + nextFromPrediction * prediction[i] }
         } else {
             for i in 0..<count {
                 let original = original(sample[i], prediction[i])
-                next[i] = nextFromOriginal * original + nextFromSample * sample[i] + nextFromPrediction * prediction[i]
+                next[start &+ i] = nextFromOriginal * original + nextFromSample * sample[i] + nextFromPrediction * prediction[i]
             }
         }
         if noise != 0 {
-            for i in 0..<count { next[i] += noise * normals[i] }
+            for i in 0..<count { next[start &+ i] += noise * normals[i] }
         }
     }
 

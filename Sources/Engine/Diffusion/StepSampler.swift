@@ -39,10 +39,9 @@ extension StepCoefficients {
                     field: NoiseField(.sampler, step: UInt16(truncatingIfNeeded: step)))
             }
             let from = ((rect.y - window.y + row) * window.width + rect.x - window.x) * channels
-            var target = next.extracting(row * count..<(row + 1) * count)
             apply(
                 sample: sample.extracting(from..<from + count), prediction: prediction.extracting(from..<from + count),
-                noise: normals.span, into: &target)
+                noise: normals.span, into: &next, at: row * count)
         }
     }
 }

@@ -32,7 +32,7 @@ public enum ImageMetrics {
         var total = 0.0
         for channel in 0..<3 {
             for top in 0..<height - 2 * radius {
-                var columns = [Moments](repeating: Moments(), count: width)
+                var columns = [PairSums](repeating: PairSums(), count: width)
                 for (k, weight) in weights.enumerated() {
                     for x in 0..<width {
                         let i = ((top + k) * width + x) * 3 + channel
@@ -40,7 +40,7 @@ public enum ImageMetrics {
                     }
                 }
                 for left in 0..<width - 2 * radius {
-                    var m = Moments()
+                    var m = PairSums()
                     for (k, weight) in weights.enumerated() { m.add(weight, columns[left + k]) }
                     let (varianceA, varianceB) = (m.aa - m.a * m.a, m.bb - m.b * m.b)
                     let covariance = m.ab - m.a * m.b
@@ -104,7 +104,7 @@ public enum ImageMetrics {
 }
 
 /// Weighted sums of two signals, their squares and their product.
-private struct Moments {
+private struct PairSums {
     var a = 0.0, b = 0.0, aa = 0.0, bb = 0.0, ab = 0.0
 
     @inline(__always)
@@ -117,7 +117,7 @@ private struct Moments {
     }
 
     @inline(__always)
-    mutating func add(_ weight: Double, _ other: Moments) {
+    mutating func add(_ weight: Double, _ other: PairSums) {
         a += weight * other.a
         b += weight * other.b
         aa += weight * other.aa
