@@ -137,7 +137,8 @@ public struct NoiseSchedule: Sendable {
         self.alphasCumprod = alphasCumprod
     }
 
-    /// The timesteps that `steps` steps visit, falling: those of diffusers' `set_timesteps`.
+    /// The timesteps that `steps` steps visit, falling: those of `set_timesteps` of diffusers, except that where its trailing spacing slips by rounding and
+    /// appends a timestep of -1 (62 of the numbers of steps up to 1000), that one is not there.
     /// - Throws: `NoiseScheduleError` if there are none such.
     public func timesteps(steps: Int) throws(NoiseScheduleError) -> [Int] {
         let count = configuration.trainTimesteps
