@@ -41,6 +41,7 @@ final class ScratchDirectory {
     }
 
     func file(_ name: String, _ bytes: [UInt8]) -> String {
+        unlink("\(path)/\(name)")   // some file systems wait for the disk when a file is cut and written again
         let file = fopen("\(path)/\(name)", "wb")
         fwrite(bytes, 1, bytes.count, file)
         fclose(file)

@@ -145,6 +145,7 @@ struct PNGWriterTests {
                 try PNGWriter(path: path, width: width, height: height, bitDepth: 8, grey: false, alpha: false)
             }
         }
+        #expect(PNGWriter.largestSize(width: 1 << 31, height: 1 << 31, bitDepth: 16, grey: false, alpha: true) == .max)
         try PNGWriter.probe(path)
         #expect(scratch.names == ["file"])
         #expect((PNGWriter.freeBytes(for: path) ?? 0) > 0)
