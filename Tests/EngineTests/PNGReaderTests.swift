@@ -125,7 +125,9 @@ struct PNGReaderTests {
         }
         let empty = scratch.file("x", [])
         #expect(error(empty) == .empty(path: empty))
-        #expect("\(PNGError.notPNG(path: "a.png", seems: "a JPEG"))" == "a.png: is not a PNG but seems to be a JPEG; convert it to PNG")
+        #expect(
+            "\(PNGError.notPNG(path: "a.png", seems: "a JPEG"))"
+                == "a.png: is not a PNG but seems to be a JPEG; convert it to PNG")
     }
 
     @Test("rows end with the image, and after an error nothing more is read")

@@ -103,7 +103,9 @@ public final class PNGReader {
         guard row < height else { throw PNGError.noMoreRows(path: path) }
         do {
             if !isInterlaced {
-                guard cpng_read_rows(stream, &pixels, pixels.count, 1, false) else { throw Self.failure(of: stream, path: path) }
+                guard cpng_read_rows(stream, &pixels, pixels.count, 1, false) else {
+                    throw Self.failure(of: stream, path: path)
+                }
             } else if row == 0 {
                 guard cpng_read_rows(stream, &pixels, pixels.count, height, true) else {
                     throw Self.failure(of: stream, path: path)

@@ -150,7 +150,8 @@ public final class PNGWriter {
     public static func freeBytes(for path: String) -> Int? {
         var status = statvfs()
         guard statvfs(directory(of: path), &status) == 0 else { return nil }
-        let (bytes, overflow) = Int(clamping: status.f_bavail).multipliedReportingOverflow(by: Int(clamping: status.f_frsize))
+        let blocks = Int(clamping: status.f_bavail)
+        let (bytes, overflow) = blocks.multipliedReportingOverflow(by: Int(clamping: status.f_frsize))
         return overflow ? .max : bytes
     }
 
