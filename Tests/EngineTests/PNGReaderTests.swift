@@ -84,8 +84,8 @@ struct PNGReaderTests {
             return scratch.file(
                 "head.png", signature + chunk("IHDR", data) + chunk("IDAT", [UInt8](repeating: 0, count: 3_000)))
         }
-        func error(_ path: String, interlacedLimit: Int = 1 << 30) -> PNGError? {
-            #expect(throws: PNGError.self) { try PNGReader(path: path, interlacedLimit: interlacedLimit) }
+        func error(_ path: String, pixelLimit: Int = 1 << 31, memoryLimit: Int = 1 << 30) -> PNGError? {
+            #expect(throws: PNGError.self) { try PNGReader(path: path, pixelLimit: pixelLimit, memoryLimit: memoryLimit) }
         }
         let path = header(0, 5)
         #expect(error(path) == .noPixels(path: path, width: 0, height: 5))
@@ -95,9 +95,15 @@ struct PNGReaderTests {
                 == .tooManyPixels(path: path, width: 0x7FFF_FFFF, height: 0x7FFF_FFFF, limit: 1 << 31))
         #expect(error(header(0xFFFF_FFFF, 0xFFFF_FFFF)) != nil)
         #expect(error(header(0xFFFF_FFFF, 1)) != nil)
-        #expect(error(header(40_000, 50_000)) == .implausibleSize(path: path, width: 40_000, height: 50_000, bytes: 3_057 - 12))
+        #expect(error(header(40_000, 50_000)) == .implausibleSize(path: path, width: 40_000, height: 50_000, bytes: 3_045))
         #expect(
-            error(header(800, 900, interlaced: true), interlacedLimit: 1_000_000)
+            error(header(0x7FFF_FFFF, 0x7FFF_FFFF), pixelLimit: .max)
+                == .implausibleSize(path: path, width: 0x7FFF_FFFF, height: 0x7FFF_FFFF, bytes: 3_045))
+        #expect(
+            error(header(500_000, 1), memoryLimit: 1_000_000)
+                == .rowTooLarge(path: path, width: 500_000, bytes: 2_000_000, limit: 1_000_000))
+        #expect(
+            error(header(800, 900, interlaced: true), memoryLimit: 1_000_000)
                 == .interlacedTooLarge(path: path, bytes: 2_880_000, limit: 1_000_000))
     }
 
@@ -119,7 +125,9 @@ struct PNGReaderTests {
         }
         let empty = scratch.file("x", [])
         #expect(error(empty) == .empty(path: empty))
-        #expect("\(PNGError.notPNG(path: "a.png", seems: "a JPEG"))" == "a.png: is not a PNG but seems to be a JPEG; convert it to PNG")
+        #expect(
+            "\(PNGError.notPNG(path: "a.png", seems: "a JPEG"))"
+                == "a.png: is not a PNG but seems to be a JPEG; convert it to PNG")
     }
 
     @Test("rows end with the image, and after an error nothing more is read")

@@ -41,6 +41,7 @@ final class ScratchDirectory {
     }
 
     func file(_ name: String, _ bytes: [UInt8]) -> String {
+        unlink("\(path)/\(name)")   // some file systems wait for the disk when a file is cut and written again
         let file = fopen("\(path)/\(name)", "wb")
         fwrite(bytes, 1, bytes.count, file)
         fclose(file)
@@ -61,7 +62,8 @@ func bytes(hex: String) -> [UInt8] {
     return stride(from: 0, to: digits.count, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
 }
 
-/// An image as a PNG stores it, and an encoder of its own for it (PNG specification, second edition): no filter, stored deflate blocks.
+/// An image as a PNG stores it, and an encoder of its own for it (PNG specification, second edition): no filter, stored
+/// deflate blocks.
 struct PNGSample: CustomStringConvertible {
     enum Color: Int, CaseIterable { case grey = 0, rgb = 2, palette = 3, greyAlpha = 4, rgba = 6 }
 

@@ -31,8 +31,9 @@ struct PNGWriterTests {
     @Test("what is written is read back exactly", arguments: [8, 16], [false, true])
     func roundTrip(bitDepth: Int, grey: Bool) throws {
         var cases = ImageTestRandom(seed: 11)
+        let random = (0..<4).map { _ in (Int.random(in: 2...70, using: &cases), Int.random(in: 2...70, using: &cases)) }
         for alpha in [false, true] {
-            for size in [(1, 1), (1, 9), (9, 1)] + (0..<4).map({ _ in (Int.random(in: 2...70, using: &cases), Int.random(in: 2...70, using: &cases)) }) {
+            for size in [(1, 1), (1, 9), (9, 1)] + random {
                 let image = image(size.0, size.1, alpha: alpha, grey: grey, steps: 1 << bitDepth - 1, seed: 12)
                 let path = "\(scratch.path)/a.png"
                 let writer = try PNGWriter(
@@ -65,7 +66,9 @@ struct PNGWriterTests {
 
     @Test("values are clamped, rounded to nearest with halves up, and NaN is black")
     func rounding() throws {
-        let values: [Float] = [-.infinity, -1, -0.001, 0, 0.5 / 255, 0.499 / 255, 1.5 / 255, 254.5 / 255, 254.4 / 255, 1, 7, .nan]
+        let values: [Float] = [
+            -.infinity, -1, -0.001, 0, 0.5 / 255, 0.499 / 255, 1.5 / 255, 254.5 / 255, 254.4 / 255, 1, 7, .nan,
+        ]
         let expected: [Float] = [0, 0, 0, 0, 1, 0, 2, 255, 254, 255, 255, 0]
         let path = "\(scratch.path)/a.png"
         let writer = try PNGWriter(path: path, width: 4, height: 1, bitDepth: 8, grey: false, alpha: false)
@@ -126,7 +129,9 @@ struct PNGWriterTests {
         let directory = scratch.path
         func check(_ path: String, _ expected: PNGError) {
             #expect(throws: expected) { try PNGWriter.probe(path) }
-            #expect(throws: expected) { try PNGWriter(path: path, width: 1, height: 1, bitDepth: 8, grey: false, alpha: false) }
+            #expect(throws: expected) {
+                try PNGWriter(path: path, width: 1, height: 1, bitDepth: 8, grey: false, alpha: false)
+            }
         }
         check(directory, .outputIsDirectory(path: directory))
         check("\(directory)/", .outputIsDirectory(path: "\(directory)/"))
@@ -145,6 +150,7 @@ struct PNGWriterTests {
                 try PNGWriter(path: path, width: width, height: height, bitDepth: 8, grey: false, alpha: false)
             }
         }
+        #expect(PNGWriter.largestSize(width: 1 << 31, height: 1 << 31, bitDepth: 16, grey: false, alpha: true) == .max)
         try PNGWriter.probe(path)
         #expect(scratch.names == ["file"])
         #expect((PNGWriter.freeBytes(for: path) ?? 0) > 0)

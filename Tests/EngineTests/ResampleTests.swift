@@ -44,7 +44,8 @@ struct ResampleTests {
             let all = try enlarge(image, channels: channels, upsampler, window: whole(upsampler))
             for _ in 0..<5 {
                 let window = Rect(
-                    y: .random(in: -3 * height...3 * height, using: &random), x: .random(in: -3 * width...3 * width, using: &random),
+                    y: .random(in: -3 * height...3 * height, using: &random),
+                    x: .random(in: -3 * width...3 * width, using: &random),
                     height: .random(in: 1...2 * height, using: &random), width: .random(in: 1...2 * width, using: &random))
                 let full = Rect(y: 0, x: 0, height: upsampler.inputHeight, width: upsampler.inputWidth)
                 let part = try enlarge(image, channels: channels, upsampler, window: window)
@@ -91,7 +92,7 @@ struct ResampleTests {
         }
     }
 
-    @Test("cubics of the least degree come out exactly: a parabola stays one away from the edges")
+    @Test("a parabola is enlarged exactly away from the edges")
     func parabola() throws {
         let upsampler = try BicubicUpsampler(inputHeight: 12, inputWidth: 10, outputHeight: 48, outputWidth: 25)
         func value(_ y: Double, _ x: Double) -> Double { 0.2 + 0.01 * y * y - 0.03 * x * x + 0.02 * x * y }
@@ -162,7 +163,9 @@ struct ResampleTests {
         }
     }
 
-    @Test("an enlarged window has Pillow's values away from the edges", arguments: [(13, 11, 52, 44), (13, 11, 30, 18), (7, 6, 10, 8)])
+    @Test("an enlarged window has Pillow's values away from the edges", arguments: [
+        (13, 11, 52, 44), (13, 11, 30, 18), (7, 6, 10, 8),
+    ])
     func interior(width: Int, height: Int, newWidth: Int, newHeight: Int) throws {
         let plane = ramp(width: width, height: height)
         var image = RGBImage(width: width, height: height)
@@ -212,8 +215,9 @@ struct ResampleTests {
         #expect(throws: ResampleError.self) { try attempt(full, channels: 0, count: 0, outputs: 0) }
         #expect(throws: ResampleError.self) { try attempt(full, channels: .max, count: 16, outputs: 64) }
         for bad in [-1, 1, .min, .max] {
-            #expect(throws: ResampleError.self) { try attempt(Rect(y: bad, x: 0, height: 4, width: 4), channels: 1, count: 16, outputs: 64) }
-            #expect(throws: ResampleError.self) { try attempt(Rect(y: 0, x: 0, height: bad, width: 4), channels: 1, count: 16, outputs: 64) }
+            for rect in [Rect(y: bad, x: 0, height: 4, width: 4), Rect(y: 0, x: 0, height: bad, width: 4)] {
+                #expect(throws: ResampleError.self) { try attempt(rect, channels: 1, count: 16, outputs: 64) }
+            }
         }
     }
 }

@@ -52,9 +52,9 @@ public enum ImageMetrics {
         return total / Double(3 * (width - 2 * radius) * (height - 2 * radius))
     }
 
-    /// The mean square of that part of the luma (Rec. 601, in [0, 1]) whose spatial frequency is above half of Nyquist, that is, a
-    /// quarter of a cycle per pixel in any direction, in the largest centred crop with power-of-two sides (at most 2048)
-    /// under a Hann window.
+    /// The mean square of that part of the luma (Rec. 601, in [0, 1]) whose spatial frequency is above half of Nyquist,
+    /// that is, a quarter of a cycle per pixel in any direction, in the largest centred crop with power-of-two sides (at
+    /// most 2048) under a Hann window.
     ///
     /// The ratio of two images of one subject says which has more fine detail (or noise).
     public static func powerAboveHalfNyquist(_ image: RGBImage) -> Double {
@@ -68,8 +68,8 @@ public enum ImageMetrics {
         for y in 0..<rows {
             for x in 0..<columns {
                 let i = ((top + y) * image.width + left + x) * 3
-                plane[y * columns + x] =
-                    0.299 * Double(image.pixels[i]) + 0.587 * Double(image.pixels[i + 1]) + 0.114 * Double(image.pixels[i + 2])
+                let (r, g, b) = (image.pixels[i], image.pixels[i + 1], image.pixels[i + 2])
+                plane[y * columns + x] = 0.299 * Double(r) + 0.587 * Double(g) + 0.114 * Double(b)
             }
         }
         let mean = plane.reduce(0, +) / Double(plane.count)
@@ -83,7 +83,8 @@ public enum ImageMetrics {
         }
 
         let spectrum = (0..<rows).map { y in
-            fourier(Complex(real: Array(plane[y * columns..<(y + 1) * columns]), imaginary: .init(repeating: 0, count: columns)))
+            let row = Array(plane[y * columns..<(y + 1) * columns])
+            return fourier(Complex(real: row, imaginary: .init(repeating: 0, count: columns)))
         }
         var power = 0.0
         for x in 0..<columns {
