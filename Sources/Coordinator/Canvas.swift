@@ -17,7 +17,7 @@ struct Canvas: ~Copyable {
 
     var bytes: Int { values.count * 4 }
 
-    var span: Span<Float> { values.span }
+    func withSpan<R>(_ body: (Span<Float>) throws -> R) rethrows -> R { try body(values.span) }
 
     /// A copy of `rect`, ready to be sent.
     func cut(_ rect: Rect) -> Frame {
@@ -30,6 +30,7 @@ struct Canvas: ~Copyable {
 
     /// Writes an answer that has exactly the size of `rect`.
     mutating func write(_ frame: Frame, at rect: Rect) {
+        let (width, channels) = (width, channels)
         var target = values.mutableSpan
         frame.withFloats { source in
             RowCopy.copy(

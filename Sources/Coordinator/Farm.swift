@@ -160,7 +160,7 @@ final class Farm {
 
     /// Rows of the finished picture in [0, 1].
     func finishedRows(_ rows: Range<Int>) throws -> [Float] {
-        try plan.finishedRows(rows, input: configuration.input, canvas: canvas.span)
+        try canvas.withSpan { try plan.finishedRows(rows, input: configuration.input, canvas: $0) }
     }
 
     // MARK: Time
@@ -230,7 +230,7 @@ final class Farm {
             send(.heartbeat, to: number)
         case .fetch(let file, let offset, let length):
             do {
-                send(.chunk(file: file, offset: offset, try configuration.model.chunk(file: file, offset: offset, length: length)), to: number)
+                send(try configuration.model.chunk(file: file, offset: offset, length: length), to: number)
             } catch {
                 sendDirectly(.refused("\(error)"), to: peer)
                 remove(number, reason: "asked for a part of the model that cannot be read: \(error)")

@@ -49,8 +49,8 @@ struct PlanCommand: ParsableCommand {
         line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back")
         line(
             "time",
-            "about \(ProgressLine.clock(Double(total) * secondsPerTile * Double(cores) / Double(lanes))) on \(lanes) lanes like this machine's "
-                + "(\(String(format: "%.1f", secondsPerTile * 1000 * Double(cores))) ms a tile and lane, \(measured.kernels))")
+            "about \(ProgressLine.clock(Double(total) * secondsPerTile / Double(lanes))) on \(lanes) lanes like this machine's "
+                + "(\(String(format: "%.1f", secondsPerTile * 1000)) ms a tile and lane, \(measured.kernels))")
     }
 
     static func size(_ bytes: Int) -> String {

@@ -71,19 +71,21 @@ struct PredictionBlend: ~Copyable {
                 }
             }
         }
-        let coefficients = sampler[step].coefficients
-        let (seed, span) = (seed, prediction.span)
+        let (coefficients, seed) = (sampler[step].coefficients, seed)
         var next = [Float](repeating: 0, count: width * channels)
         canvas.withValues { values in
-            // Row by row, so that the canvas can be read and written.
-            for y in 0..<height {
-                let row = Rect(y: y, x: 0, height: 1, width: width)
-                let range = y * width * channels..<(y + 1) * width * channels
-                var target = next.mutableSpan
-                coefficients.step(
-                    sample: values.span.extracting(range), prediction: span.extracting(range), window: row, rect: row, channels: channels,
-                    seed: seed, step: step, into: &target)
-                RowCopy.copy(from: next.span, start: 0, stride: 0, to: &values, start: range.lowerBound, stride: 0, rows: 1, count: next.count)
+            prediction.withSpan { prediction in
+                // Row by row, so that the canvas can be read and written.
+                for y in 0..<height {
+                    let row = Rect(y: y, x: 0, height: 1, width: width)
+                    let range = y * width * channels..<(y + 1) * width * channels
+                    var target = next.mutableSpan
+                    coefficients.step(
+                        sample: values.span.extracting(range), prediction: prediction.extracting(range), window: row, rect: row,
+                        channels: channels, seed: seed, step: step, into: &target)
+                    RowCopy.copy(
+                        from: next.span, start: 0, stride: 0, to: &values, start: range.lowerBound, stride: 0, rows: 1, count: next.count)
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
 import Engine
+import Protocol
 
 /// Everything that is decided before the first tile is sent: sizes, tiling, timesteps, and what each task says.
 package struct RenderPlan: Sendable {
@@ -26,7 +27,7 @@ package struct RenderPlan: Sendable {
     /// where the scale has a short one.
     package static func alignment(of folder: ModelFolder, scale: Double) throws -> Int {
         guard let superResolution = folder.superResolution else { throw CommandError.notForUpscaling(model: folder.url.path) }
-        let stride = try folder.unetConfiguration().alignment * superResolution.spaceToDepth
+        let stride = try UNet2DConfiguration(file: folder.network.appending(path: "config.json")).alignment * superResolution.spaceToDepth
         guard scale == scale.rounded(), scale <= 8 else { return stride }
         var multiple = stride
         while multiple % Int(scale) != 0 { multiple += stride }
@@ -39,7 +40,7 @@ package struct RenderPlan: Sendable {
     ) throws {
         guard let superResolution = folder.superResolution else { throw CommandError.notForUpscaling(model: folder.url.path) }
         let (height, width) = (Double(inputHeight) * scale, Double(inputWidth) * scale)
-        guard height <= 1 << 20, width <= 1 << 20 else {
+        guard height <= Double(WireLimits.imageSide), width <= Double(WireLimits.imageSide) else {
             throw CommandError.outputTooLarge(width: Int(width), height: Int(height))
         }
         self.inputHeight = inputHeight

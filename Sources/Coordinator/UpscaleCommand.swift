@@ -85,7 +85,7 @@ struct UpscaleCommand: AsyncParsableCommand {
                 services: services.map { .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup) },
                 logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() }))
         try TerminationSignals.watch { name, count in
-            if count > 1 { exit(130) }
+            if count > 1 { Foundation.exit(130) }
             logger.info("stopping", metadata: ["reason": "\(name)"])
             stop.stop(.cancelled)
         }
@@ -109,7 +109,7 @@ struct UpscaleCommand: AsyncParsableCommand {
             "retried": "\(summary.repeats)", "dropped": "\(summary.dropped)",
             "compute": "\(format(summary.computeSeconds, 3))s", "sent": "\(summary.bytesSent)", "received": "\(summary.bytesReceived)",
             "cpu_per_tile": "\(format(summary.processorSeconds * microseconds, 1))us", "copy_per_tile": "\(format(summary.copySeconds * microseconds, 1))us",
-            "peak_memory": "\(ProcessMemory.peakBytes >> 20)MiB",
+            "peak_memory": "\(ProcessUsage.peakMemoryBytes >> 20)MiB",
         ]
     }
 }
@@ -160,7 +160,7 @@ final class FarmService: Service {
                     continuation.resume()
                 }
             }
-        } onGracefulShutdown: {
+        } onGracefulShutdown: { [stop] in
             stop.stop(.cancelled)
         }
     }

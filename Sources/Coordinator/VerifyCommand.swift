@@ -14,14 +14,14 @@ struct VerifyCommand: ParsableCommand {
     }
 
     func run() throws {
-        print("kernels: \(KernelEnvironment.kernels)")
+        print("kernels: \(try KernelEnvironment.kernels())")
         var failures = 0
         for path in cases {
             let folder = URL(filePath: path)
             for report in try Verification.run(caseDirectory: folder) {
-                failures += report.passes ? 0 : 1
-                let error = String(format: "%.2e", report.error)
-                print("\(report.passes ? "ok  " : "FAIL") \(folder.lastPathComponent) \(report.name) \(error) (tolerance \(report.tolerance))")
+                failures += report.passed ? 0 : 1
+                let error = String(format: "%.2e", report.relativeError)
+                print("\(report.passed ? "ok  " : "FAIL") \(folder.lastPathComponent) \(report.name) \(error) (tolerance \(report.tolerance))")
             }
         }
         guard failures == 0 else { throw CommandError.verificationFailed(failures) }
