@@ -182,7 +182,46 @@ public struct Verification {
 
     // MARK: UNet2DModel
 
+    /// Cases in.N.sample (batch x channels x height x width), in.N.timestep -> out.N.sample.
     private func unet2D() throws -> (String) throws -> [Double] {
-        throw VerificationError.unknownKind(folder: directory.path, reason: "UNet2DModel is not there yet")
+        let folder: ModelFolder
+        do {
+            folder = try ModelFolder(url: directory.appending(path: "model"))
+        } catch let error as ModelFolderError {
+            guard case .unknownArchitecture(_, let name) = error else { throw error }
+            throw VerificationError.unknownKind(folder: directory.path, reason: "its model is of class \(name)")
+        }
+        let network = try UNet2D(folder: folder.network)
+        let workspace = Workspace()
+        return { name in
+            guard let match = name.wholeMatch(of: /out\.([0-9]+)\.sample/) else { throw unknown(name) }
+            let input = "in.\(match.1)."
+            let sample = try file.tensor(input + "sample")
+            guard sample.shape.count == 4, sample.shape.allSatisfy({ $0 > 0 }) else {
+                throw VerificationError.wrongShape(
+                    file: file.url.path, tensor: input + "sample", shape: sample.shape, expected: "batch x channels x height x width")
+            }
+            guard let timestep = try file.integers(input + "timestep").first else {
+                throw VerificationError.wrongShape(file: file.url.path, tensor: input + "timestep", shape: [0], expected: "[1]")
+            }
+            let (channels, height, width) = (sample.shape[1], sample.shape[2], sample.shape[3])
+            var result: [Double] = []
+            for image in 0..<sample.shape[0] {
+                let x = Activation(height: height, width: width, channels: channels)
+                let output = Activation(height: height, width: width, channels: network.configuration.outChannels)
+                let pixels = height * width
+                var span = x.mutableSpan
+                for channel in 0..<channels {
+                    for pixel in 0..<pixels {
+                        span[pixel * channels + channel] = sample.values[(image * channels + channel) * pixels + pixel]
+                    }
+                }
+                try network.predict(x, timestep: Float(timestep), into: output, workspace: workspace)
+                for channel in 0..<output.channels {
+                    for pixel in 0..<pixels { result.append(Double(output.span[pixel * output.channels + channel])) }
+                }
+            }
+            return result
+        }
     }
 }

@@ -29,7 +29,9 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
 }
 
 @Suite struct VerificationTests {
-    @Test("the answers agree with those of diffusers", arguments: ["schedules", "guidance-rescale"])
+    static let cases = ["schedules", "guidance-rescale", "unet2d-sr", "unet2d-ddpm-cifar"]
+
+    @Test("the answers agree with those of diffusers", arguments: cases)
     func agrees(name: String) throws {
         let reports = try Verification.run(caseDirectory: try caseFolder(name))
         #expect(!reports.isEmpty)
@@ -37,12 +39,11 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
             #expect(report.passed, "\(report.name): \(report.relativeError)")
             #expect(report.tolerance == 1e-4)
         }
-        print(name, reports.map(\.relativeError).max() ?? .nan, reports.max { $0.relativeError < $1.relativeError }?.name ?? "")
     }
 
     @Test("a changed expectation fails, and only that one", arguments: [
         ("guidance-rescale", "out.rescaled_0.7"), ("schedules", "out.ddim.v_prediction.ztsnr.eta0.7.t999"),
-        ("schedules", "out.alphas_cumprod.linear.plain"),
+        ("schedules", "out.alphas_cumprod.linear.plain"), ("unet2d-sr", "out.1.sample"), ("unet2d-ddpm-cifar", "out.0.sample"),
     ])
     func changedExpectation(name: String, tensor: String) throws {
         try withCopy(of: name) { folder in
@@ -53,7 +54,9 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
         }
     }
 
-    @Test("a changed input fails", arguments: [("guidance-rescale", "in.pos"), ("schedules", "in.sample")])
+    @Test("a changed input fails", arguments: [
+        ("guidance-rescale", "in.pos"), ("schedules", "in.sample"), ("unet2d-sr", "in.0.sample"),
+    ])
     func changedInput(name: String, tensor: String) throws {
         try withCopy(of: name) { folder in
             for value in [Float(50), .nan] {
@@ -63,13 +66,39 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
         }
     }
 
-    @Test("a truncated case is a named error", arguments: ["schedules", "guidance-rescale"])
+    @Test("changed weights fail", arguments: [Float(2), .nan])
+    func changedWeights(value: Float) throws {
+        try withCopy(of: "unet2d-sr") { folder in
+            try spoil(folder.appending(path: "model/diffusion_pytorch_model.safetensors"), "down_blocks.1.resnets.0.conv1.weight", with: value)
+            #expect(try Verification.run(caseDirectory: folder).allSatisfy { !$0.passed })
+        }
+    }
+
+    @Test("a truncated case is a named error", arguments: cases)
     func truncated(name: String) throws {
         try withCopy(of: name) { folder in
             let file = folder.appending(path: "case.safetensors")
             try Data(contentsOf: file).dropLast(4).write(to: file)
             let error = try #require(throws: SafetensorsError.self) { try Verification.run(caseDirectory: folder) }
             #expect(caseName(error) == "outsideFile")
+        }
+    }
+
+    @Test("a case whose model is broken, or of a class that is not known, is a named error")
+    func models() throws {
+        try withCopy(of: "unet2d-sr") { folder in
+            let config = folder.appending(path: "model/config.json")
+            let text = try String(contentsOf: config, encoding: .utf8)
+            try text.replacing("UNet2DModel", with: "UNet2DConditionModel").write(to: config, atomically: true, encoding: .utf8)
+            let error = try #require(throws: VerificationError.self) { try Verification.run(caseDirectory: folder) }
+            #expect(caseName(error) == "unknownKind")
+            #expect(error.description.contains("UNet2DConditionModel"))
+            try text.write(to: config, atomically: true, encoding: .utf8)
+            let weights = folder.appending(path: "model/diffusion_pytorch_model.safetensors")
+            try Data(contentsOf: weights).dropLast(1000).write(to: weights)
+            #expect(throws: SafetensorsError.self) { try Verification.run(caseDirectory: folder) }
+            try FileManager.default.removeItem(at: weights)
+            #expect(throws: ModelFolderError.self) { try Verification.run(caseDirectory: folder) }
         }
     }
 

@@ -15,6 +15,13 @@ public struct SuperResolutionConfiguration: Sendable, Hashable {
     public var spaceToDepth: Int
     public var residualScale: Float
     public var conditioning: Conditioning
+
+    public init(scale: Int, spaceToDepth: Int, residualScale: Float, conditioning: Conditioning) {
+        self.scale = scale
+        self.spaceToDepth = spaceToDepth
+        self.residualScale = residualScale
+        self.conditioning = conditioning
+    }
 }
 
 /// A folder with a denoiser in the layout of diffusers: a network saved by `save_pretrained`, or a pipeline with the network in `unet/`.
