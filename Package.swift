@@ -27,7 +27,9 @@ let package = Package(
             dependencies: ["COpenBLAS", "CPNG", "CKernels"],
             path: "Sources/Engine",
             exclude: ["COpenBLAS", "CPNG", "CKernels"],
-            resources: [.copy("Resources/DefaultModel")]
+            resources: [.copy("Resources/DefaultModel")],
+            // Lets classes that own memory hand out spans of it.
+            swiftSettings: [.enableExperimentalFeature("Lifetimes")]
         ),
         .target(
             name: "Protocol",

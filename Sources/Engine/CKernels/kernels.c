@@ -1,1 +1,106 @@
-int tf_placeholder(void){return 0;}
+#include "CKernels.h"
+
+#include <immintrin.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
+
+/// What a Winograd convolution may hold of transformed tiles, about half of a second-level cache.
+#define WINOGRAD_BLOCK_BYTES (1 << 20)
+
+struct tf_functions {
+    int lanes;
+    void (*pack_winograd)(const float *, int, int, int, float *);
+    void (*pack_direct)(const float *, int, int, int, float *);
+    size_t (*winograd_scratch)(const tf_convolution *);
+    size_t (*direct_scratch)(const tf_convolution *);
+    void (*winograd)(const tf_convolution *, float *);
+    void (*direct)(const tf_convolution *, float *);
+    void (*moments)(const float *, size_t, int, double *);
+    void (*scale_shift)(const float *, size_t, int, const float *, const float *, int, float *);
+    void (*softmax)(float *, size_t, size_t, size_t, float);
+    void (*silu)(const float *, size_t, float *);
+};
+
+#define NAME(x) x##_baseline
+#define LANES 4
+#define ROWS 6
+#define EACH_ROW_COUNT(M) M(1) M(2) M(3) M(4) M(5) M(6)
+#define MINIMUM(a, b) ((vector_baseline)_mm_min_ps(a, b))
+#define MAXIMUM(a, b) ((vector_baseline)_mm_max_ps(a, b))
+#include "kernels.inc"
+#undef NAME
+#undef LANES
+#undef MINIMUM
+#undef MAXIMUM
+
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#define NAME(x) x##_avx2
+#define LANES 8
+#define MINIMUM(a, b) ((vector_avx2)_mm256_min_ps(a, b))
+#define MAXIMUM(a, b) ((vector_avx2)_mm256_max_ps(a, b))
+#include "kernels.inc"
+#undef NAME
+#undef LANES
+#undef ROWS
+#undef EACH_ROW_COUNT
+#undef MINIMUM
+#undef MAXIMUM
+#pragma clang attribute pop
+
+#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
+#define NAME(x) x##_avx512
+#define LANES 16
+#define ROWS 14
+#define EACH_ROW_COUNT(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14)
+#define MINIMUM(a, b) ((vector_avx512)_mm512_min_ps(a, b))
+#define MAXIMUM(a, b) ((vector_avx512)_mm512_max_ps(a, b))
+#include "kernels.inc"
+#pragma clang attribute pop
+
+static const struct tf_functions *functions(tf_isa isa) {
+    switch (isa) {
+    case TF_AVX512: return &functions_avx512;
+    case TF_AVX2: return &functions_avx2;
+    default: return &functions_baseline;
+    }
+}
+
+tf_isa tf_best_isa(void) {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) return TF_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return TF_AVX2;
+    return TF_BASELINE;
+}
+
+int tf_lanes(tf_isa isa) { return functions(isa)->lanes; }
+
+size_t tf_winograd_weights(tf_isa isa, int outputs, int inputs, int upsample) {
+    return (size_t)(upsample ? 25 : 36) * inputs * ROUND_UP(outputs, tf_lanes(isa));
+}
+size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel) {
+    return (size_t)kernel * kernel * inputs * ROUND_UP(outputs, tf_lanes(isa));
+}
+void tf_pack_winograd(tf_isa isa, const float *weights, int outputs, int inputs, int upsample, float *packed) {
+    functions(isa)->pack_winograd(weights, outputs, inputs, upsample, packed);
+}
+void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, float *packed) {
+    functions(isa)->pack_direct(weights, outputs, inputs, kernel, packed);
+}
+size_t tf_winograd_scratch(tf_isa isa, const tf_convolution *c) { return functions(isa)->winograd_scratch(c); }
+size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c) { return functions(isa)->direct_scratch(c); }
+void tf_winograd(tf_isa isa, const tf_convolution *c, float *scratch) { functions(isa)->winograd(c, scratch); }
+void tf_direct(tf_isa isa, const tf_convolution *c, float *scratch) { functions(isa)->direct(c, scratch); }
+void tf_moments(tf_isa isa, const float *data, size_t pixels, int channels, double *moments) {
+    functions(isa)->moments(data, pixels, channels, moments);
+}
+void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, const float *scale, const float *shift, int silu, float *output) {
+    functions(isa)->scale_shift(data, pixels, channels, scale, shift, silu, output);
+}
+void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale) {
+    functions(isa)->softmax(data, rows, columns, stride, scale);
+}
+void tf_silu(tf_isa isa, const float *data, size_t count, float *output) { functions(isa)->silu(data, count, output); }

@@ -1,8 +1,8 @@
 // libpng reports an error by longjmp, which must not cross a Swift frame. So every call that can fail stands here behind
 // its own setjmp and answers with a bool; the reason waits in the stream's `message` and `error_number`.
 //
-// libpng's manual: "if you call setjmp, the function that called it must not have returned when an error occurs". Each
-// function below sets the buffer anew and returns only after libpng has.
+// A longjmp needs its setjmp's function still running (C11, 7.13.2.1): each function below sets the jump buffer anew and
+// returns only after libpng has. After a failure a stream may only be closed.
 
 #ifndef CPNG_SHIM_H
 #define CPNG_SHIM_H

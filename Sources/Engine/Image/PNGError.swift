@@ -14,6 +14,7 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
     case tooManyPixels(path: String, width: Int, height: Int, limit: Int)
     /// The header promises more than the file's bytes can unpack to.
     case implausibleSize(path: String, width: Int, height: Int, bytes: Int)
+    case rowTooLarge(path: String, width: Int, bytes: Int, limit: Int)
     case interlacedTooLarge(path: String, bytes: Int, limit: Int)
     case truncated(path: String)
     case corrupt(path: String, reason: String)
@@ -26,8 +27,8 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
     case outputIsDirectory(path: String)
     case outputNotAFile(path: String)
     case notWritable(path: String, reason: String)
-    /// `needed` is the most bytes the file can take.
-    case noSpace(path: String, needed: Int)
+    /// `needed` is the most bytes the file can take, where its size is known.
+    case noSpace(path: String, needed: Int?)
     case writeFailed(path: String, reason: String)
     case wrongRowCount(path: String, written: Int, height: Int)
 
@@ -53,6 +54,11 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
             "\(path): has \(width)x\(height) pixels, more than the limit of \(limit); cut it into parts"
         case .implausibleSize(let path, let width, let height, let bytes):
             "\(path): promises \(width)x\(height) pixels, which its \(bytes) bytes cannot hold; copy or export it again"
+        case .rowTooLarge(let path, let width, let bytes, let limit):
+            """
+            \(path): has rows of \(width) pixels, each \(megabytes(bytes)) of memory, the limit is \(megabytes(limit)); \
+            cut it into parts
+            """
         case .interlacedTooLarge(let path, let bytes, let limit):
             """
             \(path): is interlaced and would take \(megabytes(bytes)) of memory, the limit is \(megabytes(limit)); \
@@ -74,7 +80,9 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
             "\(path): is not a regular file and will not be replaced; choose another output"
         case .notWritable(let path, let reason):
             "\(path): cannot be written (\(reason)); choose another output or change the permissions"
-        case .noSpace(let path, let needed):
+        case .noSpace(let path, .none):
+            "\(path): no space left on its disk; free some or choose another output"
+        case .noSpace(let path, .some(let needed)):
             "\(path): no space left on its disk, the file may need \(megabytes(needed)); free some or choose another output"
         case .writeFailed(let path, let reason):
             "\(path): writing failed (\(reason)); check the disk or choose another output"

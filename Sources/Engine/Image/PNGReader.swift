@@ -30,9 +30,9 @@ public final class PNGReader {
     ///
     /// - Parameters:
     ///   - pixelLimit: the most pixels (width x height) that are accepted.
-    ///   - interlacedLimit: the most bytes that an interlaced image, which has to be held whole, may take.
+    ///   - memoryLimit: the most bytes that a row, or an interlaced image, which has to be held whole, may take.
     /// - Throws: `PNGError`.
-    public init(path: String, pixelLimit: Int = 1 << 31, interlacedLimit: Int = 1 << 30) throws {
+    public init(path: String, pixelLimit: Int = 1 << 31, memoryLimit: Int = 1 << 30) throws {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
             throw errno == ENOENT || errno == ENOTDIR
@@ -57,9 +57,12 @@ public final class PNGReader {
             let (width, height) = (Int(header.width), Int(header.height))
             // Deflate makes at most 1032 bytes of one, so a header that promises more lies.
             let bitsPerPixel = header.bit_depth * Self.channels(colorType: header.color_type)
-            let stored = (width * Int(bitsPerPixel) + 7) / 8 * height   // below 2^31 * 8 * 2^31: no overflow after the limit
-            guard stored / 1032 <= fileSize else {
+            guard (width * Int(bitsPerPixel) + 7) / 8 <= 1032 * fileSize / height else {
                 throw PNGError.implausibleSize(path: path, width: width, height: height, bytes: fileSize)
+            }
+            let largestRow = width * (header.bit_depth == 16 ? 8 : 4)   // libpng's buffers, whatever the colour type
+            guard largestRow <= memoryLimit else {
+                throw PNGError.rowTooLarge(path: path, width: width, bytes: largestRow, limit: memoryLimit)
             }
             var (channels, bitDepth, rowBytes): (Int32, Int32, Int) = (0, 0, 0)
             guard cpng_start_rows(stream, &channels, &bitDepth, &rowBytes) else {
@@ -69,8 +72,8 @@ public final class PNGReader {
                 rowBytes == width * Int(channels) * Int(bitDepth) / 8
             else { throw PNGError.corrupt(path: path, reason: "unknown pixel format") }
             let (whole, overflow) = rowBytes.multipliedReportingOverflow(by: height)
-            if header.interlaced, overflow || whole > interlacedLimit {
-                throw PNGError.interlacedTooLarge(path: path, bytes: whole, limit: interlacedLimit)
+            if header.interlaced, overflow || whole > memoryLimit {
+                throw PNGError.interlacedTooLarge(path: path, bytes: overflow ? .max : whole, limit: memoryLimit)
             }
             self.width = width
             self.height = height
@@ -100,7 +103,9 @@ public final class PNGReader {
         guard row < height else { throw PNGError.noMoreRows(path: path) }
         do {
             if !isInterlaced {
-                guard cpng_read_rows(stream, &pixels, pixels.count, 1, false) else { throw Self.failure(of: stream, path: path) }
+                guard cpng_read_rows(stream, &pixels, pixels.count, 1, false) else {
+                    throw Self.failure(of: stream, path: path)
+                }
             } else if row == 0 {
                 guard cpng_read_rows(stream, &pixels, pixels.count, height, true) else {
                     throw Self.failure(of: stream, path: path)
@@ -222,7 +227,13 @@ extension RGBImage {
     ///
     /// - Throws: `PNGError`.
     public init(png path: String, pixelLimit: Int = 1 << 28) throws {
-        let reader = try PNGReader(path: path, pixelLimit: pixelLimit)
+        try self.init(reading: PNGReader(path: path, pixelLimit: pixelLimit))
+    }
+
+    /// Reads all rows of an image just opened.
+    ///
+    /// - Throws: `PNGError`.
+    public init(reading reader: PNGReader) throws {
         self.init(width: reader.width, height: reader.height)
         var rgbRow = [Float](repeating: 0, count: width * 3)
         var alphaRow = [Float](repeating: 1, count: reader.hasAlpha ? width : 0)

@@ -150,16 +150,18 @@ public final class PNGWriter {
     public static func freeBytes(for path: String) -> Int? {
         var status = statvfs()
         guard statvfs(directory(of: path), &status) == 0 else { return nil }
-        let (bytes, overflow) = Int(clamping: status.f_bavail).multipliedReportingOverflow(by: Int(clamping: status.f_frsize))
+        let blocks = Int(clamping: status.f_bavail)
+        let (bytes, overflow) = blocks.multipliedReportingOverflow(by: Int(clamping: status.f_frsize))
         return overflow ? .max : bytes
     }
 
     /// The most bytes a file of this kind can take, that is, when its pixels do not compress. Photographs take about
     /// half of it.
     public static func largestSize(width: Int, height: Int, bitDepth: Int, grey: Bool, alpha: Bool) -> Int {
-        let rowBytes = width * ((grey ? 1 : 3) + (alpha ? 1 : 0)) * bitDepth / 8 + 1
-        let (raw, overflow) = rowBytes.multipliedReportingOverflow(by: height)
-        return overflow ? .max : raw + raw / 1000 + 1024   // stored deflate blocks and chunk frames
+        let pixelBytes = ((grey ? 1 : 3) + (alpha ? 1 : 0)) * bitDepth / 8
+        // In Double, so that no size overflows; a thousandth for deflate's blocks and the chunks' frames.
+        let bytes = (Double(width) * Double(pixelBytes) + 1) * Double(height) * 1.001 + 1024
+        return Int(exactly: bytes.rounded(.up)) ?? .max
     }
 
     /// `path` with its links followed, when a file can be put there.
@@ -197,7 +199,7 @@ public final class PNGWriter {
         let descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else {
             throw errno == ENOSPC || errno == EDQUOT
-                ? PNGError.noSpace(path: path, needed: 0) : .notWritable(path: path, reason: reason(of: errno))
+                ? PNGError.noSpace(path: path, needed: nil) : .notWritable(path: path, reason: reason(of: errno))
         }
         return (descriptor, name)
     }

@@ -199,7 +199,8 @@ extension RGBImage {
     /// weights add up to 1. Alpha is resampled alike and apart. Values may exceed the input's range.
     public func resizedBicubic(width: Int, height: Int) -> RGBImage {
         precondition(width > 0 && height > 0 && self.width > 0 && self.height > 0, "sizes must be positive")
-        var result = RGBImage(width: width, height: height, pixels: resized(pixels, channels: 3, width: width, height: height))
+        let colours = resized(pixels, channels: 3, width: width, height: height)
+        var result = RGBImage(width: width, height: height, pixels: colours)
         if !alpha.isEmpty { result.alpha = resized(alpha, channels: 1, width: width, height: height) }
         return result
     }

@@ -137,7 +137,9 @@ public struct Tiling: Sendable, Hashable {
         case .fixed:
             return step % 2 == 1 ? places / 2 * unit : 0
         case .random:
-            return Int(Noise.draw(seed: seed, step: step, index: axis, below: UInt32(clamping: places))) * unit
+            let counter = SIMD4<UInt32>(UInt32(axis), 0, 0, NoiseField(.offset, step: UInt16(truncatingIfNeeded: step)).word)
+            let word = Philox4x32.block(counter: counter, key: seed).x
+            return Int((UInt64(word) * UInt64(clamping: places)) >> 32) * unit
         }
     }
 }

@@ -1,1 +1,67 @@
-int tf_placeholder(void);
+// The loops that need the processor's vector instructions. One source, kernels.inc, is compiled three times (AVX-512, AVX2 with FMA, and
+// what every x86-64 has); the caller says which to run. Every function is single-threaded, keeps no state, and sums in a fixed order.
+//
+// Words: an activation is height x width x channels, channels innermost, dense, and readable for 64 bytes past its end. `lanes` is the
+// number of floats in a vector of the chosen kernels; a padded channel count is rounded up to a multiple of it.
+#ifndef CKERNELS_H
+#define CKERNELS_H
+
+#include <stddef.h>
+
+typedef enum { TF_BASELINE = 0, TF_AVX2 = 1, TF_AVX512 = 2 } tf_isa;
+
+/// The best kernels that this processor and its operating system can run.
+tf_isa tf_best_isa(void);
+/// Floats in a vector.
+int tf_lanes(tf_isa isa);
+
+/// One activation, or part of the channels of a concatenation.
+typedef struct {
+    const float *data;
+    int channels;
+} tf_source;
+
+/// A 1x1 or 3x3 convolution with everything that can be done while its data passes by.
+typedef struct {
+    tf_source source[2];  ///< concatenated in channels; source[1].channels may be 0
+    int height, width;    ///< of the sources
+    const float *scale, *shift;  ///< per input channel: reads silu(x * scale + shift); NULL: reads x
+    int kernel;           ///< 1 or 3
+    int stride;           ///< 1 or 2
+    int pad;              ///< zeros above and to the left; below and to the right there are as many as the output needs
+    int upsample;         ///< 1: reads the sources enlarged twice by nearest neighbour
+    const float *weights; ///< as tf_pack_winograd or tf_pack_direct made them
+    const float *bias;    ///< padded channels
+    float *output;
+    int output_height, output_width, output_channels;
+    const float *residual;        ///< like output, added to it; NULL: none
+    tf_source shortcut[2];        ///< with shortcut_weights: a 1x1 convolution of these, of the output's size, is added; its bias is in `bias`
+    const float *shortcut_weights; ///< NULL: none
+    double *moments;      ///< per output channel its sum, then (from the padded channel count on) its sum of squares; NULL: not wanted
+} tf_convolution;
+
+/// Floats that the packed weights take. `upsample` as in tf_convolution.
+size_t tf_winograd_weights(tf_isa isa, int outputs, int inputs, int upsample);
+size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel);
+/// Packs weights of shape (outputs, inputs, kernel, kernel).
+void tf_pack_winograd(tf_isa isa, const float *weights, int outputs, int inputs, int upsample, float *packed);
+void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, float *packed);
+
+/// Floats of scratch memory (64-byte aligned) that the convolution needs.
+size_t tf_winograd_scratch(tf_isa isa, const tf_convolution *c);
+size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c);
+/// 3x3, stride 1, pad 1, by Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308).
+void tf_winograd(tf_isa isa, const tf_convolution *c, float *scratch);
+/// Any kernel and stride, without upsampling and shortcut.
+void tf_direct(tf_isa isa, const tf_convolution *c, float *scratch);
+
+/// Sums and sums of squares per channel, laid out as tf_convolution.moments.
+void tf_moments(tf_isa isa, const float *data, size_t pixels, int channels, double *moments);
+/// output = data * scale + shift per channel, through SiLU if `silu`.
+void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, const float *scale, const float *shift, int silu, float *output);
+/// Each row: exp(scale * (x - max)) / sum, in place.
+void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale);
+/// silu(x) of `count` values.
+void tf_silu(tf_isa isa, const float *data, size_t count, float *output);
+
+#endif

@@ -1,0 +1,37 @@
+# make demo   renders examples/ at 4x on local workers
+# make test   runs every test
+# make bench  prints one JSON object with every figure of speed and memory
+# make soak   the long tests
+.PHONY: setup build demo test bench soak
+
+PACKAGES = libopenblas-dev libpng-dev libzmq3-dev
+BIN = .build/release
+
+# Debian's packages, installed only where one is missing, so that later runs need neither root nor network.
+setup:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing" $$missing; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
+	fi
+	@command -v swift >/dev/null || { echo "Swift 6.2 or later is needed: https://www.swift.org/install/linux"; exit 1; }
+
+build: setup
+	swift build -c release
+
+demo: build
+	@mkdir -p demo
+	@for picture in astronaut coffee; do $(BIN)/tilefarm upscale examples/$$picture.png -o demo/$$picture.png || exit 1; done
+	@echo "The pictures are in demo/; examples/ has what they were made from."
+
+# Release builds are tested, as they are used; --no-parallel because the farm's tests measure nothing but fill both cores.
+test: setup
+	swift build -c release --build-tests
+	swift test -c release --skip-build
+
+bench: build
+	@python3 Benchmarks/bench.py
+
+soak: build
+	TILEFARM_SOAK=1 swift test -c release --filter Soak

@@ -1,0 +1,38 @@
+/// Why a command cannot be carried out, in words for its user.
+package enum CommandError: Error, Equatable, CustomStringConvertible {
+    case noWorkerProgram(String)
+    case notForUpscaling(model: String)
+    case outputTooLarge(width: Int, height: Int)
+    case scale(String)
+    case inputIsOutput(String)
+    case openEndpoint(String)
+    case localWorkers(String)
+    case tileFailed(step: Int, tile: Int, reason: String)
+    case cancelled(done: Int, of: Int)
+    case verificationFailed(Int)
+
+    package var description: String {
+        switch self {
+        case .noWorkerProgram(let path):
+            "\(path): the worker program is not there; build it with `swift build -c release` and keep it beside tilefarm"
+        case .notForUpscaling(let model):
+            "--model \(model): the folder does not say how it enlarges images (no tilefarm.json with \"task\": \"super-resolution\"); use a super-resolution model"
+        case .outputTooLarge(let width, let height):
+            "the output would be \(width)x\(height) pixels, over the limit of 1048576 a side: choose a smaller --scale"
+        case .scale(let scale):
+            "--scale \(scale): must be from 1 to 64"
+        case .inputIsOutput(let path):
+            "-o \(path): is the input itself; choose another file"
+        case .openEndpoint(let endpoint):
+            "--bind \(endpoint): anybody who reaches this address could join or read the job; bind to 127.0.0.1, or say --insecure on a network that you trust"
+        case .localWorkers(let reason):
+            "\(reason)"
+        case .tileFailed(let step, let tile, let reason):
+            "tile \(tile) of step \(step) failed on every try: \(reason)"
+        case .cancelled(let done, let total):
+            "stopped: \(done) of \(total) tiles were done and are lost, no output was written"
+        case .verificationFailed(let count):
+            "\(count) tensor\(count == 1 ? " is" : "s are") outside the tolerance"
+        }
+    }
+}

@@ -1,0 +1,437 @@
+import Engine
+import Foundation
+import Logging
+import Protocol
+import Synchronization
+
+/// Stops a farm from another thread.
+final class StopRequest: Sendable {
+    enum Reason: Sendable, Equatable {
+        case cancelled
+        case failed(CommandError)
+    }
+
+    let wakeup: Wakeup
+    private let state = Mutex<Reason?>(nil)
+
+    init() throws { wakeup = try Wakeup() }
+
+    var reason: Reason? { state.withLock { $0 } }
+
+    /// The first reason stays.
+    func stop(_ reason: Reason) {
+        state.withLock { if $0 == nil { $0 = reason } }
+        wakeup.wake()
+    }
+}
+
+/// What a finished job tells of itself.
+struct FarmSummary: Sendable {
+    var tiles = 0
+    var elapsed = 0.0
+    /// Seconds of computing that the workers report, all lanes together.
+    var computeSeconds = 0.0
+    var repeats = 0
+    var dropped = 0
+    var workers = 0
+    var bytesSent = 0
+    var bytesReceived = 0
+    /// Processor seconds of this thread and, of them, those in which tiles were copied out of and into the canvas.
+    var processorSeconds = 0.0
+    var copySeconds = 0.0
+}
+
+/// The shell around the scheduler: carries its commands out on one socket and one canvas, and tells it what happens.
+///
+/// Everything runs on the thread that calls `render`; nothing in it waits but the socket.
+final class Farm {
+    /// How often either side says that it lives.
+    static let heartbeatSeconds = 1.0
+    /// Silence after which a worker counts as dead.
+    static let silenceSeconds = 5.0
+
+    struct Configuration: Sendable {
+        var endpoint: Endpoint
+        var plan: RenderPlan
+        var input: RGBImage
+        var model: ModelServer
+        var requiredKernels: String?
+        var job: UInt64
+        var workersAreLocal: Bool
+        var onProgress: @Sendable () -> Void
+    }
+
+    private struct WorkerPeer {
+        let number: Int
+        let peer: Peer
+        let hello: Hello
+        let name: String
+        var isReady = false
+        var lastHeard: Double
+        var tiles = 0
+        var smoothedSeconds = 0.0
+    }
+
+    private struct Task {
+        let request: DenoiseRequest
+        let sample: Frame?
+        let conditioning: Frame
+    }
+
+    private let configuration: Configuration
+    private let plan: RenderPlan
+    private let logger: Logger
+    private let stopRequest: StopRequest
+    private let socket: RouterSocket
+    private var scheduler: Scheduler
+    private var canvas: Canvas
+    private var blend: PredictionBlend?
+    private var summary = FarmSummary()
+    private var progress: ProgressLine
+
+    private var workers: [Int: WorkerPeer] = [:]
+    private var numbers: [Peer: Int] = [:]
+    private var nextNumber = 0
+    /// Inputs of tiles that are not merged yet, and answers that wait for their neighbours.
+    private var tasks: [Scheduler.Tile: Task] = [:]
+    private var answers: [Scheduler.Tile: Frame] = [:]
+    /// What happened while commands were carried out.
+    private var pending: [Scheduler.Event] = []
+    private var outcome: Result<Void, CommandError>?
+    private var strangers = StrangerLog()
+    private let start = Clock.now
+    private var hasMixedKernels = false
+
+    init(_ configuration: Configuration, stop: StopRequest, logger: Logger) throws {
+        self.configuration = configuration
+        self.logger = logger
+        plan = configuration.plan
+        stopRequest = stop
+        scheduler = Scheduler(tiling: plan.tiling, steps: plan.steps)
+        canvas = Canvas(height: plan.tiling.canvasHeight, width: plan.tiling.canvasWidth, channels: plan.channels)
+        blend = plan.tiling.writesDisjointCells ? nil : PredictionBlend(plan: plan)
+        progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
+        let windowBytes = plan.tiling.tile * plan.tiling.tile * plan.channels * 4
+        socket = try RouterSocket(
+            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(windowBytes, WireLimits.headerBytes))
+        blend?.fillWithNoise(&canvas)
+    }
+
+    /// Renders the whole job; afterwards `finishedRows` has the picture.
+    ///
+    /// - Throws: `CommandError` when the job is stopped or cannot be finished, `SocketError`.
+    func render() throws -> FarmSummary {
+        let processorAtStart = Clock.threadProcessor
+        if !configuration.workersAreLocal {
+            logger.info("waiting for workers", metadata: ["endpoint": "\(socket.endpoint)"])
+        }
+        var nextTick = Clock.now
+        defer { FarmLogHandler.showBar("") }
+        while outcome == nil {
+            if let reason = stopRequest.reason {
+                switch reason {
+                case .cancelled: outcome = .failure(.cancelled(done: scheduler.mergedTiles, of: scheduler.totalTiles))
+                case .failed(let error): outcome = .failure(error)
+                }
+                break
+            }
+            let now = Clock.now
+            if now >= nextTick {
+                tick(now)
+                nextTick = now + Self.heartbeatSeconds
+            }
+            _ = try socket.wait(stopRequest.wakeup, milliseconds: max(1, Int((nextTick - Clock.now) * 1000)))
+            // Bounded, so that a flood holds up neither ticks nor the stop.
+            for _ in 0..<256 {
+                guard outcome == nil, let received = try socket.receive() else { break }
+                take(received)
+            }
+        }
+        farewell()
+        summary.tiles = scheduler.mergedTiles
+        summary.elapsed = Clock.now - start
+        summary.repeats = scheduler.repeats
+        summary.dropped = scheduler.dropped
+        summary.workers = nextNumber
+        summary.processorSeconds = Clock.threadProcessor - processorAtStart
+        try outcome?.get()
+        return summary
+    }
+
+    /// Rows of the finished picture in [0, 1].
+    func finishedRows(_ rows: Range<Int>) throws -> [Float] {
+        try canvas.withSpan { try plan.finishedRows(rows, input: configuration.input, canvas: $0) }
+    }
+
+    // MARK: Time
+
+    private func tick(_ now: Double) {
+        for worker in workers.values.sorted(by: { $0.number < $1.number }) {
+            if now - worker.lastHeard > Self.silenceSeconds {
+                remove(worker.number, reason: "silent for \(Int(Self.silenceSeconds)) s")
+            } else {
+                send(.heartbeat, to: worker.number)
+            }
+        }
+        happened(.tick)
+        strangers.report(to: logger, now: now)
+        progress.update(
+            done: scheduler.mergedTiles, step: scheduler.currentStep, inFlight: scheduler.inFlight, retried: scheduler.repeats,
+            workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
+            slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
+            elapsed: now - start, logger: logger)
+    }
+
+    private func farewell() {
+        let reason: String
+        switch outcome {
+        case .success, nil: reason = "the job is finished"
+        case .failure(.cancelled): reason = "the job was cancelled"
+        case .failure: reason = "the job failed"
+        }
+        for number in workers.keys.sorted() { send(.stop(reason: reason), to: number) }
+    }
+
+    // MARK: Messages
+
+    private func take(_ received: RouterSocket.Received) {
+        let peer = received.peer
+        summary.bytesReceived += received.frames.reduce(0) { $0 + $1.byteCount }
+        let message: WorkerMessage
+        do {
+            guard received.droppedParts == 0 else { return strangers.note(peer, "a message of too many parts") }
+            message = try WorkerMessage(frames: received.frames)
+        } catch {
+            if case .version = error {
+                sendDirectly(.refused("\(error); use the same version of tilefarm on every machine"), to: peer)
+            }
+            return strangers.note(peer, "\(error)")
+        }
+        if case .hello(let hello) = message { return greet(hello, from: peer) }
+        guard let number = numbers[peer] else {
+            sendDirectly(.introduceYourself, to: peer)
+            return
+        }
+        workers[number]?.lastHeard = Clock.now
+        switch message {
+        case .hello:
+            break
+        case .ready(let credit, let model):
+            ready(number, credit: credit, model: model)
+        case .result(let id, let seconds, let frame):
+            result(number, id, seconds: seconds, frame)
+        case .failure(let id, let kind):
+            guard let tile = tile(of: id) else { return }
+            switch kind {
+            case .returned: happened(.returned(number, tile))
+            case .error(let reason): happened(.failed(number, tile, reason: reason))
+            }
+        case .heartbeat:
+            send(.heartbeat, to: number)
+        case .fetch(let file, let offset, let length):
+            do {
+                send(try configuration.model.chunk(file: file, offset: offset, length: length), to: number)
+            } catch {
+                sendDirectly(.refused("\(error)"), to: peer)
+                remove(number, reason: "asked for a part of the model that cannot be read: \(error)")
+            }
+        case .leaving(let reason):
+            remove(number, reason: reason)
+        }
+    }
+
+    private func greet(_ hello: Hello, from peer: Peer) {
+        if let number = numbers[peer] {
+            // The same hello said again: the welcome was lost or is on its way.
+            guard workers[number]?.hello != hello else { return welcome(hello, to: number) }
+            remove(number, reason: "began a new session")
+        }
+        if let old = workers.values.first(where: { $0.hello.session == hello.session }) {
+            remove(old.number, reason: "connected anew")
+        }
+        if let required = configuration.requiredKernels, required != hello.kernels {
+            sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
+            logger.warning("worker refused", metadata: ["worker": "\(hello.name)", "reason": "its kernels are \(hello.kernels), not \(required)"])
+            return
+        }
+        let number = nextNumber
+        nextNumber += 1
+        let isTaken = workers.values.contains { $0.name == hello.name }
+        workers[number] = WorkerPeer(
+            number: number, peer: peer, hello: hello, name: isTaken ? "\(hello.name)#\(number)" : hello.name, lastHeard: Clock.now)
+        numbers[peer] = number
+        welcome(hello, to: number)
+    }
+
+    private func welcome(_ hello: Hello, to number: Int) {
+        send(
+            .welcome(
+                Welcome(
+                    session: hello.session, job: configuration.job, manifest: configuration.model.manifest,
+                    requiredKernels: configuration.requiredKernels, heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000))),
+            to: number)
+    }
+
+    private func ready(_ number: Int, credit: Int, model: ModelDigest) {
+        guard let worker = workers[number], !worker.isReady else { return }
+        guard model == configuration.model.manifest.digest else {
+            sendDirectly(.refused("this worker has another model than the job: start it without --model, or with the job's"), to: worker.peer)
+            return remove(number, reason: "has another model")
+        }
+        workers[number]?.isReady = true
+        logger.info(
+            "worker joined",
+            metadata: [
+                "worker": "\(worker.name)", "host": "\(worker.hello.host)", "lanes": "\(worker.hello.lanes)", "kernels": "\(worker.hello.kernels)",
+            ])
+        if !hasMixedKernels, workers.values.contains(where: { $0.isReady && $0.hello.kernels != worker.hello.kernels }) {
+            hasMixedKernels = true
+            logger.warning("workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind")
+        }
+        happened(.joined(number, lanes: worker.hello.lanes, credit: credit))
+    }
+
+    private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame) {
+        guard let tile = tile(of: id) else { return }
+        if let task = tasks[tile], frame.byteCount != task.request.answerByteCount {
+            return happened(.failed(number, tile, reason: "an answer of \(frame.byteCount) bytes instead of \(task.request.answerByteCount)"))
+        }
+        if let worker = workers[number] {
+            workers[number]?.tiles += 1
+            workers[number]?.smoothedSeconds = worker.tiles == 0 ? seconds : worker.smoothedSeconds * 0.9 + seconds * 0.1
+        }
+        summary.computeSeconds += seconds
+        arriving = frame
+        happened(.answered(number, tile))
+        arriving = nil
+        configuration.onProgress()
+    }
+
+    /// The answer that the scheduler is just being told of.
+    private var arriving: Frame?
+
+    /// The tile that a worker speaks of, nil when it is not of this job.
+    private func tile(of id: TaskID) -> Scheduler.Tile? {
+        guard id.job == configuration.job, id.stage == 0, id.step < plan.steps else { return nil }
+        return Scheduler.Tile(step: id.step, index: id.tile)
+    }
+
+    private func remove(_ number: Int, reason: String) {
+        guard let worker = workers.removeValue(forKey: number) else { return }
+        numbers[worker.peer] = nil
+        if worker.isReady {
+            logger.info("worker left", metadata: ["worker": "\(worker.name)", "tiles": "\(worker.tiles)", "reason": "\(reason)"])
+        }
+        happened(.left(number, reason: reason))
+    }
+
+    // MARK: Commands
+
+    /// Tells the scheduler and carries out what it says, and so on until nothing more happens.
+    private func happened(_ event: Scheduler.Event) {
+        pending.append(event)
+        guard !isCarryingOut else { return }
+        isCarryingOut = true
+        defer { isCarryingOut = false }
+        while !pending.isEmpty {
+            for command in scheduler.handle(pending.removeFirst(), at: Clock.now) { carryOut(command) }
+        }
+    }
+
+    private var isCarryingOut = false
+
+    private func carryOut(_ command: Scheduler.Command) {
+        switch command {
+        case .cutAndSend(let tile, let number):
+            do {
+                let request = try plan.request(step: tile.step, tile: tile.index, grid: scheduler.grid(step: tile.step))
+                let copying = Clock.threadProcessor
+                let task = Task(
+                    request: request, sample: request.sampleIsNoise ? nil : canvas.cut(request.window), conditioning: condition(request.source))
+                summary.copySeconds += Clock.threadProcessor - copying
+                tasks[tile] = task
+                send(tile, attempt: 0, task, to: number)
+            } catch {
+                outcome = outcome ?? .failure(.tileFailed(step: tile.step, tile: tile.index, reason: "\(error)"))
+            }
+        case .resend(let tile, let number, let attempt):
+            if let task = tasks[tile] { send(tile, attempt: attempt, task, to: number) }
+        case .accept(let tile):
+            answers[tile] = arriving
+        case .drop(let tile, let number):
+            logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(tile.step)"])
+        case .merge(let tile):
+            guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
+            let copying = Clock.threadProcessor
+            if blend != nil { blend?.add(answer, window: task.request.window) } else { canvas.write(answer, at: task.request.cell) }
+            summary.copySeconds += Clock.threadProcessor - copying
+        case .requeued(let tile, let number, let cause):
+            logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(tile.step)", "worker": "\(name(number))", "reason": "\(cause)"])
+        case .finishedStep(let step):
+            blend?.finish(step: step, grid: plan.tiling.grid(step: step), canvas: &canvas)
+        case .finishedJob:
+            outcome = .success(())
+        case .gaveUp(let tile, let reason):
+            outcome = .failure(.tileFailed(step: tile.step, tile: tile.index, reason: reason))
+        }
+    }
+
+    private func name(_ number: Int) -> String { workers[number]?.name ?? "worker \(number)" }
+
+    /// The part of the low-resolution image that a tile is conditioned on.
+    private func condition(_ source: Rect) -> Frame {
+        let input = configuration.input
+        return Frame(floatCount: source.area * 3) { frame in
+            RowCopy.copy(
+                from: input.pixels.span, start: (source.y * input.width + source.x) * 3, stride: input.width * 3,
+                to: &frame, start: 0, stride: source.width * 3, rows: source.height, count: source.width * 3)
+        }
+    }
+
+    private func send(_ tile: Scheduler.Tile, attempt: Int, _ task: Task, to number: Int) {
+        let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: attempt)
+        let denoise = DenoiseTask(id: id, model: configuration.model.manifest.digest, request: task.request)
+        send(.denoise(denoise, sample: task.sample, conditioning: task.conditioning), to: number)
+    }
+
+    private func send(_ message: CoordinatorMessage, to number: Int) {
+        guard let worker = workers[number] else { return }
+        switch sendDirectly(message, to: worker.peer) {
+        case .sent: break
+        case .peerGone: remove(number, reason: "connection lost")
+        case .wouldBlock: remove(number, reason: "takes nothing more although it has credit")
+        }
+    }
+
+    @discardableResult
+    private func sendDirectly(_ message: CoordinatorMessage, to peer: Peer) -> RouterSocket.Sent {
+        do {
+            let frames = try message.frames()
+            let sent = try socket.send(frames, to: peer)
+            if sent == .sent { summary.bytesSent += frames.reduce(0) { $0 + $1.byteCount } }
+            return sent
+        } catch {
+            logger.error("a message cannot be sent", metadata: ["reason": "\(error)"])
+            return .peerGone
+        }
+    }
+}
+
+/// Counts what peers say that no worker of ours would, and reports it at most once a minute.
+private struct StrangerLog {
+    private var count = 0
+    private var latest = ""
+    private var nextReport = 0.0
+
+    mutating func note(_ peer: Peer, _ what: String) {
+        count += 1
+        latest = what
+    }
+
+    mutating func report(to logger: Logger, now: Double) {
+        guard count > 0, now >= nextReport else { return }
+        logger.warning("messages refused", metadata: ["count": "\(count)", "reason": "\(latest)"])
+        count = 0
+        nextReport = now + 60
+    }
+}

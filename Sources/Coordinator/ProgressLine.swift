@@ -1,0 +1,70 @@
+import Foundation
+import Glibc
+import Logging
+import Protocol
+
+/// Tells how far a job is: a line in the log every few seconds, or a bar where a person looks at a terminal.
+struct ProgressLine {
+    /// Between two lines of the log.
+    static let interval = 5.0
+
+    private let job: UInt64
+    private let steps: Int
+    private let total: Int
+    private let isTerminal = isatty(STDERR_FILENO) == 1
+    private var nextLine = interval
+    private var isWaiting = false
+    /// Elapsed seconds and tiles done of the last half minute, for the rate.
+    private var history: [(elapsed: Double, done: Int)] = []
+
+    init(job: UInt64, steps: Int, total: Int) {
+        self.job = job
+        self.steps = steps
+        self.total = total
+    }
+
+    /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
+    mutating func update(
+        done: Int, step: Int, inFlight: Int, retried: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
+        logger: Logger
+    ) {
+        history.append((elapsed, done))
+        history.removeAll { $0.elapsed < elapsed - 30 }
+        let span = elapsed - (history.first?.elapsed ?? elapsed)
+        let rate = span > 0 ? Double(done - (history.first?.done ?? 0)) / span : 0
+        let eta = rate > 0 ? Self.clock(Double(total - done) / rate) : "?"
+        let percent = String(format: "%.1f%%", 100 * Double(done) / Double(max(total, 1)))
+
+        if workers == 0, !isWaiting, elapsed > Self.interval {
+            isWaiting = true
+            var facts: Logger.Metadata = ["job": "\(job)", "tiles": "\(done)/\(total)"]
+            if let waiting { facts["endpoint"] = "\(waiting)" }
+            logger.warning("no worker is connected, the job waits", metadata: facts)
+        }
+        if workers > 0 { isWaiting = false }
+
+        if isTerminal {
+            let width = 24
+            let filled = done * width / max(total, 1)
+            let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
+            FarmLogHandler.showBar(
+                "\(bar) \(percent)  step \(min(step + 1, steps))/\(steps)  \(String(format: "%.1f", rate)) tiles/s  eta \(eta)  workers \(workers)")
+        } else if elapsed >= nextLine {
+            nextLine = elapsed + Self.interval
+            logger.info(
+                "progress",
+                metadata: [
+                    "job": "\(job)", "stage": "1/1", "step": "\(min(step + 1, steps))/\(steps)", "tiles": "\(done)/\(total)", "done": "\(percent)",
+                    "rate": "\(String(format: "%.1f", rate))/s", "elapsed": "\(Self.clock(elapsed))", "eta": "\(eta)", "workers": "\(workers)",
+                    "inflight": "\(inFlight)", "retried": "\(retried)", "slowest": "\(slowest ?? "-")",
+                ])
+        }
+    }
+
+    /// 42s, 4m12s, 3h05m.
+    static func clock(_ seconds: Double) -> String {
+        let total = Int(max(0, min(seconds.isFinite ? seconds : 0, 1e9)).rounded())
+        if total >= 3600 { return "\(total / 3600)h" + String(format: "%02dm", total / 60 % 60) }
+        return total >= 60 ? "\(total / 60)m" + String(format: "%02ds", total % 60) : "\(total)s"
+    }
+}

@@ -1,0 +1,29 @@
+import ArgumentParser
+import Engine
+import Foundation
+
+struct VerifyCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify", abstract: "Compare this machine's arithmetic with reference cases; fails when one is outside its tolerance.")
+
+    @Argument(help: "Case folders: case.json, case.safetensors and, for networks, model/.")
+    var cases: [String]
+
+    func validate() throws {
+        if cases.isEmpty { throw ValidationError("name at least one case folder") }
+    }
+
+    func run() throws {
+        print("kernels: \(try KernelEnvironment.kernels())")
+        var failures = 0
+        for path in cases {
+            let folder = URL(filePath: path)
+            for report in try Verification.run(caseDirectory: folder) {
+                failures += report.passed ? 0 : 1
+                let error = String(format: "%.2e", report.relativeError)
+                print("\(report.passed ? "ok  " : "FAIL") \(folder.lastPathComponent) \(report.name) \(error) (tolerance \(report.tolerance))")
+            }
+        }
+        guard failures == 0 else { throw CommandError.verificationFailed(failures) }
+    }
+}

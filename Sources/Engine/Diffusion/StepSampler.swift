@@ -1,0 +1,47 @@
+/// A sampler's whole loop over one canvas: timesteps, coefficients, and the step itself with the noise it adds.
+///
+/// Workers take a step for a tile's cell, whoever blends predictions takes it for the whole canvas; both get the same bits.
+public struct StepSampler: Sendable {
+    private let plan: [SamplerStep]
+
+    /// - Throws: `NoiseScheduleError`.
+    public init(schedule: NoiseScheduleConfiguration, kind: SamplerKind, steps: Int) throws {
+        plan = try NoiseSchedule(schedule).plan(kind, steps: steps)
+    }
+
+    /// Steps of the loop; a schedule may have fewer distinct timesteps than were asked for.
+    public var count: Int { plan.count }
+
+    public subscript(step: Int) -> SamplerStep { plan[step] }
+}
+
+extension StepCoefficients {
+    /// Takes the step for `rect` of the canvas: x_t to x_{t-1}.
+    ///
+    /// - Parameters:
+    ///   - sample: x_t of `window`, window.height x window.width x channels.
+    ///   - prediction: the model's output, as large as `sample`.
+    ///   - window: where `sample` and `prediction` lie in the canvas.
+    ///   - rect: what to compute, inside `window`.
+    ///   - next: receives rect.height x rect.width x channels.
+    public func step(
+        sample: Span<Float>, prediction: Span<Float>, window: Rect, rect: Rect, channels: Int, seed: UInt64, step: Int,
+        into next: inout MutableSpan<Float>
+    ) {
+        precondition(window.contains(rect) && sample.count == window.area * channels && next.count == rect.area * channels)
+        let count = rect.width * channels
+        var normals = [Float](repeating: 0, count: noise == 0 ? 0 : count)
+        for row in 0..<rect.height {
+            if noise != 0 {
+                var span = normals.mutableSpan
+                Noise.fill(
+                    &span, window: Rect(y: rect.y + row, x: rect.x, height: 1, width: rect.width), channels: channels, seed: seed,
+                    field: NoiseField(.sampler, step: UInt16(truncatingIfNeeded: step)))
+            }
+            let from = ((rect.y - window.y + row) * window.width + rect.x - window.x) * channels
+            apply(
+                sample: sample.extracting(from..<from + count), prediction: prediction.extracting(from..<from + count),
+                noise: normals.span, into: &next, at: row * count)
+        }
+    }
+}

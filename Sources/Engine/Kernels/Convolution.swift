@@ -1,0 +1,136 @@
+internal import CKernels
+
+/// A 3x3 or 1x1 convolution with packed weights, and all that can be done while its data passes by: the group norm and SiLU before it, the
+/// enlarging and the concatenation of its inputs, the bias, the shortcut, and the sums for the group norm after it.
+///
+/// 3x3 with stride 1 runs as Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308), everything else as a matrix product over the taps.
+package final class Convolution: Sendable {
+    package let outputs, inputs, size, stride, padding: Int
+    package let enlarging: Bool
+    package let kernels: KernelSet
+    private let winograd: Bool
+    private let weights: ConstantBuffer
+    private let bias: ConstantBuffer
+    private let shortcut: (inputs: Int, weights: ConstantBuffer)?
+
+    /// - Parameters:
+    ///   - weights: outputs x inputs x size x size
+    ///   - bias: outputs
+    ///   - size: 1 or 3
+    ///   - stride: 1, or 2
+    ///   - padding: 1 pads every side (for size 3); 0 pads only the bottom and the right, as diffusers' `Downsample2D(padding=0)` does.
+    ///   - enlarging: whether the input is enlarged twice by nearest neighbour first (size 3, stride 1)
+    ///   - shortcut: a 1x1 convolution of another input that is added to the output: weights outputs x inputs, and bias (size 3, stride 1)
+    package init(
+        weights: [Float], bias: [Float], outputs: Int, inputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1, enlarging: Bool = false,
+        shortcut: (weights: [Float], bias: [Float], inputs: Int)? = nil, kernels: KernelSet
+    ) {
+        precondition(size == 1 || size == 3)
+        precondition(weights.count == outputs * inputs * size * size && bias.count == outputs)
+        winograd = size == 3 && stride == 1
+        precondition(winograd || !enlarging && shortcut == nil)
+        (self.outputs, self.inputs, self.size, self.stride, self.padding) = (outputs, inputs, size, stride, size == 1 ? 0 : padding)
+        (self.enlarging, self.kernels) = (enlarging, kernels)
+
+        let isa = kernels.isa, (n, k, s) = (Int32(outputs), Int32(inputs), Int32(size))
+        let packed = AlignedBuffer<Float>(
+            count: winograd ? tf_winograd_weights(isa, n, k, enlarging ? 1 : 0) : tf_direct_weights(isa, n, k, s))
+        if winograd {
+            tf_pack_winograd(isa, weights, n, k, enlarging ? 1 : 0, packed.pointer)
+        } else {
+            tf_pack_direct(isa, weights, n, k, s, packed.pointer)
+        }
+        self.weights = ConstantBuffer(packed)
+
+        if let shortcut {
+            precondition(shortcut.weights.count == outputs * shortcut.inputs && shortcut.bias.count == outputs)
+            let k = Int32(shortcut.inputs)
+            let packed = AlignedBuffer<Float>(count: tf_direct_weights(isa, n, k, 1))
+            tf_pack_direct(isa, shortcut.weights, n, k, 1, packed.pointer)
+            self.shortcut = (shortcut.inputs, ConstantBuffer(packed))
+            self.bias = ConstantBuffer(zip(bias, shortcut.bias).map { $0 + $1 }, paddedTo: kernels.padded(outputs))
+        } else {
+            self.shortcut = nil
+            self.bias = ConstantBuffer(bias, paddedTo: kernels.padded(outputs))
+        }
+    }
+
+    /// The output's height for an input's, or the output's width for an input's.
+    package func outputSize(_ size: Int) -> Int {
+        if enlarging { return size * 2 }
+        // Padding 0 still has one row of zeros below.
+        return (size + (self.size == 1 ? 0 : padding == 0 ? 1 : 2) - self.size) / stride + 1
+    }
+
+    /// Multiplications and additions that the convolution's definition takes, not those that are done.
+    package func flops(outputHeight: Int, outputWidth: Int) -> Double {
+        2 * Double(outputHeight) * Double(outputWidth) * Double(outputs) * Double(inputs * size * size + (shortcut?.inputs ?? 0))
+    }
+
+    /// - Parameters:
+    ///   - input: height x width x channels, and `second` stands beside it in channels
+    ///   - normalization: if given, the convolution reads silu(x * scale + shift)
+    ///   - timeBias: `outputs` values that are added at every position
+    ///   - residual: added to the output, of its shape
+    ///   - shortcutInput: what the shortcut reads, and `secondShortcutInput` beside it
+    ///   - output: where to, or nil for a new activation
+    ///   - moments: whether to leave the sums that a group norm needs
+    @discardableResult
+    package func callAsFunction(
+        _ input: Activation, _ second: Activation? = nil, normalization: ScaleShift? = nil, timeBias: [Float]? = nil,
+        residual: Activation? = nil, shortcutInput: Activation? = nil, _ secondShortcutInput: Activation? = nil,
+        into output: Activation? = nil, moments: Bool = true, workspace: Workspace
+    ) -> Activation {
+        let (height, width) = (outputSize(input.height), outputSize(input.width))
+        let output = output ?? workspace.activation(height: height, width: width, channels: outputs)
+        precondition(input.channels + (second?.channels ?? 0) == inputs)
+        precondition(second.map { ($0.height, $0.width) == (input.height, input.width) } ?? true)
+        precondition((output.height, output.width, output.channels) == (height, width, outputs))
+        precondition(residual.map { ($0.height, $0.width, $0.channels) == (height, width, outputs) } ?? true)
+        precondition(normalization.map { $0.channels == inputs } ?? true)
+        precondition((shortcutInput?.channels ?? 0) + (secondShortcutInput?.channels ?? 0) == shortcut?.inputs ?? 0)
+        for shortcutInput in [shortcutInput, secondShortcutInput] {
+            precondition(shortcutInput.map { ($0.height, $0.width) == (height, width) } ?? true)
+        }
+        precondition(height < 1 << 24 && width < 1 << 24 && inputs < 1 << 20 && outputs < 1 << 20, "the kernels count in 32 bits")
+
+        let padded = kernels.padded(outputs)
+        var bias = bias.pointer
+        var sum: AlignedBuffer<Float>?
+        if let timeBias {
+            precondition(timeBias.count >= outputs)
+            let buffer = workspace.buffer(padded)
+            for i in 0..<padded { buffer.pointer[i] = i < outputs ? bias[i] + timeBias[i] : 0 }
+            bias = UnsafePointer(buffer.pointer)
+            sum = buffer
+        }
+
+        var c = tf_convolution()
+        c.source = (input.source, second?.source ?? tf_source())
+        (c.height, c.width) = (Int32(input.height), Int32(input.width))
+        c.scale = normalization?.scale
+        c.shift = normalization?.shift
+        (c.kernel, c.stride, c.pad, c.upsample) = (Int32(size), Int32(stride), Int32(padding), enlarging ? 1 : 0)
+        c.weights = weights.pointer
+        c.bias = bias
+        c.output = output.values.pointer
+        (c.output_height, c.output_width, c.output_channels) = (Int32(height), Int32(width), Int32(outputs))
+        c.residual = residual.map { UnsafePointer($0.values.pointer) }
+        c.shortcut = (shortcutInput?.source ?? tf_source(), secondShortcutInput?.source ?? tf_source())
+        c.shortcut_weights = shortcut?.weights.pointer
+        c.moments = moments ? output.momentBuffer.pointer : nil
+
+        if winograd {
+            tf_winograd(kernels.isa, &c, workspace.scratch(tf_winograd_scratch(kernels.isa, &c)).pointer)
+        } else {
+            tf_direct(kernels.isa, &c, workspace.scratch(tf_direct_scratch(kernels.isa, &c)).pointer)
+        }
+        withExtendedLifetime((input, second, normalization, residual, shortcutInput, secondShortcutInput, sum)) {}
+        output.moments = moments ? Activation.Moments(squaresAt: padded) : nil
+        return output
+    }
+}
+
+extension Activation {
+    var source: tf_source { tf_source(data: values.pointer, channels: Int32(channels)) }
+}

@@ -1,0 +1,31 @@
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// The processor-dependent part of a process.
+public enum KernelEnvironment {
+    /// What this process computes with, for example "avx512 SkylakeX": its own kernels, and those of OpenBLAS. Two workers that say the same
+    /// give the same bits.
+    /// - Throws: `KernelError`.
+    public static func kernels() throws -> String { "\(try KernelSet.chosen().rawValue) \(OpenBLAS.core)" }
+
+    /// Starts the program anew, in the same process, with OpenBLAS told which processor this is.
+    ///
+    /// OpenBLAS reads OPENBLAS_CORETYPE when it is loaded, before `main`, and releases such as Debian's 0.3.21 take processors younger than
+    /// themselves for ones with only SSE3. Call it first thing in `main`. Nothing happens if the user has set OPENBLAS_CORETYPE, or the
+    /// processor has neither AVX-512 nor AVX2; should the start fail, the program goes on as it is.
+    public static func reexecIfNeeded() {
+        let guardVariable = "TILEFARM_REEXECUTED"
+        guard getenv(guardVariable) == nil, getenv("OPENBLAS_CORETYPE") == nil, let best = KernelSet.available.last else { return }
+        let core: String
+        switch best {
+        case .avx512: core = "SkylakeX"
+        case .avx2: core = "Haswell"
+        case .baseline: return
+        }
+        setenv("OPENBLAS_CORETYPE", core, 1)
+        setenv("OPENBLAS_NUM_THREADS", "1", 0)
+        setenv(guardVariable, "1", 1)
+        execv("/proc/self/exe", CommandLine.unsafeArgv)
+    }
+}

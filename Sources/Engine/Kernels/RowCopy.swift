@@ -1,0 +1,27 @@
+import Glibc
+
+/// Copies of rectangles between row-major buffers.
+public enum RowCopy {
+    /// Copies `rows` rows of `count` values, `sourceStride` and `targetStride` values apart, from `sourceStart` and to `targetStart`.
+    ///
+    /// - Precondition: every row lies inside its buffer.
+    public static func copy(
+        from source: Span<Float>, start sourceStart: Int, stride sourceStride: Int,
+        to target: inout MutableSpan<Float>, start targetStart: Int, stride targetStride: Int,
+        rows: Int, count: Int
+    ) {
+        guard rows > 0, count > 0 else { return }
+        precondition(sourceStart >= 0 && sourceStride >= 0 && sourceStart + (rows - 1) * sourceStride + count <= source.count)
+        precondition(targetStart >= 0 && targetStride >= 0 && targetStart + (rows - 1) * targetStride + count <= target.count)
+        source.withUnsafeBufferPointer { source in
+            target.withUnsafeMutableBufferPointer { target in
+                guard let from = source.baseAddress, let to = target.baseAddress else { return }
+                for row in 0..<rows {
+                    memcpy(
+                        to + targetStart + row * targetStride, from + sourceStart + row * sourceStride,
+                        count * MemoryLayout<Float>.stride)
+                }
+            }
+        }
+    }
+}

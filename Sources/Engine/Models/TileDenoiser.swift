@@ -1,0 +1,146 @@
+import Foundation
+
+/// Denoises tiles with a super-resolution network: what a worker does all day.
+///
+/// The network (`UNet2DModel`) sees the noisy residual and the bicubic guess of the enlarged image, both in [-1, 1] and folded
+/// from space to depth, and predicts for the residual. Shared by the lanes of a process; each lane has a workspace of its own.
+public final class TileDenoiser: Sendable {
+    private let network: UNet2D
+    private let superResolution: SuperResolutionConfiguration
+
+    /// - Parameter folder: a diffusers folder with a tilefarm.json.
+    /// - Throws: `ModelFolderError`, `ModelError`, `SafetensorsError`.
+    public init(folder url: URL) throws {
+        let folder = try ModelFolder(url: url)
+        guard let superResolution = folder.superResolution else { throw TileDenoiserError.notForUpscaling(folder: url.path) }
+        network = try UNet2D(folder: folder.network)
+        self.superResolution = superResolution
+        let depth = superResolution.spaceToDepth * superResolution.spaceToDepth
+        let configuration = network.configuration
+        guard configuration.inChannels == 6 * depth, configuration.outChannels == 3 * depth else {
+            throw TileDenoiserError.channels(
+                folder: url.path, have: [configuration.inChannels, configuration.outChannels], need: [6 * depth, 3 * depth])
+        }
+    }
+
+    /// Windows are multiples of this, in canvas pixels.
+    public var alignment: Int { network.configuration.alignment * superResolution.spaceToDepth }
+
+    /// - Parameters:
+    ///   - sample: x_t of the window, window.height x window.width x 3; nil when the request's `sampleIsNoise`.
+    ///   - conditioning: the low-resolution pixels of `request.source`, height x width x 3 in [0, 1].
+    ///   - answer: receives x_{t-1} of the cell, or the prediction of the window.
+    /// - Throws: `TileDenoiserError`, `ResampleError`, `ModelError`.
+    public func denoise(
+        _ request: DenoiseRequest, sample: Span<Float>?, conditioning: Span<Float>, into answer: inout MutableSpan<Float>,
+        workspace: Workspace
+    ) throws {
+        let window = request.window
+        let channels = 3
+        let answered = request.answer == .cell ? request.cell : window
+        guard request.channels == channels, window.height % alignment == 0, window.width % alignment == 0, window.area > 0,
+            window.contains(request.cell), answer.count == answered.area * channels
+        else { throw TileDenoiserError.window(window, alignment: alignment) }
+
+        let noisy = workspace.activation(height: window.height, width: window.width, channels: channels)
+        var x = noisy.mutableSpan
+        if let sample {
+            guard sample.count == x.count else { throw TileDenoiserError.window(window, alignment: alignment) }
+            RowCopy.copy(from: sample, start: 0, stride: 0, to: &x, start: 0, stride: 0, rows: 1, count: sample.count)
+        } else {
+            Noise.fill(&x, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
+        }
+
+        let guess = workspace.activation(height: window.height, width: window.width, channels: channels)
+        var guessed = guess.mutableSpan
+        try BicubicUpsampler(
+            inputHeight: request.inputHeight, inputWidth: request.inputWidth, outputHeight: request.outputHeight,
+            outputWidth: request.outputWidth
+        ).upsample(crop: conditioning, cropRect: request.source, channels: channels, window: window, into: &guessed)
+        for i in guessed.indices { guessed[i] = 2 * guessed[i] - 1 }
+
+        let factor = superResolution.spaceToDepth
+        let (height, width) = (window.height / factor, window.width / factor)
+        let depth = channels * factor * factor
+        let input = workspace.activation(height: height, width: width, channels: 2 * depth)
+        SpaceToDepth.fold(noisy, factor: factor, into: input, firstChannel: 0)
+        SpaceToDepth.fold(guess, factor: factor, into: input, firstChannel: depth)
+        let output = workspace.activation(height: height, width: width, channels: depth)
+        try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
+        // The guess has served; its memory takes the prediction.
+        SpaceToDepth.unfold(output, factor: factor, into: guess)
+
+        switch request.answer {
+        case .prediction:
+            RowCopy.copy(from: guess.span, start: 0, stride: 0, to: &answer, start: 0, stride: 0, rows: 1, count: answer.count)
+        case .cell:
+            request.coefficients.step(
+                sample: noisy.span, prediction: guess.span, window: window, rect: request.cell, channels: channels, seed: request.seed,
+                step: request.step, into: &answer)
+        }
+        // A network that overflows must not spread: one bad value would reach the whole canvas.
+        var sum: Float = 0
+        for i in answer.indices { sum += answer[i] * 0 }
+        guard sum == 0 else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
+    }
+}
+
+/// Folds `factor` x `factor` pixels into channels and back, in the order of PyTorch's `pixel_unshuffle` and `pixel_shuffle`:
+/// channel c, row dy, column dx of a block becomes channel (c * factor + dy) * factor + dx.
+enum SpaceToDepth {
+    /// - Parameters:
+    ///   - image: (height * factor) x (width * factor) x channels.
+    ///   - folded: height x width x at least `firstChannel` + channels * factor * factor.
+    static func fold(_ image: Activation, factor: Int, into folded: Activation, firstChannel: Int) {
+        let source = image.span
+        var target = folded.mutableSpan
+        let (channels, depth) = (image.channels, folded.channels)
+        precondition(image.height == folded.height * factor && image.width == folded.width * factor)
+        precondition(firstChannel + channels * factor * factor <= depth)
+        for y in 0..<image.height {
+            for x in 0..<image.width {
+                let place = (y / factor * folded.width + x / factor) * depth + firstChannel + y % factor * factor + x % factor
+                for c in 0..<channels {
+                    target[place + c * factor * factor] = source[(y * image.width + x) * channels + c]
+                }
+            }
+        }
+    }
+
+    static func unfold(_ folded: Activation, factor: Int, into image: Activation) {
+        let source = folded.span
+        var target = image.mutableSpan
+        let (channels, depth) = (image.channels, folded.channels)
+        precondition(image.height == folded.height * factor && image.width == folded.width * factor)
+        precondition(channels * factor * factor == depth)
+        for y in 0..<image.height {
+            for x in 0..<image.width {
+                let place = (y / factor * folded.width + x / factor) * depth + y % factor * factor + x % factor
+                for c in 0..<channels {
+                    target[(y * image.width + x) * channels + c] = source[place + c * factor * factor]
+                }
+            }
+        }
+    }
+}
+
+/// Why a tile cannot be denoised.
+public enum TileDenoiserError: Error, Equatable, CustomStringConvertible {
+    case notForUpscaling(folder: String)
+    case channels(folder: String, have: [Int], need: [Int])
+    case window(Rect, alignment: Int)
+    case notFinite(timestep: Float)
+
+    public var description: String {
+        switch self {
+        case .notForUpscaling(let folder):
+            "\(folder): no tilefarm.json says how this model enlarges images; use a super-resolution model"
+        case .channels(let folder, let have, let need):
+            "\(folder): the network takes \(have[0]) channels and gives \(have[1]), but its tilefarm.json needs \(need[0]) and \(need[1]): correct space_to_depth"
+        case .window(let window, let alignment):
+            "a window of \(window.width)x\(window.height) does not fit the task or is not a multiple of \(alignment): use the same version of tilefarm on every machine"
+        case .notFinite(let timestep):
+            "the network's answer at timestep \(timestep) is not finite: the model's weights are damaged or overflow"
+        }
+    }
+}

@@ -1,0 +1,186 @@
+import Engine
+import Glibc
+import Testing
+
+@Suite("Writing PNG files")
+struct PNGWriterTests {
+    let scratch = ScratchDirectory()
+
+    private func image(_ width: Int, _ height: Int, alpha: Bool, grey: Bool, steps: Int, seed: UInt64) -> RGBImage {
+        var cases = ImageTestRandom(seed: seed)
+        var image = RGBImage(width: width, height: height)
+        for i in 0..<width * height {
+            for c in 0..<3 {
+                image.pixels[3 * i + c] =
+                    grey && c > 0 ? image.pixels[3 * i] : Float(Int.random(in: 0...steps, using: &cases)) / Float(steps)
+            }
+            if alpha { image.alpha.append(Float(Int.random(in: 0...steps, using: &cases)) / Float(steps)) }
+        }
+        return image
+    }
+
+    private func write(_ image: RGBImage, to writer: PNGWriter, rows: Int? = nil) throws {
+        let width = image.width
+        for y in 0..<(rows ?? image.height) {
+            try writer.writeRow(
+                rgb: image.pixels.span.extracting(y * width * 3..<(y + 1) * width * 3),
+                alpha: image.alpha.span.extracting(image.alpha.isEmpty ? 0..<0 : y * width..<(y + 1) * width))
+        }
+    }
+
+    @Test("what is written is read back exactly", arguments: [8, 16], [false, true])
+    func roundTrip(bitDepth: Int, grey: Bool) throws {
+        var cases = ImageTestRandom(seed: 11)
+        let random = (0..<4).map { _ in (Int.random(in: 2...70, using: &cases), Int.random(in: 2...70, using: &cases)) }
+        for alpha in [false, true] {
+            for size in [(1, 1), (1, 9), (9, 1)] + random {
+                let image = image(size.0, size.1, alpha: alpha, grey: grey, steps: 1 << bitDepth - 1, seed: 12)
+                let path = "\(scratch.path)/a.png"
+                let writer = try PNGWriter(
+                    path: path, width: size.0, height: size.1, bitDepth: bitDepth, grey: grey, alpha: alpha)
+                try write(image, to: writer)
+                try writer.finish()
+                let reader = try PNGReader(path: path)
+                #expect(reader.bitDepth == bitDepth && reader.isGrey == grey && reader.hasAlpha == alpha)
+                #expect(try RGBImage(png: path) == image)
+                #expect(contents(of: path).count <= PNGWriter.largestSize(
+                    width: size.0, height: size.1, bitDepth: bitDepth, grey: grey, alpha: alpha))
+                #expect(scratch.names == ["a.png"])
+            }
+        }
+    }
+
+    @Test("the same rows give the same bytes, without a time in them")
+    func deterministic() throws {
+        let image = image(40, 30, alpha: true, grey: false, steps: 255, seed: 13)
+        let files = try ["a.png", "b.png"].map { name in
+            let path = "\(scratch.path)/\(name)"
+            let writer = try PNGWriter(path: path, width: 40, height: 30, bitDepth: 8, grey: false, alpha: true)
+            try write(image, to: writer)
+            try writer.finish()
+            return contents(of: path)
+        }
+        #expect(files[0] == files[1])
+        #expect(!files[0].isEmpty)
+    }
+
+    @Test("values are clamped, rounded to nearest with halves up, and NaN is black")
+    func rounding() throws {
+        let values: [Float] = [
+            -.infinity, -1, -0.001, 0, 0.5 / 255, 0.499 / 255, 1.5 / 255, 254.5 / 255, 254.4 / 255, 1, 7, .nan,
+        ]
+        let expected: [Float] = [0, 0, 0, 0, 1, 0, 2, 255, 254, 255, 255, 0]
+        let path = "\(scratch.path)/a.png"
+        let writer = try PNGWriter(path: path, width: 4, height: 1, bitDepth: 8, grey: false, alpha: false)
+        try writer.writeRow(rgb: values.span, alpha: [Float]().span)
+        try writer.finish()
+        #expect(try RGBImage(png: path).pixels == expected.map { $0 / 255 })
+    }
+
+    @Test("a side beyond libpng's million is written and read")
+    func wide() throws {
+        let path = "\(scratch.path)/wide.png"
+        let width = 1_500_000
+        let row = (0..<width * 3).map { Float($0 / 3 % 256) / 255 }
+        let writer = try PNGWriter(path: path, width: width, height: 2, bitDepth: 8, grey: true, alpha: false)
+        for _ in 0..<2 { try writer.writeRow(rgb: row.span, alpha: [Float]().span) }
+        try writer.finish()
+        #expect(try RGBImage(png: path).pixels == row + row)
+    }
+
+    @Test("a file that is not finished leaves the old one and nothing else")
+    func unfinished() throws {
+        let path = scratch.file("a.png", [1, 2, 3])
+        let image = image(5, 4, alpha: false, grey: false, steps: 255, seed: 14)
+        func writer() throws -> PNGWriter {
+            try PNGWriter(path: path, width: 5, height: 4, bitDepth: 8, grey: false, alpha: false)
+        }
+
+        var dropped: PNGWriter? = try writer()
+        try dropped.map { try write(image, to: $0) }
+        #expect(scratch.names.count == 2)
+        dropped = nil
+        #expect(scratch.names == ["a.png"])
+
+        let cancelled = try writer()
+        cancelled.cancel()
+        #expect(scratch.names == ["a.png"])
+        #expect(throws: PNGError.self) { try write(image, to: cancelled) }
+        #expect(throws: PNGError.self) { try cancelled.finish() }
+
+        let short = try writer()
+        try write(image, to: short, rows: 3)
+        #expect(throws: PNGError.wrongRowCount(path: path, written: 3, height: 4)) { try short.finish() }
+        let long = try writer()
+        try write(image, to: long)
+        #expect(throws: PNGError.wrongRowCount(path: path, written: 5, height: 4)) { try write(image, to: long, rows: 1) }
+        withExtendedLifetime(long) { #expect(contents(of: path) == [1, 2, 3]) }
+
+        // Two at once do not meet.
+        let (first, second) = (try writer(), try writer())
+        try write(image, to: first)
+        try first.finish()
+        second.cancel()
+        #expect(try RGBImage(png: path) == image)
+    }
+
+    @Test("an output that cannot be is named before the work and at it")
+    func refusals() throws {
+        let directory = scratch.path
+        func check(_ path: String, _ expected: PNGError) {
+            #expect(throws: expected) { try PNGWriter.probe(path) }
+            #expect(throws: expected) {
+                try PNGWriter(path: path, width: 1, height: 1, bitDepth: 8, grey: false, alpha: false)
+            }
+        }
+        check(directory, .outputIsDirectory(path: directory))
+        check("\(directory)/", .outputIsDirectory(path: "\(directory)/"))
+        check("\(directory)/none/a.png", .directoryMissing(path: "\(directory)/none/a.png", directory: "\(directory)/none"))
+        check("/dev/null", .outputNotAFile(path: "/dev/null"))
+        let file = scratch.file("file", [])
+        check("\(file)/a.png", .directoryMissing(path: "\(file)/a.png", directory: file))
+        if geteuid() != 0 {
+            chmod(file, 0o444)
+            check(file, .notWritable(path: file, reason: "Permission denied"))
+        }
+        check("/proc/a.png", .notWritable(path: "/proc/a.png", reason: "No such file or directory"))
+        let path = "\(directory)/a.png"
+        for (width, height) in [(0, 1), (1, 0), (-1, 1), (1 << 31, 1)] {
+            #expect(throws: PNGError.invalidSize(path: path, width: width, height: height)) {
+                try PNGWriter(path: path, width: width, height: height, bitDepth: 8, grey: false, alpha: false)
+            }
+        }
+        #expect(PNGWriter.largestSize(width: 1 << 31, height: 1 << 31, bitDepth: 16, grey: false, alpha: true) == .max)
+        try PNGWriter.probe(path)
+        #expect(scratch.names == ["file"])
+        #expect((PNGWriter.freeBytes(for: path) ?? 0) > 0)
+    }
+
+    @Test("a full disk says how much is needed")
+    func fullDisk() throws {
+        let image = image(300, 400, alpha: false, grey: false, steps: 255, seed: 15)
+        let needed = PNGWriter.largestSize(width: 300, height: 400, bitDepth: 8, grey: false, alpha: false)
+        let writer = try PNGWriter(
+            path: "out.png", target: "\(scratch.path)/out.png", temporary: "\(scratch.path)/none",
+            descriptor: open("/dev/full", O_WRONLY), width: 300, height: 400, bitDepth: 8, grey: false, alpha: false)
+        #expect(throws: PNGError.noSpace(path: "out.png", needed: needed)) {
+            try write(image, to: writer)
+            try writer.finish()
+        }
+        #expect(throws: PNGError.noSpace(path: "out.png", needed: needed)) { try writer.finish() }
+        #expect(scratch.names.isEmpty)
+    }
+
+    @Test("an output that is a link goes to the file it points at")
+    func link() throws {
+        let file = scratch.file("file.png", [1])
+        let link = "\(scratch.path)/link.png"
+        symlink(file, link)
+        let image = image(3, 3, alpha: false, grey: false, steps: 255, seed: 16)
+        let writer = try PNGWriter(path: link, width: 3, height: 3, bitDepth: 8, grey: false, alpha: false)
+        try write(image, to: writer)
+        try writer.finish()
+        #expect(try RGBImage(png: file) == image)
+        #expect(scratch.names == ["file.png", "link.png"])
+    }
+}

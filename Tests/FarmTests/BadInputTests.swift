@@ -1,0 +1,175 @@
+import Engine
+import Foundation
+import Protocol
+import Testing
+
+/// Whatever a user gets wrong is said in one line that names it, with exit code 2 for what was typed and 1 for what failed,
+/// and leaves nothing behind.
+@Suite("Bad input", .serialized)
+struct BadInputTests {
+    struct Mistake: CustomTestStringConvertible, Sendable {
+        var testDescription: String
+        var arguments: @Sendable (Scratch) throws -> [String]
+        var code: Int32
+        var says: [String]
+    }
+
+    static func text(_ scratch: Scratch, _ name: String, _ bytes: [UInt8]) throws -> String {
+        try Data(bytes).write(to: scratch.url.appending(path: name))
+        return scratch.path(name)
+    }
+
+    static func upscale(_ input: String, _ scratch: Scratch, _ more: [String] = []) -> [String] {
+        ["upscale", input, "-o", scratch.path("out.png")] + more
+    }
+
+    static let mistakes: [Mistake] = [
+        Mistake(testDescription: "a missing file", arguments: { upscale($0.path("no.png"), $0) }, code: 1, says: ["no.png"]),
+        Mistake(testDescription: "a folder", arguments: { upscale($0.url.path, $0) }, code: 1, says: ["directory"]),
+        Mistake(
+            testDescription: "a JPEG", arguments: { upscale(try text($0, "a.png", [0xFF, 0xD8, 0xFF, 0xE0, 0, 16, 0x4A, 0x46]), $0) }, code: 1,
+            says: ["a.png", "JPEG"]),
+        Mistake(testDescription: "an empty file", arguments: { upscale(try text($0, "e.png", []), $0) }, code: 1, says: ["e.png", "empty"]),
+        Mistake(
+            testDescription: "a truncated PNG",
+            arguments: { scratch in
+                let whole = try scratch.bytes(try scratch.picture("whole.png", width: 30, height: 30))
+                return upscale(try text(scratch, "cut.png", Array(whole.prefix(whole.count / 2))), scratch)
+            }, code: 1, says: ["cut.png", "truncated"]),
+        Mistake(
+            testDescription: "a PNG that claims absurd sizes",
+            arguments: { scratch in
+                var bytes = Array(try scratch.bytes(try scratch.picture("whole.png", width: 30, height: 30)))
+                bytes.replaceSubrange(16..<24, with: [0x7F, 0xFF, 0xFF, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF])
+                return upscale(try text(scratch, "huge.png", bytes), scratch)
+            }, code: 1, says: ["huge.png"]),
+        Mistake(
+            testDescription: "an output in a folder that does not exist",
+            arguments: { ["upscale", try $0.picture("in.png", width: 9, height: 9), "-o", $0.path("no/such/out.png")] }, code: 1,
+            says: ["no/such", "director"]),
+        Mistake(
+            testDescription: "the input as output", arguments: { ["upscale", try $0.picture("in.png", width: 9, height: 9), "-o", $0.path("in.png")] },
+            code: 1, says: ["in.png", "input"]),
+        Mistake(
+            testDescription: "a model folder that is none",
+            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--model", $0.url.path]) }, code: 1,
+            says: ["config.json"]),
+        Mistake(
+            testDescription: "a model folder that is missing",
+            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--model", $0.path("nowhere")]) }, code: 1, says: ["nowhere"]),
+        Mistake(testDescription: "no steps", arguments: { upscale("x.png", $0, ["--steps", "0"]) }, code: 2, says: ["--steps 0"]),
+        Mistake(testDescription: "an absurd scale", arguments: { upscale("x.png", $0, ["--scale", "1e9"]) }, code: 2, says: ["--scale"]),
+        Mistake(testDescription: "a scale that is no number", arguments: { upscale("x.png", $0, ["--scale", "nan"]) }, code: 2, says: ["--scale"]),
+        Mistake(testDescription: "an unknown option", arguments: { upscale("x.png", $0, ["--speed", "11"]) }, code: 2, says: ["--speed"]),
+        Mistake(testDescription: "an unknown sampler", arguments: { upscale("x.png", $0, ["--sampler", "euler"]) }, code: 2, says: ["euler"]),
+        Mistake(testDescription: "no output", arguments: { _ in ["upscale", "x.png"] }, code: 2, says: ["--output"]),
+        Mistake(
+            testDescription: "a tile that is not a multiple of the alignment",
+            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--tile", "100"]) }, code: 1, says: ["--tile 100", "8"]),
+        Mistake(
+            testDescription: "a halo wider than the tile",
+            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--tile", "64", "--halo", "32"]) }, code: 1,
+            says: ["--halo 32"]),
+        Mistake(testDescription: "a bad endpoint", arguments: { upscale("x.png", $0, ["--bind", "tcp://127.0.0.1"]) }, code: 2, says: ["tcp://127.0.0.1"]),
+        Mistake(
+            testDescription: "an endpoint open to everybody", arguments: { upscale("x.png", $0, ["--bind", "tcp://*:5555"]) }, code: 2,
+            says: ["--insecure"]),
+        Mistake(
+            testDescription: "local workers and others at once",
+            arguments: { upscale("x.png", $0, ["--bind", "tcp://127.0.0.1:5555", "--workers", "2"]) }, code: 2, says: ["--workers", "--bind"]),
+        Mistake(testDescription: "no case to verify", arguments: { _ in ["verify"] }, code: 2, says: ["case"]),
+        Mistake(testDescription: "a case that is none", arguments: { ["verify", $0.url.path] }, code: 1, says: ["case"]),
+    ]
+
+    @Test("is one line, an exit code, and nothing left behind", arguments: mistakes)
+    func mistake(_ mistake: Mistake) throws {
+        let scratch = try Scratch()
+        let arguments = try mistake.arguments(scratch)
+        let before = try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).sorted()
+        let farm = try RunningProgram("tilefarm", arguments)
+        #expect(farm.waitForExit(seconds: 30) == mistake.code, "\(farm.standardError)")
+        let lines = farm.standardError.split(separator: "\n")
+        #expect(lines.count == 1, "\(farm.standardError)")
+        for word in mistake.says { #expect(farm.standardError.contains(word), "\(farm.standardError)") }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).sorted() == before)
+    }
+
+    @Test("a port in use is named")
+    func portInUse() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 20, height: 20)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let first = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("a.png"), "--bind", endpoint])
+        try #require(first.waitForError { $0.contains("waiting for workers") })
+        let second = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("b.png"), "--bind", endpoint])
+        #expect(second.waitForExit(seconds: 30) == 1)
+        #expect(second.standardError.contains(endpoint) && second.standardError.contains("in use"), "\(second.standardError)")
+        first.signal(SIGINT)
+        #expect(first.waitForExit(seconds: 30) == 130)
+    }
+
+    @Test("a worker with another model is refused in words, and the job goes on without it")
+    func otherModel() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 20, height: 20)
+        let other = scratch.url.appending(path: "model")
+        try FileManager.default.copyItem(at: DefaultModel.url, to: other)
+        try Data("{}\n".utf8).write(to: other.appending(path: "other.json"))
+        let config = other.appending(path: "config.json")
+        try (Data(contentsOf: config) + Data("\n".utf8)).write(to: config)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("a.png"), "--bind", endpoint, "--steps", "1"])
+        let stranger = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--model", other.path])
+        #expect(stranger.waitForExit(seconds: 60) == 1, "\(stranger.standardError)")
+        #expect(stranger.standardError.contains("model"), "\(stranger.standardError)")
+        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        worker.signal(SIGTERM)
+        worker.waitForExit(seconds: 20)
+    }
+
+    @Test("a stranger's garbage and another version's hello are refused, and change nothing")
+    func strangers() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 60, height: 60)
+        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let output = scratch.path("a.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling)
+        try #require(farm.waitForError { $0.contains("waiting for workers") })
+
+        // Messages that are framed as ours but mean nothing, and one of a version to come.
+        let socket = try DealerSocket(SocketContext(), connect: Endpoint(endpoint))
+        var random = SystemRandomNumberGenerator()
+        func send(_ frames: [Frame]) throws {
+            var sent = try socket.send(frames)
+            while !sent {
+                _ = try socket.wait(nil, milliseconds: 1000, writable: true)
+                sent = try socket.send(frames)
+            }
+        }
+        for count in [0, 1, 7, 100, 5000] {
+            try send([Frame(copying: (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) })])
+        }
+        try send((0..<9).map { _ in Frame(copying: [1, 2, 3]) })
+        let refusal = try {
+            // A header whose protocol_version, field 1, says 99.
+            try send([Frame(copying: [0x08, 99])])
+            for _ in 0..<20 {
+                _ = try socket.wait(nil, milliseconds: 1000)
+                while let frames = try socket.receive() {
+                    if case .refused(let reason)? = try? CoordinatorMessage(frames: frames) { return reason }
+                }
+            }
+            return ""
+        }()
+        #expect(refusal.contains("99") && refusal.contains("version"), "\(refusal)")
+
+        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(farm.standardError.contains("messages refused"), "\(farm.standardError)")
+        #expect(try scratch.bytes(output) == expected)
+        worker.signal(SIGTERM)
+        worker.waitForExit(seconds: 20)
+    }
+}

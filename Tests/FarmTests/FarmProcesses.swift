@@ -1,0 +1,139 @@
+import Engine
+import Foundation
+import Testing
+
+/// The programs under test, as a user starts them.
+enum Program {
+    /// Beside the test bundle: the build's folder of products.
+    static let folder: URL = {
+        let bundle = Bundle.allBundles.map(\.bundleURL).first { $0.pathExtension == "xctest" }
+        return (bundle ?? Bundle.main.executableURL ?? URL(filePath: CommandLine.arguments[0])).deletingLastPathComponent()
+    }()
+
+    static func url(_ name: String) -> URL { folder.appending(path: name) }
+}
+
+/// A running program whose output is collected, ended at the latest with the test.
+final class RunningProgram: @unchecked Sendable {
+    let process = Process()
+    private let output = Pipe()
+    private let errors = Pipe()
+    private let lock = NSCondition()
+    private var outputText = ""
+    private var errorText = ""
+    private var open = 2
+
+    init(_ name: String, _ arguments: [String], environment: [String: String] = [:]) throws {
+        process.executableURL = Program.url(name)
+        process.arguments = arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = output
+        process.standardError = errors
+        collect(output) { [self] in outputText += $0 }
+        collect(errors) { [self] in errorText += $0 }
+        try process.run()
+    }
+
+    deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
+
+    private func collect(_ pipe: Pipe, _ append: @escaping @Sendable (String) -> Void) {
+        pipe.fileHandleForReading.readabilityHandler = { [lock, weak self] handle in
+            let data = handle.availableData
+            lock.withLock {
+                if data.isEmpty {
+                    handle.readabilityHandler = nil
+                    self?.open -= 1
+                } else {
+                    append(String(decoding: data, as: UTF8.self))
+                }
+                lock.broadcast()
+            }
+        }
+    }
+
+    var standardError: String { lock.withLock { errorText } }
+    var standardOutput: String { lock.withLock { outputText } }
+
+    /// Waits until `condition` holds for what was written to standard error; false when the program ended or the time passed first.
+    @discardableResult
+    func waitForError(seconds: Double = 60, _ condition: (String) -> Bool) -> Bool {
+        let deadline = Date(timeIntervalSinceNow: seconds)
+        lock.lock()
+        defer { lock.unlock() }
+        while !condition(errorText) {
+            if open == 0 || !lock.wait(until: deadline) { return condition(errorText) }
+        }
+        return true
+    }
+
+    /// Waits for the end; a program that does not end in time is killed and reported as 255.
+    @discardableResult
+    func waitForExit(seconds: Double = 120) -> Int32 {
+        let deadline = Date(timeIntervalSinceNow: seconds)
+        lock.lock()
+        while open > 0, lock.wait(until: deadline) {}
+        let inTime = open == 0
+        lock.unlock()
+        if !inTime {
+            kill(process.processIdentifier, SIGKILL)
+            return 255
+        }
+        process.waitUntilExit()
+        return process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus
+    }
+
+    func signal(_ number: Int32) { kill(process.processIdentifier, number) }
+}
+
+/// A folder for one test's files.
+final class Scratch {
+    let url: URL
+
+    init() throws {
+        url = FileManager.default.temporaryDirectory.appending(path: "tilefarm-test-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(at: url) }
+
+    func path(_ name: String) -> String { url.appending(path: name).path }
+
+    /// A picture with edges, gradients and texture.
+    func picture(_ name: String, width: Int, height: Int, bitDepth: Int = 8, grey: Bool = false, alpha: Bool = false) throws -> String {
+        let path = path(name)
+        let writer = try PNGWriter(path: path, width: width, height: height, bitDepth: bitDepth, grey: grey, alpha: alpha)
+        for y in 0..<height {
+            var rgb: [Float] = []
+            var opacity: [Float] = []
+            for x in 0..<width {
+                let disc: Float = (x - width / 2) * (x - width / 2) + (y - height / 2) * (y - height / 2) < width * height / 9 ? 0.7 : 0.2
+                let stripes: Float = (x / 3 + y / 5) % 2 == 0 ? 0.15 : 0
+                rgb += [disc + stripes, Float(x) / Float(width), disc * Float(y) / Float(height) + stripes]
+                opacity.append(Float(x + y) / Float(width + height))
+            }
+            try writer.writeRow(rgb: rgb.span, alpha: alpha ? opacity.span : [Float]().span)
+        }
+        try writer.finish()
+        return path
+    }
+
+    func bytes(_ path: String) throws -> Data { try Data(contentsOf: URL(filePath: path)) }
+}
+
+/// A TCP port of the loopback that was free a moment ago.
+func freePort() throws -> Int {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(descriptor) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let bound = withUnsafeMutablePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
+        }
+    }
+    try #require(bound)
+    return Int(UInt16(bigEndian: address.sin_port))
+}

@@ -1,3 +1,0 @@
-import Testing
-import Engine
-@Test func imports() { }

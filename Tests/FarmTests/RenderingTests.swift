@@ -1,0 +1,151 @@
+import Engine
+import Foundation
+import Testing
+
+/// The farm as its users run it: real processes, real sockets, real files.
+@Suite("Rendering", .serialized)
+struct RenderingTests {
+    /// Small tiles, so that a small picture makes many.
+    static let tiling = ["--tile", "64", "--halo", "8", "--steps", "4", "--seed", "7"]
+
+    /// Renders on local workers and returns the picture's bytes.
+    static func render(_ input: String, in scratch: Scratch, _ arguments: [String]) throws -> Data {
+        let output = scratch.path("\(UUID().uuidString).png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output] + arguments)
+        let code = farm.waitForExit()
+        try #require(code == 0, "\(farm.standardError)")
+        return try scratch.bytes(output)
+    }
+
+    @Test("one worker of two lanes, two of one lane, and three of which one is killed and one joins late give the same bytes")
+    func sameBytes() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 150, height: 110)
+        let one = try Self.render(input, in: scratch, Self.tiling + ["--workers", "1"])
+        let two = try Self.render(input, in: scratch, Self.tiling + ["--workers", "2"])
+        #expect(one == two)
+
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let output = scratch.path("three.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling)
+        func worker(_ name: String) throws -> RunningProgram {
+            try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", name, "--cache", scratch.path("cache")])
+        }
+        let first = try worker("first")
+        let doomed = try worker("doomed")
+        try #require(farm.waitForError { $0.contains("worker joined worker=doomed") && $0.contains("worker joined worker=first") })
+        doomed.signal(SIGKILL)
+        let late = try worker("late")
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(farm.standardError.contains("worker=doomed reason=") || farm.standardError.contains("worker left worker=doomed"))
+        #expect(try scratch.bytes(output) == one)
+        for worker in [first, late] {
+            worker.signal(SIGTERM)
+            #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
+        }
+    }
+
+    @Test("a job waits while it has no worker, says so, and goes on when one comes")
+    func waits() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 40, height: 40)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling)
+        try #require(farm.waitForError { $0.contains("the job waits") })
+        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling))
+        worker.signal(SIGINT)
+        #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
+    }
+
+    @Test("a worker that gets SIGTERM gives back what it has not started, and the job goes on without it")
+    func drain() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 160, height: 160)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling)
+        let leaver = try RunningProgram(
+            "tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", "leaver", "--cache", scratch.path("cache")])
+        try #require(farm.waitForError { $0.contains("worker joined worker=leaver") })
+        leaver.signal(SIGTERM)
+        #expect(leaver.waitForExit(seconds: 20) == 0, "\(leaver.standardError)")
+        #expect(farm.waitForError { $0.contains("worker left worker=leaver") }, "\(farm.standardError)")
+        let stayer = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling))
+        stayer.signal(SIGTERM)
+        stayer.waitForExit(seconds: 20)
+    }
+
+    @Test("SIGINT ends the job cleanly: what was lost is said, no output is left, local workers are gone")
+    func cancel() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 300, height: 300)
+        let output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--steps", "100"])
+        try #require(farm.waitForError { $0.contains("worker joined") })
+        farm.signal(SIGINT)
+        #expect(farm.waitForExit(seconds: 30) == 130)
+        #expect(farm.standardError.contains("tiles were done and are lost, no output was written"))
+        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path) == ["in.png"])
+    }
+
+    @Test("every way of tiling gives the same bytes on one worker and on two", arguments: [
+        ["--overlap", "none"], ["--overlap", "reference"], ["--overlap", "explicit", "--weights", "mean"],
+        ["--overlap", "explicit", "--overlap-width", "16"], ["--overlap", "implicit", "--halo", "0", "--offset", "fixed"],
+        ["--sampler", "ddpm"], ["--eta", "0.7"], ["--offset-range", "16"],
+    ])
+    func methods(options: [String]) throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 50, height: 37)
+        let arguments = ["--tile", "64", "--steps", "3", "--seed", "3"] + options
+        let one = try Self.render(input, in: scratch, arguments + ["--workers", "1"])
+        let two = try Self.render(input, in: scratch, arguments + ["--workers", "2"])
+        #expect(one == two)
+        let again = try Self.render(input, in: scratch, ["--tile", "64", "--steps", "3", "--seed", "4"] + options)
+        #expect(one != again, "another seed gives another picture")
+    }
+
+    @Test("the output is a PNG of the input's kind, four times as large", arguments: [
+        (8, false, false), (16, false, false), (8, true, false), (8, false, true), (16, true, true),
+    ])
+    func kinds(bitDepth: Int, grey: Bool, alpha: Bool) throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 33, height: 17, bitDepth: bitDepth, grey: grey, alpha: alpha)
+        let output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--steps", "1"])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        let reader = try PNGReader(path: output)
+        #expect((reader.width, reader.height, reader.bitDepth, reader.isGrey, reader.hasAlpha) == (132, 68, bitDepth, grey, alpha))
+        // What comes out is the picture that went in, not noise: reduced again it is near it.
+        let small = try RGBImage(png: output).resizedBicubic(width: 33, height: 17)
+        #expect(ImageMetrics.psnr(small, try RGBImage(png: input)) > 25)
+    }
+
+    @Test("pictures of any size, smaller than a tile or not a multiple of anything, come out at exactly the scale", arguments: [
+        (1, 1, "4"), (3, 200, "4"), (61, 7, "2"), (20, 20, "3"), (31, 17, "2.5"), (40, 30, "1"),
+    ])
+    func sizes(width: Int, height: Int, scale: String) throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: width, height: height)
+        let output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--steps", "1", "--scale", scale])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        let reader = try PNGReader(path: output)
+        let factor = try #require(Double(scale))
+        #expect(reader.width == Int((Double(width) * factor).rounded()) && reader.height == Int((Double(height) * factor).rounded()))
+    }
+
+    @Test("plan says what the job would take, and renders nothing")
+    func plan() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 256, height: 256)
+        let farm = try RunningProgram("tilefarm", ["plan", input, "--tile", "256", "--overlap", "none", "--offset", "none", "--steps", "3"])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(farm.standardOutput.contains("1024x1024") && farm.standardOutput.contains("48 in 3 steps"), "\(farm.standardOutput)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path) == ["in.png"])
+    }
+}
