@@ -67,6 +67,8 @@ final class LocalWorkers: Service {
     }
 
     private func ended(_ index: Int, _ process: Process) {
+        // Told by the farm that the job is over.
+        if process.terminationReason == .exit, process.terminationStatus == 0 { return }
         let deaths = state.withLock { state -> Int? in
             state.running[index] = nil
             if state.isStopping { return nil }
