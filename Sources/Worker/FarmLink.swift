@@ -203,6 +203,8 @@ private final class Loop {
         case .heartbeat:
             break
         case .introduceYourself:
+            // Leaving is over for a coordinator that has forgotten us; what still runs would be dropped there.
+            guard leaving == nil else { return nil }
             guard case .seeking = phase else {
                 logger.info("coordinator does not know this worker, joining anew")
                 beginSession()

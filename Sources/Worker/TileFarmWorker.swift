@@ -32,6 +32,9 @@ struct TileFarmWorker: AsyncParsableCommand {
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel: Logger.Level = .info
 
+    @Option(help: "The log's format.")
+    var logFormat = FarmLogHandler.Format.logfmt
+
     @Flag(help: .hidden)
     var exitWithParent = false
 
@@ -65,28 +68,25 @@ struct TileFarmWorker: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let level = logLevel
-        LoggingSystem.bootstrap { label in
-            var handler = StreamLogHandler.standardError(label: label)
-            handler.logLevel = level
+        let logger = Logger(label: "tilefarm-worker") { [logFormat, logLevel] label in
+            var handler = FarmLogHandler(label: label, format: logFormat)
+            handler.logLevel = logLevel
             return handler
         }
-        let logger = Logger(label: "tilefarm-worker")
 
         var settings = WorkerSettings(
             endpoint: try endpoint(),
             name: name ?? Self.defaultName,
             lanes: lanes ?? min(Machine.cores, WireLimits.lanes),
-            kernels: try Denoiser.kernels(),
+            kernels: try KernelEnvironment.kernels(),
             model: source)
         settings.endsWithParent = exitWithParent
 
         let service = WorkerService(link: try FarmLink(settings, logger: logger))
-        var quiet = logger
-        quiet.logLevel = max(level, .warning)
         let group = ServiceGroup(
             configuration: .init(
-                services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)], logger: quiet))
+                services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
+                logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() }))
         try TerminationSignals.watch { signal, count in
             guard count == 1 else { _exit(130) }
             service.link.drain(reason: signal)
@@ -114,12 +114,13 @@ struct TileFarmWorker: AsyncParsableCommand {
 }
 
 extension Logger.Level: @retroactive ExpressibleByArgument {}
+extension FarmLogHandler.Format: ExpressibleByArgument {}
 
 @main
 enum Main {
     static func main() async {
-        // Before there is a thread: it may start the program anew.
-        Denoiser.prepareProcess()
+        // OpenBLAS chooses its kernels when it is loaded, which is before this line: a better choice needs a new start.
+        KernelEnvironment.reexecIfNeeded()
         TerminationSignals.block()
         do {
             try await TileFarmWorker.parse().run()

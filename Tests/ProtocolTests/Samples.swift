@@ -56,7 +56,7 @@ enum Samples {
     }
 
     static func tensor(bytes: Int, using random: inout SplitMix64) -> Frame {
-        Frame(copying: (0..<bytes / 4).map { _ in Float.random(in: -1...1, using: &random) })
+        Frame(floats: (0..<bytes / 4).map { _ in Float.random(in: -1...1, using: &random) })
     }
 
     static func denoise(using random: inout SplitMix64) -> CoordinatorMessage {

@@ -48,7 +48,7 @@ struct Late: Error {}
     func bothWays(endpoint: String) throws {
         let router = try RouterSocket(context, bind: Endpoint(endpoint == "ipc://@tilefarm-test" ? endpoint + "\(getpid())" : endpoint))
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
-        let tensor = Frame(copying: (0..<100_000).map { Float($0) })
+        let tensor = Frame(floats: (0..<100_000).map { Float($0) })
         try dealer.deliver([text("question"), tensor])
         let received = try router.next()
         #expect(received.frames == [text("question"), tensor] && received.droppedParts == 0)
@@ -65,7 +65,7 @@ struct Late: Error {}
         let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"))
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
         for count in 0..<200 {
-            try dealer.deliver([text(String(repeating: "x", count: count % 7)), Frame(copying: (0..<count).map { Float($0) })])
+            try dealer.deliver([text(String(repeating: "x", count: count % 7)), Frame(floats: (0..<count).map { Float($0) })])
         }
         for count in 0..<200 {
             let received = try router.next()
