@@ -11,13 +11,11 @@ struct TileFarm: AsyncParsableCommand {
 
 @main
 enum Main {
-    /// Not async: what comes first must come before there is a second thread.
-    static func main() {
+    static func main() async {
         // OpenBLAS chooses its kernels when it is loaded, which is before this line: a better choice needs a new start.
         KernelEnvironment.reexecIfNeeded()
         TerminationSignals.block()
-        Task { Foundation.exit(await run()) }
-        dispatchMain()
+        exit(await run())
     }
 
     /// Exit codes: 2 for what was typed wrongly, 1 for what failed, 130 after an interrupt.

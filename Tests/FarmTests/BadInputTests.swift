@@ -35,7 +35,7 @@ struct BadInputTests {
             arguments: { scratch in
                 let whole = try scratch.bytes(try scratch.picture("whole.png", width: 30, height: 30))
                 return upscale(try text(scratch, "cut.png", Array(whole.prefix(whole.count / 2))), scratch)
-            }, code: 1, says: ["cut.png", "truncated"]),
+            }, code: 1, says: ["cut.png", "too early"]),
         Mistake(
             testDescription: "a PNG that claims absurd sizes",
             arguments: { scratch in
