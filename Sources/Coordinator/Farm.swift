@@ -148,6 +148,7 @@ final class Farm {
             }
         }
         farewell()
+        strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
         summary.elapsed = Clock.now - start
         summary.repeats = scheduler.repeats

@@ -118,10 +118,19 @@ extension FarmLogHandler.Format: ExpressibleByArgument {}
 
 @main
 enum Main {
-    static func main() async {
+    /// Not async: what comes first must come before there is a second thread.
+    static func main() {
         // OpenBLAS chooses its kernels when it is loaded, which is before this line: a better choice needs a new start.
         KernelEnvironment.reexecIfNeeded()
         TerminationSignals.block()
+        Task {
+            await run()
+            exit(0)
+        }
+        dispatchMain()
+    }
+
+    private static func run() async {
         do {
             try await TileFarmWorker.parse().run()
         } catch {

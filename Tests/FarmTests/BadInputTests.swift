@@ -149,12 +149,13 @@ struct BadInputTests {
             }
         }
         for count in [0, 1, 7, 100, 5000] {
-            try send([Frame(copying: (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) })])
+            let bytes: [UInt8] = (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) }
+            try send([Frame(copying: bytes)])
         }
-        try send((0..<9).map { _ in Frame(copying: [1, 2, 3]) })
+        try send((0..<9).map { _ in Frame(copying: [1, 2, 3] as [UInt8]) })
         let refusal = try {
             // A header whose protocol_version, field 1, says 99.
-            try send([Frame(copying: [0x08, 99])])
+            try send([Frame(copying: [0x08, 99] as [UInt8])])
             for _ in 0..<20 {
                 _ = try socket.wait(nil, milliseconds: 1000)
                 while let frames = try socket.receive() {
