@@ -151,7 +151,11 @@ private final class Loop {
             let pause = max(.zero, min(nextBeat, flushDeadline ?? nextBeat) - now)
             _ = try socket.wait(
                 link.wakeup, milliseconds: Int(pause / .milliseconds(1)) + 1, writable: greets || !outbox.isEmpty)
-            while ending == nil, let frames = try socket.receive() { ending = try receive(frames) }
+            // Bounded, so that a flood holds up no heartbeat.
+            for _ in 0..<256 {
+                guard ending == nil, let frames = try socket.receive() else { break }
+                ending = try receive(frames)
+            }
             if ending == nil { ending = try takeInbox() }
             takeFinished()
             if ContinuousClock.now >= nextBeat {

@@ -156,7 +156,7 @@ final class Gate: Sendable {
 }
 
 /// A worker's loop on a thread of the test's process, with a denoiser that adds one.
-final class Hand {
+final class Hand: Sendable {
     let link: FarmLink
     private let ending = Mutex<WorkerEnding?>(nil)
     private let over = DispatchSemaphore(value: 0)
@@ -168,7 +168,7 @@ final class Hand {
             { request, sample, _ in
                 gate?.pass()
                 if request.step == 13 { throw Misfortune() }
-                return try Frame(floatCount: request.answerFloatCount) { answer in
+                return Frame(floatCount: request.answerFloatCount) { answer in
                     sample?.withFloats { sample in
                         for i in sample.indices { answer[i] = sample[i] + 1 }
                     }
