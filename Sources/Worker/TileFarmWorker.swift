@@ -118,16 +118,11 @@ extension FarmLogHandler.Format: ExpressibleByArgument {}
 
 @main
 enum Main {
-    /// Not async: what comes first must come before there is a second thread.
-    static func main() {
+    static func main() async {
         // OpenBLAS chooses its kernels when it is loaded, which is before this line: a better choice needs a new start.
         KernelEnvironment.reexecIfNeeded()
         TerminationSignals.block()
-        Task {
-            await run()
-            exit(0)
-        }
-        dispatchMain()
+        await run()
     }
 
     private static func run() async {
