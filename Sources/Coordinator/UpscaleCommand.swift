@@ -54,7 +54,7 @@ struct UpscaleCommand: AsyncParsableCommand {
             throw CommandError.inputIsOutput(output)
         }
         let plan = try options.plan(inputHeight: input.image.height, inputWidth: input.image.width)
-        try OutputImage.check(path: output, plan: plan, like: input)
+        try OutputImage.check(path: output, plan: plan, like: input, logger: logger)
         let folder = try ModelFolder(url: options.modelURL)
         let model = try ModelServer(folder: folder.url, manifest: .of(folder: folder.url, files: folder.files.map(\.name)))
 

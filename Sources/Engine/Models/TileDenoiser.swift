@@ -57,14 +57,14 @@ public final class TileDenoiser: Sendable {
             inputHeight: request.inputHeight, inputWidth: request.inputWidth, outputHeight: request.outputHeight,
             outputWidth: request.outputWidth
         ).upsample(crop: conditioning, cropRect: request.source, channels: channels, window: window, into: &guessed)
-        for i in guessed.indices { guessed[i] = 2 * guessed[i] - 1 }
 
         let factor = superResolution.spaceToDepth
         let (height, width) = (window.height / factor, window.width / factor)
         let depth = channels * factor * factor
         let input = workspace.activation(height: height, width: width, channels: 2 * depth)
         SpaceToDepth.fold(noisy, factor: factor, into: input, firstChannel: 0)
-        SpaceToDepth.fold(guess, factor: factor, into: input, firstChannel: depth)
+        // The network's values are in [-1, 1].
+        SpaceToDepth.fold(guess, factor: factor, into: input, firstChannel: depth, scale: 2, offset: -1)
         let output = workspace.activation(height: height, width: width, channels: depth)
         try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
         // The guess has served; its memory takes the prediction.
@@ -88,21 +88,30 @@ public final class TileDenoiser: Sendable {
 /// Folds `factor` x `factor` pixels into channels and back, in the order of PyTorch's `pixel_unshuffle` and `pixel_shuffle`:
 /// channel c, row dy, column dx of a block becomes channel (c * factor + dy) * factor + dx.
 enum SpaceToDepth {
+    /// Writes `scale * image + offset`.
+    ///
     /// - Parameters:
     ///   - image: (height * factor) x (width * factor) x channels.
     ///   - folded: height x width x at least `firstChannel` + channels * factor * factor.
-    static func fold(_ image: Activation, factor: Int, into folded: Activation, firstChannel: Int) {
+    static func fold(
+        _ image: Activation, factor: Int, into folded: Activation, firstChannel: Int, scale: Float = 1, offset: Float = 0
+    ) {
         let source = image.span
         var target = folded.mutableSpan
-        let (channels, depth) = (image.channels, folded.channels)
+        let (channels, depth, block) = (image.channels, folded.channels, factor * factor)
         precondition(image.height == folded.height * factor && image.width == folded.width * factor)
-        precondition(firstChannel + channels * factor * factor <= depth)
+        precondition(firstChannel + channels * block <= depth)
         for y in 0..<image.height {
-            for x in 0..<image.width {
-                let place = (y / factor * folded.width + x / factor) * depth + firstChannel + y % factor * factor + x % factor
-                for c in 0..<channels {
-                    target[place + c * factor * factor] = source[(y * image.width + x) * channels + c]
+            var from = y * image.width * channels
+            var place = y / factor * folded.width * depth + firstChannel + y % factor * factor
+            for _ in 0..<folded.width {
+                for dx in 0..<factor {
+                    for c in 0..<channels {
+                        target[place &+ dx &+ c &* block] = scale * source[from] + offset
+                        from &+= 1
+                    }
                 }
+                place &+= depth
             }
         }
     }
@@ -110,15 +119,20 @@ enum SpaceToDepth {
     static func unfold(_ folded: Activation, factor: Int, into image: Activation) {
         let source = folded.span
         var target = image.mutableSpan
-        let (channels, depth) = (image.channels, folded.channels)
+        let (channels, depth, block) = (image.channels, folded.channels, factor * factor)
         precondition(image.height == folded.height * factor && image.width == folded.width * factor)
-        precondition(channels * factor * factor == depth)
+        precondition(channels * block == depth)
         for y in 0..<image.height {
-            for x in 0..<image.width {
-                let place = (y / factor * folded.width + x / factor) * depth + y % factor * factor + x % factor
-                for c in 0..<channels {
-                    target[(y * image.width + x) * channels + c] = source[place + c * factor * factor]
+            var to = y * image.width * channels
+            var place = y / factor * folded.width * depth + y % factor * factor
+            for _ in 0..<folded.width {
+                for dx in 0..<factor {
+                    for c in 0..<channels {
+                        target[to] = source[place &+ dx &+ c &* block]
+                        to &+= 1
+                    }
                 }
+                place &+= depth
             }
         }
     }
