@@ -24,7 +24,7 @@ struct UpscaleCommand: AsyncParsableCommand {
     @Flag(help: "Let --bind listen beyond this machine, without keys or encryption: for a network that you trust.")
     var insecure = false
 
-    @Option(help: "Admit only workers with these kernels (avx512, avx2, sse2), whose bytes are the same.")
+    @Option(help: "Admit only workers with these kernels (avx512, avx2, baseline), whose bytes are the same.")
     var kernels: String?
 
     @Option(help: "The log's format.")

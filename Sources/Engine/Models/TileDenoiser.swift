@@ -87,13 +87,13 @@ public final class TileDenoiser: Sendable {
 
 /// Folds `factor` x `factor` pixels into channels and back, in the order of PyTorch's `pixel_unshuffle` and `pixel_shuffle`:
 /// channel c, row dy, column dx of a block becomes channel (c * factor + dy) * factor + dx.
-enum SpaceToDepth {
+package enum SpaceToDepth {
     /// Writes `scale * image + offset`.
     ///
     /// - Parameters:
     ///   - image: (height * factor) x (width * factor) x channels.
     ///   - folded: height x width x at least `firstChannel` + channels * factor * factor.
-    static func fold(
+    package static func fold(
         _ image: Activation, factor: Int, into folded: Activation, firstChannel: Int, scale: Float = 1, offset: Float = 0
     ) {
         let source = image.span
@@ -116,7 +116,7 @@ enum SpaceToDepth {
         }
     }
 
-    static func unfold(_ folded: Activation, factor: Int, into image: Activation) {
+    package static func unfold(_ folded: Activation, factor: Int, into image: Activation) {
         let source = folded.span
         var target = image.mutableSpan
         let (channels, depth, block) = (image.channels, folded.channels, factor * factor)
