@@ -8,7 +8,7 @@ import Testing
 
     @Test("a 3x3 convolution equals its definition, whatever is fused into it", arguments: KernelSet.available, seeds)
     func convolution(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: seed)
+        var random = SplitMix(seed: Int(truncatingIfNeeded: seed))
         let workspace = Workspace()
         let small = seed % 5 == 0  // far more outputs than inputs
         let (height, width) = (Int.random(in: 1...21, using: &random), Int.random(in: 1...(small ? 3 : seed % 2 * 40 + 20), using: &random))

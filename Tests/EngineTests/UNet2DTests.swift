@@ -154,7 +154,7 @@ import Testing
     @Test("the benchmark counts what it has run")
     func benchmark() throws {
         let folder = try Case.folder("unet2d-sr").appending(path: "model")
-        let result = try DenoiserBenchmark.run(folder: folder, tile: 32, lanes: 2, seconds: 0.2)
+        let result = try DenoiserBenchmark.run(folder: ModelFolder(url: folder), tile: 32, lanes: 2, seconds: 0.2)
         let unet = try UNet2D(folder: folder)
         #expect(result.secondsPerTile > 0 && result.tilesPerSecond > 0 && result.peakMemoryBytes > 1 << 20)
         #expect(abs(result.gflops * 1e9 / result.tilesPerSecond / unet.configuration.flops(height: 32, width: 32) - 1) < 1e-9)
