@@ -79,62 +79,7 @@ public final class TileDenoiser: Sendable {
                 step: request.step, into: &answer)
         }
         // A network that overflows must not spread: one bad value would reach the whole canvas.
-        var sum: Float = 0
-        for i in answer.indices { sum += answer[i] * 0 }
-        guard sum == 0 else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
-    }
-}
-
-/// Folds `factor` x `factor` pixels into channels and back, in the order of PyTorch's `pixel_unshuffle` and `pixel_shuffle`:
-/// channel c, row dy, column dx of a block becomes channel (c * factor + dy) * factor + dx.
-package enum SpaceToDepth {
-    /// Writes `scale * image + offset`.
-    ///
-    /// - Parameters:
-    ///   - image: (height * factor) x (width * factor) x channels.
-    ///   - folded: height x width x at least `firstChannel` + channels * factor * factor.
-    package static func fold(
-        _ image: Activation, factor: Int, into folded: Activation, firstChannel: Int, scale: Float = 1, offset: Float = 0
-    ) {
-        let source = image.span
-        var target = folded.mutableSpan
-        let (channels, depth, block) = (image.channels, folded.channels, factor * factor)
-        precondition(image.height == folded.height * factor && image.width == folded.width * factor)
-        precondition(firstChannel + channels * block <= depth)
-        for y in 0..<image.height {
-            var from = y * image.width * channels
-            var place = y / factor * folded.width * depth + firstChannel + y % factor * factor
-            for _ in 0..<folded.width {
-                for dx in 0..<factor {
-                    for c in 0..<channels {
-                        target[place &+ dx &+ c &* block] = scale * source[from] + offset
-                        from &+= 1
-                    }
-                }
-                place &+= depth
-            }
-        }
-    }
-
-    package static func unfold(_ folded: Activation, factor: Int, into image: Activation) {
-        let source = folded.span
-        var target = image.mutableSpan
-        let (channels, depth, block) = (image.channels, folded.channels, factor * factor)
-        precondition(image.height == folded.height * factor && image.width == folded.width * factor)
-        precondition(channels * block == depth)
-        for y in 0..<image.height {
-            var to = y * image.width * channels
-            var place = y / factor * folded.width * depth + y % factor * factor
-            for _ in 0..<folded.width {
-                for dx in 0..<factor {
-                    for c in 0..<channels {
-                        target[to] = source[place &+ dx &+ c &* block]
-                        to &+= 1
-                    }
-                }
-                place &+= depth
-            }
-        }
+        guard Elementwise.isFinite(answer.span) else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
     }
 }
 
