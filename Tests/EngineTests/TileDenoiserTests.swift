@@ -10,7 +10,7 @@ struct TileDenoiserTests {
         for i in values.indices { values[i] = Float(i) }
         let depth = 3 * factor * factor
         let folded = Activation(height: 3, width: 5, channels: depth + 2)
-        SpaceToDepth.fold(image, factor: factor, into: folded, firstChannel: 2, scale: 2, offset: -1)
+        SpaceToDepth.fold(image.span, channels: 3, factor: factor, into: folded, firstChannel: 2, scale: 2, offset: -1)
         for y in 0..<image.height {
             for x in 0..<image.width {
                 for c in 0..<3 {
@@ -21,7 +21,7 @@ struct TileDenoiserTests {
             }
         }
         let plain = Activation(height: 3, width: 5, channels: depth)
-        SpaceToDepth.fold(image, factor: factor, into: plain, firstChannel: 0)
+        SpaceToDepth.fold(image.span, channels: 3, factor: factor, into: plain, firstChannel: 0)
         let back = Activation(height: image.height, width: image.width, channels: 3)
         SpaceToDepth.unfold(plain, factor: factor, into: back)
         for i in 0..<image.count { #expect(back.span[i] == image.span[i]) }

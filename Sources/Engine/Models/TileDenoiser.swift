@@ -42,15 +42,22 @@ public final class TileDenoiser: Sendable {
             window.contains(request.cell), answer.count == answered.area * channels
         else { throw TileDenoiserError.window(window, alignment: alignment) }
 
-        let noisy = workspace.activation(height: window.height, width: window.width, channels: channels)
-        var x = noisy.mutableSpan
         if let sample {
-            guard sample.count == x.count else { throw TileDenoiserError.window(window, alignment: alignment) }
-            RowCopy.copy(from: sample, start: 0, stride: 0, to: &x, start: 0, stride: 0, rows: 1, count: sample.count)
+            guard sample.count == window.area * channels else { throw TileDenoiserError.window(window, alignment: alignment) }
+            try advance(request, x: sample, conditioning: conditioning, into: &answer, workspace: workspace)
         } else {
-            Noise.fill(&x, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
+            let noise = workspace.activation(height: window.height, width: window.width, channels: channels)
+            var values = noise.mutableSpan
+            Noise.fill(&values, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
+            try advance(request, x: noise.span, conditioning: conditioning, into: &answer, workspace: workspace)
         }
+    }
 
+    /// - Parameter x: x_t of the window. All sizes have been checked.
+    private func advance(
+        _ request: DenoiseRequest, x: Span<Float>, conditioning: Span<Float>, into answer: inout MutableSpan<Float>, workspace: Workspace
+    ) throws {
+        let (window, channels) = (request.window, request.channels)
         let guess = workspace.activation(height: window.height, width: window.width, channels: channels)
         var guessed = guess.mutableSpan
         try BicubicUpsampler(
@@ -62,9 +69,9 @@ public final class TileDenoiser: Sendable {
         let (height, width) = (window.height / factor, window.width / factor)
         let depth = channels * factor * factor
         let input = workspace.activation(height: height, width: width, channels: 2 * depth)
-        SpaceToDepth.fold(noisy, factor: factor, into: input, firstChannel: 0)
+        SpaceToDepth.fold(x, channels: channels, factor: factor, into: input, firstChannel: 0)
         // The network's values are in [-1, 1].
-        SpaceToDepth.fold(guess, factor: factor, into: input, firstChannel: depth, scale: 2, offset: -1)
+        SpaceToDepth.fold(guess.span, channels: channels, factor: factor, into: input, firstChannel: depth, scale: 2, offset: -1)
         let output = workspace.activation(height: height, width: width, channels: depth)
         try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
         // The guess has served; its memory takes the prediction.
@@ -75,7 +82,7 @@ public final class TileDenoiser: Sendable {
             RowCopy.copy(from: guess.span, start: 0, stride: 0, to: &answer, start: 0, stride: 0, rows: 1, count: answer.count)
         case .cell:
             request.coefficients.step(
-                sample: noisy.span, prediction: guess.span, window: window, rect: request.cell, channels: channels, seed: request.seed,
+                sample: x, prediction: guess.span, window: window, rect: request.cell, channels: channels, seed: request.seed,
                 step: request.step, into: &answer)
         }
         // A network that overflows must not spread: one bad value would reach the whole canvas.
