@@ -3,12 +3,15 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     case noWorkerProgram(String)
     case notForUpscaling(model: String)
     case outputTooLarge(width: Int, height: Int)
+    case outputNeedsMemory(needed: Int, machine: Int)
     case scale(String)
     case inputIsOutput(String)
     case openEndpoint(String)
     case localWorkers(String)
     case tileFailed(step: Int, tile: Int, reason: String)
+    case cannotSend(String)
     case cancelled(done: Int, of: Int)
+    case cancelledWriting
     case verificationFailed(Int)
 
     package var description: String {
@@ -19,6 +22,8 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "--model \(model): the folder does not say how it enlarges images (no tilefarm.json with \"task\": \"super-resolution\"); use a super-resolution model"
         case .outputTooLarge(let width, let height):
             "the output would be \(width)x\(height) pixels, over the limit of 1048576 a side: choose a smaller --scale"
+        case .outputNeedsMemory(let needed, let machine):
+            "the output needs \(PlanCommand.size(needed)) of memory and this machine has \(PlanCommand.size(machine)): choose a smaller --scale or a part of the picture"
         case .scale(let scale):
             "--scale \(scale): must be from 1 to 64"
         case .inputIsOutput(let path):
@@ -29,10 +34,22 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "\(reason)"
         case .tileFailed(let step, let tile, let reason):
             "tile \(tile) of step \(step) failed on every try: \(reason)"
+        case .cannotSend(let reason):
+            "a task cannot be sent (\(reason)): choose a smaller --tile"
+        case .cancelledWriting:
+            "stopped while the output was being written: it was not kept"
         case .cancelled(let done, let total):
             "stopped: \(done) of \(total) tiles were done and are lost, no output was written"
         case .verificationFailed(let count):
             "\(count) tensor\(count == 1 ? " is" : "s are") outside the tolerance"
+        }
+    }
+
+    /// What was typed, rather than what failed.
+    var isUsage: Bool {
+        switch self {
+        case .outputTooLarge, .outputNeedsMemory, .scale, .inputIsOutput, .openEndpoint: true
+        default: false
         }
     }
 }

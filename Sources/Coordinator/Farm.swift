@@ -50,6 +50,9 @@ final class Farm {
     /// Silence after which a worker counts as dead.
     static let silenceSeconds = 5.0
 
+    /// Tasks that one worker may have: they have to fit the socket's queue.
+    static let mostCredit = 480
+
     struct Configuration: Sendable {
         var endpoint: Endpoint
         var plan: RenderPlan
@@ -59,6 +62,8 @@ final class Farm {
         var job: UInt64
         var workersAreLocal: Bool
         var onProgress: @Sendable () -> Void
+        /// Called before the workers are told that the job is over.
+        var onOver: @Sendable () -> Void
     }
 
     private struct WorkerPeer {
@@ -102,6 +107,7 @@ final class Farm {
     private var outcome: Result<Void, CommandError>?
     private var strangers = StrangerLog()
     private let start = Clock.now
+    private lazy var lastTick = start
     private var hasMixedKernels = false
 
     init(_ configuration: Configuration, stop: StopRequest, logger: Logger) throws {
@@ -155,7 +161,6 @@ final class Farm {
         summary.elapsed = Clock.now - start
         summary.repeats = scheduler.repeats
         summary.dropped = scheduler.dropped
-        summary.workers = nextNumber
         summary.processorSeconds = Clock.threadProcessor - processorAtStart
         try outcome?.get()
         return summary
@@ -169,6 +174,9 @@ final class Farm {
     // MARK: Time
 
     private func tick(_ now: Double) {
+        // After a pause of our own (a suspended process, a long blend) what the workers said meanwhile is still unread.
+        if now - lastTick > 2 * Self.heartbeatSeconds { for number in workers.keys { workers[number]?.lastHeard = now } }
+        lastTick = now
         for worker in workers.values.sorted(by: { $0.number < $1.number }) {
             if now - worker.lastHeard > Self.silenceSeconds {
                 remove(worker.number, reason: "silent for \(Int(Self.silenceSeconds)) s")
@@ -186,6 +194,7 @@ final class Farm {
     }
 
     private func farewell() {
+        configuration.onOver()
         let reason: String
         switch outcome {
         case .success, nil: reason = "the job is finished"
@@ -258,8 +267,7 @@ final class Farm {
         // The first word names our own kernels, the second those of OpenBLAS.
         if let required = configuration.requiredKernels, required != hello.kernels, required[...] != hello.kernels.prefix(while: { $0 != " " }) {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
-            logger.warning("worker refused", metadata: ["worker": "\(hello.name)", "reason": "its kernels are \(hello.kernels), not \(required)"])
-            return
+            return strangers.note(peer, "\(hello.name) has \(hello.kernels) kernels, not \(required)")
         }
         let number = nextNumber
         nextNumber += 1
@@ -286,6 +294,7 @@ final class Farm {
             return remove(number, reason: "has another model")
         }
         workers[number]?.isReady = true
+        summary.workers += 1
         logger.info(
             "worker joined",
             metadata: [
@@ -295,9 +304,10 @@ final class Farm {
             hasMixedKernels = true
             logger.warning("workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind")
         }
-        happened(.joined(number, lanes: worker.hello.lanes, credit: credit))
+        happened(.joined(number, lanes: worker.hello.lanes, credit: min(credit, Self.mostCredit)))
     }
 
+    /// The scheduler counts answers from those alone who were given the task, and only workers that are ready are given any.
     private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame) {
         guard let tile = tile(of: id) else { return }
         if let task = tasks[tile], frame.byteCount != task.request.answerByteCount {
@@ -328,6 +338,8 @@ final class Farm {
         numbers[worker.peer] = nil
         if worker.isReady {
             logger.info("worker left", metadata: ["worker": "\(worker.name)", "tiles": "\(worker.tiles)", "reason": "\(reason)"])
+        } else {
+            strangers.note(worker.peer, "\(worker.name) left before it was ready: \(reason)")
         }
         happened(.left(number, reason: reason))
     }
@@ -418,7 +430,8 @@ final class Farm {
             if sent == .sent { summary.bytesSent += frames.reduce(0) { $0 + $1.byteCount } }
             return sent
         } catch {
-            logger.error("a message cannot be sent", metadata: ["reason": "\(error)"])
+            // Trying again would change nothing.
+            outcome = outcome ?? .failure(.cannotSend("\(error)"))
             return .peerGone
         }
     }

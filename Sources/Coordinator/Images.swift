@@ -36,7 +36,7 @@ enum OutputImage {
     }
 
     /// - Parameter rows: finished rows in [0, 1], RGB.
-    /// - Throws: `PNGError`, or `CommandError.cancelled`; then there is no output.
+    /// - Throws: `PNGError`, or `CommandError.cancelledWriting`; then there is no output.
     static func write(
         path: String, plan: RenderPlan, like input: InputImage, stop: StopRequest, rows: (Range<Int>) throws -> [Float]
     ) throws {
@@ -45,7 +45,7 @@ enum OutputImage {
             alpha: input.hasAlpha)
         defer { writer.cancel() }
         for first in stride(from: 0, to: plan.outputHeight, by: band) {
-            if stop.reason != nil { throw CommandError.cancelled(done: first, of: plan.outputHeight) }
+            if stop.reason != nil { throw CommandError.cancelledWriting }
             let range = first..<min(first + band, plan.outputHeight)
             let rgb = try rows(range)
             let alpha = input.hasAlpha ? try plan.finishedAlpha(range, input: input.image) : []

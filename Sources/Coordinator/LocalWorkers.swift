@@ -10,8 +10,10 @@ final class LocalWorkers: Service {
 
     private struct State {
         var running: [Int: Process] = [:]
-        var deaths = 0
-        var isStopping = false
+        /// Deaths in a row, by worker.
+        var deaths: [Int: Int] = [:]
+        /// The job is over or the program ends: workers may go.
+        var isOver = false
     }
 
     private let executable: URL
@@ -46,7 +48,10 @@ final class LocalWorkers: Service {
     }
 
     /// A tile was done: whatever died before is forgiven.
-    func progressed() { state.withLock { $0.deaths = 0 } }
+    func progressed() { state.withLock { $0.deaths = [:] } }
+
+    /// Workers are told so too, and end by themselves.
+    func jobIsOver() { state.withLock { $0.isOver = true } }
 
     private func start(_ index: Int) {
         let process = Process()
@@ -57,9 +62,11 @@ final class LocalWorkers: Service {
         process.standardInput = FileHandle.nullDevice
         process.terminationHandler = { [weak self] process in self?.ended(index, process) }
         do {
-            try process.run()
-            state.withLock { state in
-                if state.isStopping { process.terminate() } else { state.running[index] = process }
+            // Under the lock, so that a worker which dies at once is not noted as running after its end.
+            try state.withLock { state in
+                guard !state.isOver else { return }
+                try process.run()
+                state.running[index] = process
             }
         } catch {
             failed("\(executable.path) cannot be started: \(error.localizedDescription)")
@@ -67,13 +74,11 @@ final class LocalWorkers: Service {
     }
 
     private func ended(_ index: Int, _ process: Process) {
-        // Told by the farm that the job is over.
-        if process.terminationReason == .exit, process.terminationStatus == 0 { return }
         let deaths = state.withLock { state -> Int? in
-            state.running[index] = nil
-            if state.isStopping { return nil }
-            state.deaths += 1
-            return state.deaths
+            if state.running[index] === process { state.running[index] = nil }
+            if state.isOver { return nil }
+            state.deaths[index, default: 0] += 1
+            return state.deaths[index]
         }
         guard let deaths else { return }
         let how = process.terminationReason == .uncaughtSignal ? "signal \(process.terminationStatus)" : "exit code \(process.terminationStatus)"
@@ -87,10 +92,10 @@ final class LocalWorkers: Service {
 
     private func stop() {
         let running = state.withLock { state in
-            state.isStopping = true
+            state.isOver = true
             return Array(state.running.values)
         }
-        for process in running { process.terminate() }
+        for process in running where process.isRunning { process.terminate() }
         for process in running { process.waitUntilExit() }
     }
 }

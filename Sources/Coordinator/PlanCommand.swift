@@ -35,8 +35,10 @@ struct PlanCommand: ParsableCommand {
         let total = tiles.reduce(0, +)
 
         let cores = ProcessInfo.processInfo.activeProcessorCount
-        let measured = try DenoiserBenchmark.run(folder: folder, tile: min(plan.tiling.tile, 512), lanes: cores, seconds: 1.5)
-        let side = Double(plan.tiling.tile) / Double(min(plan.tiling.tile, 512))
+        // Large tiles would take long to measure; time grows with the area.
+        let sample = min(plan.tiling.tile, max(512 / plan.tiling.alignment, 1) * plan.tiling.alignment)
+        let measured = try DenoiserBenchmark.run(folder: folder, tile: sample, lanes: cores, seconds: 1.5)
+        let side = Double(plan.tiling.tile) / Double(sample)
         let secondsPerTile = measured.secondsPerTile * side * side
         let lanes = lanes ?? cores
 

@@ -4,7 +4,7 @@ import Protocol
 /// Everything that is decided before the first tile is sent: sizes, tiling, timesteps, and what each task says.
 package struct RenderPlan: Sendable {
     /// Found best for the default model: `docs/default-model.md` and `docs/methods.md` have the measurements.
-    package static let defaultSteps = 8
+    package static let defaultSteps = 4
     package static let defaultTile = 256
     package static let defaultHalo = 16
     /// Smaller canvases are padded to this: GroupNorm needs some pixels to have statistics of.
@@ -71,8 +71,8 @@ package struct RenderPlan: Sendable {
             source: try upsampler.sourceRect(for: window))
     }
 
-    /// What the coordinator holds at the most: the canvas (three of them where predictions are blended), the input, and the
-    /// windows and answers of the tiles that are out.
+    /// What the coordinator holds as a rule: the canvas (three of them where predictions are blended), the input, and the
+    /// windows and answers of the tiles that are out. A straggler can make answers wait, a step's at the most.
     package func coordinatorBytes(lanes: Int) -> Int {
         let canvas = tiling.canvasHeight * tiling.canvasWidth * channels * 4
         let window = min(tiling.tile, tiling.canvasHeight) * min(tiling.tile, tiling.canvasWidth) * channels * 4

@@ -56,7 +56,7 @@ package struct Scheduler {
         /// Every tile of the step is merged. Where predictions are blended the sampler's step is due now, before any later command.
         case finishedStep(Int)
         case finishedJob
-        /// A tile failed on too many attempts: the job cannot be finished.
+        /// A tile failed on every worker there is, or on three of them: the job cannot be finished.
         case gaveUp(Tile, reason: String)
     }
 
@@ -72,8 +72,9 @@ package struct Scheduler {
         package init() {}
     }
 
-    /// Failures of one tile, on whichever workers, after which the job is given up.
-    package static let failuresBeforeGivingUp = 3
+    /// Workers that a tile fails on before the job is given up, or failures of it where there are fewer workers; and failures in a row
+    /// after which a worker gets nothing more while another one works.
+    package static let patience = 3
 
     package let tiling: Tiling
     package let steps: Int
@@ -109,22 +110,25 @@ package struct Scheduler {
         var next = 0
     }
 
+    /// The newest holder of a tile.
     private struct Flight {
         var worker: Worker
-        var sent: Double
         var deadline: Double
     }
 
     private struct Repeats {
         var attempts = 0
         var failures = 0
+        var failedOn: Set<Worker> = []
     }
 
     private struct WorkerState {
         var lanes: Int
         var credit: Int
         var isDraining = false
-        var tasks: Set<Tile> = []
+        var failuresInRow = 0
+        /// What it has, and when it was sent.
+        var tasks: [Tile: Double] = [:]
 
         var takesTasks: Bool { credit > 0 && !isDraining }
         var smoothedSeconds: Double?
@@ -163,20 +167,28 @@ package struct Scheduler {
             workers[worker] = WorkerState(lanes: max(lanes, 1), credit: max(credit, 0))
             offer(worker)
         case .answered(let worker, let tile):
-            giveBack(worker, tile, answeredAt: now)
-            answer(tile, from: worker, &commands)
+            // Answers count from those alone who were given the task and have not answered it yet.
+            if giveBack(worker, tile, answeredAt: now) {
+                answer(tile, from: worker, &commands)
+            } else {
+                dropped += 1
+                commands.append(.drop(tile, from: worker))
+            }
         case .returned(let worker, let tile):
-            giveBack(worker, tile, answeredAt: nil)
+            guard giveBack(worker, tile, answeredAt: nil) else { break }
             requeue(tile, from: worker, cause: "returned by the worker", &commands)
         case .failed(let worker, let tile, let reason):
-            giveBack(worker, tile, answeredAt: nil)
+            workers[worker]?.failuresInRow += 1
+            guard giveBack(worker, tile, answeredAt: nil) else { break }
             fail(tile, from: worker, reason: reason, &commands)
         case .draining(let worker):
             workers[worker]?.isDraining = true
         case .left(let worker, let reason):
             if let state = workers.removeValue(forKey: worker) {
-                for tile in state.tasks.sorted() { requeue(tile, from: worker, cause: reason, &commands) }
+                for tile in state.tasks.keys.sorted() { requeue(tile, from: worker, cause: reason, &commands) }
             }
+            // Those that were passed over while it worked may be all there is now.
+            for (other, state) in workers.sorted(by: { $0.key < $1.key }) where state.failuresInRow >= Self.patience { offer(other) }
         case .tick:
             for (tile, flight) in flights.filter({ $0.value.deadline <= now }).sorted(by: { $0.key < $1.key }) {
                 requeue(tile, from: flight.worker, cause: "no answer within the lease", &commands)
@@ -196,40 +208,60 @@ package struct Scheduler {
     /// The worker whose turn it is: one with an idle lane before one that would only prefetch.
     private mutating func nextWorker() -> Worker? {
         while let worker = idle.popFirst() {
-            guard let state = workers[worker], state.takesTasks else { continue }
+            guard let state = workers[worker], state.takesTasks, !isPassedOver(state) else { continue }
             if state.tasks.count < state.lanes { return worker }
             prefetching.append(worker)
         }
         while let worker = prefetching.popFirst() {
-            if let state = workers[worker], state.takesTasks { return worker }
+            if let state = workers[worker], state.takesTasks, !isPassedOver(state) { return worker }
         }
         return nil
     }
 
-    private mutating func giveBack(_ worker: Worker, _ tile: Tile, answeredAt now: Double?) {
-        // A task that the worker was not given earns no credit.
-        guard workers[worker]?.tasks.remove(tile) != nil else { return }
+    /// Takes a task off a worker's list and gives its credit back; false when it was not on it.
+    private mutating func giveBack(_ worker: Worker, _ tile: Tile, answeredAt now: Double?) -> Bool {
+        guard let sent = workers[worker]?.tasks.removeValue(forKey: tile) else { return false }
         workers[worker]?.credit += 1
-        if let now, let flight = flights[tile], flight.worker == worker {
-            let seconds = now - flight.sent
-            let smoothed = workers[worker]?.smoothedSeconds.map { $0 * 0.8 + seconds * 0.2 } ?? seconds
+        if let now {
+            let smoothed = workers[worker]?.smoothedSeconds.map { $0 * 0.8 + (now - sent) * 0.2 } ?? now - sent
             workers[worker]?.smoothedSeconds = smoothed
+            workers[worker]?.failuresInRow = 0
         }
         offer(worker)
+        return true
+    }
+
+    /// Whether a worker that keeps failing is passed over, because another one does not.
+    private func isPassedOver(_ state: WorkerState) -> Bool {
+        state.failuresInRow >= Self.patience && workers.contains { !$0.value.isDraining && $0.value.failuresInRow < Self.patience }
+    }
+
+    /// Whether another worker than `worker` could take a tile that failed there.
+    private func couldGoElsewhere(_ tile: Tile, than worker: Worker) -> Bool {
+        guard let failedOn = repeated[tile]?.failedOn, failedOn.contains(worker) else { return false }
+        return workers.contains { !$0.value.isDraining && !failedOn.contains($0.key) }
     }
 
     private mutating func dispatch(at now: Double, _ commands: inout [Command]) {
+        // Tiles that the worker whose turn it is should not get: it has them already, or has failed on them.
+        var aside: [Tile] = []
+        defer { for tile in aside { ready.insert(tile) } }
         while !isOver, !ready.isEmpty, let worker = nextWorker() {
             let tile = ready.removeMin()
             guard let status = status(of: tile), status == .ready || status == .cut else {
                 offer(worker)  // Answered while it waited to be repeated.
                 continue
             }
+            guard workers[worker]?.tasks[tile] == nil, !couldGoElsewhere(tile, than: worker) else {
+                aside.append(tile)
+                offer(worker)
+                continue
+            }
             workers[worker]?.credit -= 1
-            workers[worker]?.tasks.insert(tile)
+            workers[worker]?.tasks[tile] = now
             offer(worker)
             let seconds = workers[worker]?.smoothedSeconds.map { max(leases.least, leases.factor * $0) } ?? leases.unmeasured
-            flights[tile] = Flight(worker: worker, sent: now, deadline: now + seconds)
+            flights[tile] = Flight(worker: worker, deadline: now + seconds)
             if status == .ready {
                 commands.append(.cutAndSend(tile, to: worker))
                 cut(tile, &commands)
@@ -343,8 +375,12 @@ package struct Scheduler {
 
     private mutating func fail(_ tile: Tile, from worker: Worker, reason: String, _ commands: inout [Command]) {
         guard !isOver, status(of: tile) == .cut else { return }
-        repeated[tile, default: Repeats()].failures += 1
-        if let failures = repeated[tile]?.failures, failures >= Self.failuresBeforeGivingUp {
+        var history = repeated[tile] ?? Repeats()
+        history.failures += 1
+        history.failedOn.insert(worker)
+        repeated[tile] = history
+        let nobodyElse = !workers.contains { !history.failedOn.contains($0.key) }
+        if history.failedOn.count >= Self.patience || nobodyElse && history.failures >= Self.patience {
             isOver = true
             commands.append(.gaveUp(tile, reason: reason))
         } else {

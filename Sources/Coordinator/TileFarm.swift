@@ -38,14 +38,18 @@ enum Main {
                 return 2
             default:
                 complain("\(error)")
-                if case CommandError.cancelled = error { return 130 }
-                return 1
+                switch error {
+                case CommandError.cancelled, CommandError.cancelledWriting: return 130
+                case let error as CommandError where error.isUsage: return 2
+                case is TilingError: return 2
+                default: return 1
+                }
             }
         }
     }
 
     private static func complain(_ text: String) {
-        FileHandle.standardError.write(Data("tilefarm: \(text)\n".utf8))
+        try? FileHandle.standardError.write(contentsOf: Data("tilefarm: \(text)\n".utf8))
     }
 }
 

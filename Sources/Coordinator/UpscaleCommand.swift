@@ -38,6 +38,9 @@ struct UpscaleCommand: AsyncParsableCommand {
             guard (1...256).contains(workers) else { throw ValidationError("--workers \(workers): must be from 1 to 256") }
             if bind != nil { throw ValidationError("--workers starts local workers and --bind waits for others: choose one") }
         }
+        if let kernels, KernelSet(rawValue: String(kernels.prefix { $0 != " " })) == nil {
+            throw ValidationError("--kernels \(kernels): must be one of \(KernelSet.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
         if insecure, bind == nil { throw ValidationError("--insecure belongs to --bind") }
         if let bind {
             do {
@@ -54,6 +57,9 @@ struct UpscaleCommand: AsyncParsableCommand {
             throw CommandError.inputIsOutput(output)
         }
         let plan = try options.plan(inputHeight: input.image.height, inputWidth: input.image.width)
+        let needed = plan.coordinatorBytes(lanes: ProcessInfo.processInfo.activeProcessorCount)
+        let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
+        guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
         try OutputImage.check(path: output, plan: plan, like: input, logger: logger)
         let folder = try ModelFolder(url: options.modelURL)
         let model = try ModelServer(folder: folder.url, manifest: .of(folder: folder.url, files: folder.files.map(\.name)))
@@ -64,7 +70,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         let stop = try StopRequest()
         let lanes = Self.lanes(workers: workers ?? 1, cores: ProcessInfo.processInfo.activeProcessorCount)
         let local = bind != nil ? nil : try LocalWorkers(
-            endpoint: endpoint.description, lanes: lanes, extraArguments: echo ? ["--echo"] : [], logger: logger
+            endpoint: endpoint.description, lanes: lanes, extraArguments: ["--model", folder.url.path] + (echo ? ["--echo"] : []), logger: logger
         ) { stop.stop(.failed(.localWorkers($0))) }
 
         let job = UInt64.random(in: 1...99_999)
@@ -77,7 +83,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         let service = FarmService(
             configuration: Farm.Configuration(
                 endpoint: endpoint, plan: plan, input: input.image, model: model, requiredKernels: kernels, job: job,
-                workersAreLocal: bind == nil, onProgress: { local?.progressed() }),
+                workersAreLocal: bind == nil, onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
             output: output, like: input, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]
         let group = ServiceGroup(
@@ -85,7 +91,10 @@ struct UpscaleCommand: AsyncParsableCommand {
                 services: services.map { .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup) },
                 logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() }))
         try TerminationSignals.watch { name, count in
-            if count > 1 { Foundation.exit(130) }
+            if count > 1 {
+                socketFolder?.remove()
+                _exit(130)
+            }
             logger.info("stopping", metadata: ["reason": "\(name)"])
             stop.stop(.cancelled)
         }

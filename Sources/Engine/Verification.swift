@@ -92,7 +92,7 @@ public struct Verification {
     }
 
     private static func relativeError(_ values: [Double], _ expected: [Double]) -> Double {
-        guard values.count == expected.count, (values + expected).allSatisfy({ $0.isFinite }) else { return .infinity }
+        guard !expected.isEmpty, values.count == expected.count, (values + expected).allSatisfy({ $0.isFinite }) else { return .infinity }
         let difference = zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
         let scale = expected.reduce(0) { max($0, abs($1)) }
         return difference == 0 ? 0 : difference / scale

@@ -142,7 +142,7 @@ enum Main {
 
     private static func complain(_ message: String, code: Int32) -> Never {
         let line = message.split(separator: "\n").joined(separator: " ")
-        FileHandle.standardError.write(Data("tilefarm-worker: \(line)\n".utf8))
+        try? FileHandle.standardError.write(contentsOf: Data("tilefarm-worker: \(line)\n".utf8))
         exit(code)
     }
 }

@@ -257,6 +257,54 @@ struct SchedulerTests {
         #expect(farm.mostKept < 100)
     }
 
+    @Test("a worker that fails on everything loses no job while another works")
+    func brokenWorker() throws {
+        let tiling = try Tiling(canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var farm = SimulatedFarm(tiling: tiling, steps: 3, seed: 1)
+        farm.join(0)
+        farm.join(1)
+        var failures = 0
+        while !farm.nothingToAnswer {
+            if let tile = farm.queues[0]?.popLast() {
+                failures += 1
+                farm.send(.failed(0, tile, reason: "not finite"))
+            } else {
+                farm.answerOne()
+            }
+        }
+        #expect(farm.finished && !farm.gaveUp)
+        #expect(failures <= 4, "two in its credit, and few more until it is passed over")
+    }
+
+    @Test("nobody's answer, failure or return counts who was not given the task")
+    func impostor() throws {
+        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 16, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var scheduler = Scheduler(tiling: tiling, steps: 1)
+        _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
+        let tile = Scheduler.Tile(step: 0, index: 0)
+        #expect(scheduler.handle(.answered(2, tile), at: 1) == [.drop(tile, from: 2)])
+        for _ in 0..<5 { #expect(scheduler.handle(.failed(2, tile, reason: "no"), at: 1) == []) }
+        #expect(scheduler.handle(.returned(2, tile), at: 1) == [])
+        #expect(scheduler.mergedTiles == 0 && !scheduler.isOver && scheduler.tasks(of: 1) == 1)
+    }
+
+    @Test("a slow worker keeps its credit and is measured, although its leases expired")
+    func slowWorker() throws {
+        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 80, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var scheduler = Scheduler(tiling: tiling, steps: 1)
+        _ = scheduler.handle(.joined(1, lanes: 1, credit: 2), at: 0)
+        // Both leases of 120 s expire; there is nobody else, and it is not sent again what it has.
+        #expect(scheduler.handle(.tick, at: 200).allSatisfy { if case .requeued = $0 { true } else { false } })
+        let first = Scheduler.Tile(step: 0, index: 0)
+        let commands = scheduler.handle(.answered(1, first), at: 300)
+        #expect(commands == [.accept(first), .merge(first), .cutAndSend(Scheduler.Tile(step: 0, index: 2), to: 1)])
+        #expect(scheduler.tasks(of: 1) == 2)
+        // Its lease is now eight times 300 s.
+        _ = scheduler.handle(.answered(1, Scheduler.Tile(step: 0, index: 1)), at: 310)
+        #expect(scheduler.handle(.tick, at: 1500) == [])
+        #expect(scheduler.repeats == 0)
+    }
+
     @Test("a tile that fails three times ends the job with its reason")
     func givingUp() throws {
         let tiling = try Tiling(canvasHeight: 8, canvasWidth: 8, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)

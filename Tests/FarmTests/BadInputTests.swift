@@ -49,7 +49,7 @@ struct BadInputTests {
             says: ["no/such", "director"]),
         Mistake(
             testDescription: "the input as output", arguments: { ["upscale", try $0.picture("in.png", width: 9, height: 9), "-o", $0.path("in.png")] },
-            code: 1, says: ["in.png", "input"]),
+            code: 2, says: ["in.png", "input"]),
         Mistake(
             testDescription: "a model folder that is none",
             arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--model", $0.url.path]) }, code: 1,
@@ -60,15 +60,22 @@ struct BadInputTests {
         Mistake(testDescription: "no steps", arguments: { upscale("x.png", $0, ["--steps", "0"]) }, code: 2, says: ["--steps 0"]),
         Mistake(testDescription: "an absurd scale", arguments: { upscale("x.png", $0, ["--scale", "1e9"]) }, code: 2, says: ["--scale"]),
         Mistake(testDescription: "a scale that is no number", arguments: { upscale("x.png", $0, ["--scale", "nan"]) }, code: 2, says: ["--scale"]),
+        Mistake(
+            testDescription: "an output larger than the machine's memory",
+            arguments: { upscale(try $0.picture("in.png", width: 1500, height: 1500), $0, ["--scale", "64"]) }, code: 2, says: ["memory", "--scale"]),
+        Mistake(testDescription: "an overlap beyond all numbers", arguments: {
+            upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--overlap", "explicit", "--overlap-width", "9223372036854775807"])
+        }, code: 2, says: ["--overlap-width"]),
+        Mistake(testDescription: "kernels that nobody has", arguments: { upscale("x.png", $0, ["--kernels", "AVX512"]) }, code: 2, says: ["--kernels AVX512"]),
         Mistake(testDescription: "an unknown option", arguments: { upscale("x.png", $0, ["--speed", "11"]) }, code: 2, says: ["--speed"]),
         Mistake(testDescription: "an unknown sampler", arguments: { upscale("x.png", $0, ["--sampler", "euler"]) }, code: 2, says: ["euler"]),
         Mistake(testDescription: "no output", arguments: { _ in ["upscale", "x.png"] }, code: 2, says: ["--output"]),
         Mistake(
             testDescription: "a tile that is not a multiple of the alignment",
-            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--tile", "100"]) }, code: 1, says: ["--tile 100", "8"]),
+            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--tile", "100"]) }, code: 2, says: ["--tile 100", "8"]),
         Mistake(
             testDescription: "a halo wider than the tile",
-            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--tile", "64", "--halo", "32"]) }, code: 1,
+            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--tile", "64", "--halo", "32"]) }, code: 2,
             says: ["--halo 32"]),
         Mistake(testDescription: "a bad endpoint", arguments: { upscale("x.png", $0, ["--bind", "tcp://127.0.0.1"]) }, code: 2, says: ["tcp://127.0.0.1"]),
         Mistake(
@@ -171,7 +178,7 @@ struct BadInputTests {
             for _ in 0..<20 {
                 _ = try socket.wait(nil, milliseconds: 1000)
                 while let frames = try socket.receive() {
-                    if case .refused(let reason)? = try? CoordinatorMessage(frames: frames) { return reason }
+                    if case .refused(let reason)? = try? CoordinatorMessage(frames: frames), reason.contains("99") { return reason }
                 }
             }
             return ""

@@ -13,15 +13,11 @@ enum Program {
     static func url(_ name: String) -> URL { folder.appending(path: name) }
 }
 
-/// A running program whose output is collected, ended at the latest with the test.
-final class RunningProgram: @unchecked Sendable {
+/// A running program whose output is collected; killed when the test is through with it.
+final class RunningProgram {
     let process = Process()
-    private let output = Pipe()
-    private let errors = Pipe()
-    private let lock = NSCondition()
-    private var outputText = ""
-    private var errorText = ""
-    private var open = 2
+    private let output = Collector()
+    private let errors = Collector()
 
     /// - Parameter fileKiB: the largest file that the program may write, as if the disk were full behind it.
     init(_ name: String, _ arguments: [String], fileKiB: Int? = nil) throws {
@@ -33,54 +29,29 @@ final class RunningProgram: @unchecked Sendable {
             process.arguments = arguments
         }
         process.standardInput = FileHandle.nullDevice
-        process.standardOutput = output
-        process.standardError = errors
+        process.standardOutput = output.pipe
+        process.standardError = errors.pipe
         try process.run()
-        collect(output) { [self] in outputText += $0 }
-        collect(errors) { [self] in errorText += $0 }
+        output.start()
+        errors.start()
     }
 
     deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
-    /// Reads on a thread of its own until the program and its children have closed the pipe.
-    private func collect(_ pipe: Pipe, _ append: @escaping @Sendable (String) -> Void) {
-        let handle = pipe.fileHandleForReading
-        Thread.detachNewThread { [self] in
-            while true {
-                let data = handle.availableData
-                lock.withLock {
-                    if data.isEmpty { open -= 1 } else { append(String(decoding: data, as: UTF8.self)) }
-                    lock.broadcast()
-                }
-                if data.isEmpty { return }
-            }
-        }
-    }
-
-    var standardError: String { lock.withLock { errorText } }
-    var standardOutput: String { lock.withLock { outputText } }
+    var standardError: String { errors.wait(until: .distantPast) { _ in false }.text }
+    var standardOutput: String { output.wait(until: .distantPast) { _ in false }.text }
 
     /// Waits until `condition` holds for what was written to standard error; false when the program ended or the time passed first.
     @discardableResult
     func waitForError(seconds: Double = 60, _ condition: (String) -> Bool) -> Bool {
-        let deadline = Date(timeIntervalSinceNow: seconds)
-        lock.lock()
-        defer { lock.unlock() }
-        while !condition(errorText) {
-            if open == 0 || !lock.wait(until: deadline) { return condition(errorText) }
-        }
-        return true
+        condition(errors.wait(until: Date(timeIntervalSinceNow: seconds), condition).text)
     }
 
     /// Waits for the end; a program that does not end in time is killed and reported as 255.
     @discardableResult
     func waitForExit(seconds: Double = 120) -> Int32 {
         let deadline = Date(timeIntervalSinceNow: seconds)
-        lock.lock()
-        while open > 0, lock.wait(until: deadline) {}
-        let inTime = open == 0
-        lock.unlock()
-        if !inTime {
+        guard errors.wait(until: deadline, { _ in false }).ended, output.wait(until: deadline, { _ in false }).ended else {
             kill(process.processIdentifier, SIGKILL)
             return 255
         }
@@ -89,6 +60,36 @@ final class RunningProgram: @unchecked Sendable {
     }
 
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
+
+    /// Reads a pipe on a thread of its own until the program and its children have closed it.
+    private final class Collector: @unchecked Sendable {
+        let pipe = Pipe()
+        private let condition = NSCondition()
+        private var text = ""
+        private var ended = false
+
+        func start() {
+            let handle = pipe.fileHandleForReading
+            Thread.detachNewThread { [self] in
+                while true {
+                    let data = handle.availableData
+                    condition.withLock {
+                        if data.isEmpty { ended = true } else { text += String(decoding: data, as: UTF8.self) }
+                        condition.broadcast()
+                    }
+                    if data.isEmpty { return }
+                }
+            }
+        }
+
+        /// Waits until `enough` holds for the text, the pipe is closed, or the time has passed.
+        func wait(until deadline: Date, _ enough: (String) -> Bool) -> (text: String, ended: Bool) {
+            condition.lock()
+            defer { condition.unlock() }
+            while !ended, !enough(text), condition.wait(until: deadline) {}
+            return (text, ended)
+        }
+    }
 }
 
 /// A folder for one test's files.

@@ -20,7 +20,7 @@ struct RenderingTests {
     @Test("one worker of two lanes, two of one lane, and three of which one is killed and one joins late give the same bytes")
     func sameBytes() throws {
         let scratch = try Scratch()
-        let input = try scratch.picture("in.png", width: 150, height: 110)
+        let input = try scratch.picture("in.png", width: 220, height: 180)
         let one = try Self.render(input, in: scratch, Self.tiling + ["--workers", "1"])
         let two = try Self.render(input, in: scratch, Self.tiling + ["--workers", "2"])
         #expect(one == two)
@@ -33,9 +33,10 @@ struct RenderingTests {
         }
         let first = try worker("first")
         let doomed = try worker("doomed")
-        try #require(farm.waitForError { $0.contains("worker joined worker=doomed") && $0.contains("worker joined worker=first") })
+        try #require(farm.waitForError { $0.contains("worker joined worker=doomed") })
         doomed.signal(SIGKILL)
         let late = try worker("late")
+        #expect(farm.waitForError { $0.contains("worker joined worker=late") }, "\(farm.standardError)")
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
         #expect(farm.standardError.contains("worker left worker=doomed"))
         #expect(try scratch.bytes(output) == one)
@@ -78,6 +79,31 @@ struct RenderingTests {
         #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling))
         stayer.signal(SIGTERM)
         stayer.waitForExit(seconds: 20)
+    }
+
+    @Test("a local worker that is killed is replaced, and the bytes are the same")
+    func localDeath() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 220, height: 180)
+        let expected = try Self.render(input, in: scratch, Self.tiling)
+        let output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output] + Self.tiling)
+        try #require(farm.waitForError { $0.contains("worker joined worker=local-1") })
+        let workers = Self.children(of: farm.process.processIdentifier)
+        #expect(workers.count == 1)
+        for worker in workers { kill(worker, SIGKILL) }
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(farm.standardError.contains("local worker ended, starting another"), "\(farm.standardError)")
+        #expect(try scratch.bytes(output) == expected)
+    }
+
+    /// Each thread of a process lists the children that it started.
+    static func children(of parent: Int32) -> [Int32] {
+        let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(parent)/task")) ?? []
+        return tasks.flatMap { task in
+            let text = (try? String(contentsOfFile: "/proc/\(parent)/task/\(task)/children", encoding: .utf8)) ?? ""
+            return text.split(separator: " ").compactMap { Int32($0) }
+        }
     }
 
     @Test("SIGINT ends the job cleanly: what was lost is said, no output is left, local workers are gone")

@@ -76,9 +76,11 @@ static const struct tf_functions *functions(tf_isa isa) {
 
 tf_isa tf_best_isa(void) {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f")) return TF_AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return TF_AVX2;
-    return TF_BASELINE;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return TF_BASELINE;
+    // What SkylakeX has, since OpenBLAS is told that the processor is one.
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")) return TF_AVX512;
+    return TF_AVX2;
 }
 
 int tf_lanes(tf_isa isa) { return functions(isa)->lanes; }

@@ -125,6 +125,8 @@ public struct NoiseSchedule: Sendable {
             product *= 1 - beta
             return product
         }
+        // Betas so small that no noise is added, or so large that nothing is left long before the end.
+        guard alphasCumprod[0] < 1, alphasCumprod.dropLast().allSatisfy({ $0 > 1e-30 }) else { throw .impossibleBetas(start: start, end: end) }
         if configuration.zeroTerminalSNR {
             // Algorithm 1 of arXiv 2305.08891: sqrt(alphas_cumprod) shifted to 0 at the end and scaled to keep its start.
             let (first, last) = (alphasCumprod[0].squareRoot(), alphasCumprod[count - 1].squareRoot())

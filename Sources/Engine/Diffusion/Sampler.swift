@@ -54,7 +54,8 @@ extension NoiseSchedule {
 
     /// The step from timestep `timestep` to `next`, or to the finished image where `next` is nil. Computed in double precision.
     ///
-    /// Matches `step` of diffusers' `DDIMScheduler` and `DDPMScheduler`, clipping included (DDIM's direction uses the epsilon from before clipping).
+    /// Matches `step` of diffusers' `DDIMScheduler` and `DDPMScheduler` where their next timestep, t - T / steps rounded down, is the next of the
+    /// list, as it is when steps divides T; elsewhere the list's own next is the right one. Clipping included (DDIM's direction uses the epsilon from before clipping).
     /// - Throws: `NoiseScheduleError`.
     public func step(_ sampler: SamplerKind, from timestep: Int, to next: Int?) throws(NoiseScheduleError) -> StepCoefficients {
         guard alphasCumprod.indices.contains(timestep), next.map({ (0..<timestep).contains($0) }) ?? true else {

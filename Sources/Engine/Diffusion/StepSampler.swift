@@ -9,7 +9,7 @@ public struct StepSampler: Sendable {
         plan = try NoiseSchedule(schedule).plan(kind, steps: steps)
     }
 
-    /// Steps of the loop; a schedule may have fewer distinct timesteps than were asked for.
+    /// Steps of the loop.
     public var count: Int { plan.count }
 
     public subscript(step: Int) -> SamplerStep { plan[step] }

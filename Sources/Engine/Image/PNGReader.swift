@@ -57,7 +57,7 @@ public final class PNGReader {
             let (width, height) = (Int(header.width), Int(header.height))
             // Deflate makes at most 1032 bytes of one, so a header that promises more lies.
             let bitsPerPixel = header.bit_depth * Self.channels(colorType: header.color_type)
-            guard (width * Int(bitsPerPixel) + 7) / 8 <= 1032 * fileSize / height else {
+            guard (width * Int(bitsPerPixel) + 7) / 8 <= (fileSize / height + 1) * 1032 else {
                 throw PNGError.implausibleSize(path: path, width: width, height: height, bytes: fileSize)
             }
             let largestRow = width * (header.bit_depth == 16 ? 8 : 4)   // libpng's buffers, whatever the colour type

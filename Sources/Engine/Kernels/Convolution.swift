@@ -28,7 +28,7 @@ package final class Convolution: Sendable {
         precondition(size == 1 || size == 3)
         precondition(weights.count == outputs * inputs * size * size && bias.count == outputs)
         winograd = size == 3 && stride == 1
-        precondition(winograd || !enlarging && shortcut == nil)
+        precondition(winograd ? padding == 1 : !enlarging && shortcut == nil)
         (self.outputs, self.inputs, self.size, self.stride, self.padding) = (outputs, inputs, size, stride, size == 1 ? 0 : padding)
         (self.enlarging, self.kernels) = (enlarging, kernels)
 

@@ -4,7 +4,7 @@ import Glibc
 
 /// The processor-dependent part of a process.
 public enum KernelEnvironment {
-    /// What this process computes with, for example "avx512 SkylakeX": its own kernels, and those of OpenBLAS. Two workers that say the same
+    /// What this process computes with, for example "avx512 SkylakeX-0.3.21": its own kernels, and those of OpenBLAS. Two workers that say the same
     /// give the same bits.
     /// - Throws: `KernelError`.
     public static func kernels() throws -> String { "\(try KernelSet.chosen().rawValue) \(OpenBLAS.core)" }
@@ -13,18 +13,19 @@ public enum KernelEnvironment {
     ///
     /// OpenBLAS reads OPENBLAS_CORETYPE when it is loaded, before `main`. Left alone, it guesses low for processors younger than itself, and
     /// differently for processors that could give the same bits. Call this first thing in `main`. Nothing happens if the user has set
-    /// OPENBLAS_CORETYPE, or the processor has neither AVX-512 nor AVX2; should the start fail, the program goes on as it is.
+    /// OPENBLAS_CORETYPE; should the start fail, the program goes on as it is.
     public static func reexecIfNeeded() {
         let guardVariable = "TILEFARM_REEXECUTED"
-        guard getenv(guardVariable) == nil, getenv("OPENBLAS_CORETYPE") == nil, let best = KernelSet.available.last else { return }
+        guard getenv(guardVariable) == nil, getenv("OPENBLAS_CORETYPE") == nil else { return }
         let core: String
-        switch best {
+        switch (try? KernelSet.chosen()) ?? .baseline {
         case .avx512: core = "SkylakeX"
         case .avx2: core = "Haswell"
-        case .baseline: return
+        case .baseline: core = "Prescott"
         }
         setenv("OPENBLAS_CORETYPE", core, 1)
         setenv("OPENBLAS_NUM_THREADS", "1", 0)
+        setenv("OMP_NUM_THREADS", "1", 0)
         setenv(guardVariable, "1", 1)
         execv("/proc/self/exe", CommandLine.unsafeArgv)
     }

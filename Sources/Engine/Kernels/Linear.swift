@@ -41,7 +41,8 @@ package final class Linear: Sendable {
 
 /// Matrix products of the calling thread.
 enum OpenBLAS {
-    /// Each lane computes alone; set once, before the first product.
+    /// Each lane computes alone; set once, before the first product. (The OpenMP build of OpenBLAS counts threads for each caller: there the
+    /// environment, which `KernelEnvironment` sets, decides.)
     private static let singleThreaded: Void = openblas_set_num_threads(1)
 
     /// c = a b (or a b^T), or c += of it: rows x columns, all row-major with the given distances between rows.
@@ -55,6 +56,10 @@ enum OpenBLAS {
             blasint(aStep), b, blasint(bStep), adding ? 1 : 0, c, blasint(cStep))
     }
 
-    /// The kernels that OpenBLAS has chosen, for example "SkylakeX".
-    static var core: String { String(cString: openblas_get_corename()) }
+    /// The kernels that OpenBLAS has chosen and its version, for example "SkylakeX-0.3.21": the same products have other bits in another one.
+    static var core: String {
+        // "OpenBLAS 0.3.21 DYNAMIC_ARCH ..."
+        let version = String(cString: openblas_get_config()).split(separator: " ").dropFirst().first ?? "?"
+        return "\(String(cString: openblas_get_corename()))-\(version)"
+    }
 }

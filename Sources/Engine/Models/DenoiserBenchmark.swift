@@ -29,7 +29,10 @@ public enum DenoiserBenchmark {
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
     public static func run(folder: ModelFolder, tile: Int, lanes: Int, seconds: Double = 5) throws -> Result {
         let unet = try UNet2D(folder: folder.network)
-        let side = tile / (folder.superResolution?.spaceToDepth ?? 1)
+        let factor = folder.superResolution?.spaceToDepth ?? 1
+        let multiple = factor * unet.configuration.alignment
+        guard tile > 0, tile % multiple == 0 else { throw TilingError.unalignedTile(tile, alignment: multiple) }
+        let side = tile / factor
         // One on this thread, so that what is wrong is thrown here.
         try unet.predict(sample(unet, side, seed: 0), timestep: 999, into: output(unet, side), workspace: Workspace())
 

@@ -42,6 +42,7 @@ public final class TileDenoiser: Sendable {
             window.contains(request.cell), answer.count == answered.area * channels
         else { throw TileDenoiserError.window(window, alignment: alignment) }
 
+        workspace.prepare(height: window.height, width: window.width)
         if let sample {
             guard sample.count == window.area * channels else { throw TileDenoiserError.window(window, alignment: alignment) }
             try advance(request, x: sample, conditioning: conditioning, into: &answer, workspace: workspace)

@@ -149,12 +149,13 @@ struct TimeEmbedding {
     private func sinusoids(_ timestep: Float) -> [Float] {
         let half = channels / 2
         let angles = (0..<half).map { timestep * Float(exp(-log(10000) * Double($0) / (Double(half) - freqShift))) }
-        let (sines, cosines) = (angles.map { sin($0) }, angles.map { cos($0) })
+        let (sines, cosines) = (angles.map { Float(sin(Double($0))) }, angles.map { Float(cos(Double($0))) })
         return (flipSinToCos ? cosines + sines : sines + cosines) + (channels % 2 == 1 ? [0] : [])
     }
 }
 
-private func silu(_ x: Float) -> Float { x / (1 + exp(-x)) }
+/// In double precision and rounded once, so that a last bit of the C library hardly ever shows.
+private func silu(_ x: Float) -> Float { Float(Double(x) / (1 + exp(-Double(x)))) }
 
 /// y = W x + b for one vector.
 struct Projection {

@@ -119,7 +119,8 @@ public struct UNet2DConfiguration: Sendable, Equatable {
         try require([0, 1].contains(downsamplePadding), .downsample_padding, downsamplePadding, "0 or 1")
         flipSinToCos = raw.flip_sin_to_cos ?? true
         freqShift = raw.freq_shift ?? 0
-        try check(blockOutChannels[0] >= 4 && freqShift.isFinite && freqShift < Double(blockOutChannels[0] / 2), .freq_shift, "\(freqShift) is too large for \(blockOutChannels[0]) channels")
+        try check(blockOutChannels[0] >= 4, .block_out_channels, "the first level needs at least 4 channels")
+        try check(freqShift.isFinite && freqShift < Double(blockOutChannels[0] / 2), .freq_shift, "\(freqShift) is too large for \(blockOutChannels[0]) channels")
         timeEmbeddingDim = raw.time_embedding_dim ?? blockOutChannels[0] * 4
         try check((1...limit * 4).contains(timeEmbeddingDim), .time_embedding_dim, "\(timeEmbeddingDim) is not between 1 and \(limit * 4)")
         centerInputSample = raw.center_input_sample ?? false

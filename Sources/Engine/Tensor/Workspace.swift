@@ -5,7 +5,18 @@ public final class Workspace {
     private var doubles: [AlignedBuffer<Double>] = []
     private var scratch = AlignedBuffer<Float>(count: 0)
 
+    private var shape = (height: 0, width: 0)
+
     public init() {}
+
+    /// Tells what windows come next. A lane that serves pictures of many sizes keeps memory for one size alone.
+    package func prepare(height: Int, width: Int) {
+        guard shape != (height, width) else { return }
+        shape = (height, width)
+        floats = []
+        doubles = []
+        scratch = AlignedBuffer(count: 0)
+    }
 
     /// An activation with unspecified values.
     package func activation(height: Int, width: Int, channels: Int) -> Activation {

@@ -55,7 +55,7 @@ public struct Tiling: Sendable, Hashable {
         switch overlap {
         case .implicit(let halo):
             guard halo >= 0, halo % alignment == 0 else { throw .unalignedHalo(halo, alignment: alignment) }
-            guard 2 * halo < tile else { throw .haloTooWide(halo, tile: tile) }
+            guard halo < tile - halo else { throw .haloTooWide(halo, tile: tile) }
         case .explicit(let width, _):
             guard width >= 0, width % alignment == 0 else { throw .unalignedOverlap(width, alignment: alignment) }
             guard width < tile else { throw .overlapTooWide(width, tile: tile) }
@@ -195,5 +195,8 @@ public enum TilingError: Error, Equatable, CustomStringConvertible {
         }
     }
 
-    private func nearest(_ value: Int, _ alignment: Int) -> Int { max(alignment, (value + alignment / 2) / alignment * alignment) }
+    private func nearest(_ value: Int, _ alignment: Int) -> Int {
+        let below = value / alignment * alignment
+        return max(alignment, value - below > alignment / 2 && below <= .max - alignment ? below + alignment : below)
+    }
 }

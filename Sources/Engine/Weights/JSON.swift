@@ -50,6 +50,8 @@ extension JSON {
 extension JSON {
     private struct Reader {
         static let depthLimit = 64
+        static let valueLimit = 4_000_000
+        var values = 0
         var bytes: [UInt8]
         var offset = 0
 
@@ -69,6 +71,9 @@ extension JSON {
 
         mutating func value(depth: Int) throws(JSONError) -> JSON {
             guard depth < Self.depthLimit else { throw error("more than \(Self.depthLimit) levels") }
+            // A value takes more memory than the digit it may have been.
+            values += 1
+            guard values <= Self.valueLimit else { throw error("more than \(Self.valueLimit) values") }
             skipSpace()
             switch next {
             case UInt8(ascii: "{"): return .object(try object(depth: depth))
@@ -122,7 +127,7 @@ extension JSON {
         mutating func number() throws(JSONError) -> JSON {
             let rest = bytes[offset...].prefix { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") || "+-.eE".utf8.contains($0) }
             let text = String(decoding: rest, as: UTF8.self)
-            guard text.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil, let fraction = Double(text) else {
+            guard text.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil, let fraction = Double(text), fraction.isFinite else {
                 throw error("not a value")
             }
             offset += rest.count

@@ -172,8 +172,10 @@ private struct Reader {
         guard FileManager.default.fileExists(atPath: path(name), isDirectory: &isDirectory), !isDirectory.boolValue else { return false }
         let target = root.appending(path: name).resolvingSymlinksInPath().path
         let folder = root.resolvingSymlinksInPath()
-        let blobs = folder.deletingLastPathComponent().deletingLastPathComponent().appending(path: "blobs")
-        guard target.hasPrefix(folder.path + "/") || target.hasPrefix(blobs.path + "/") else {
+        // snapshots/HASH, or a network's own folder in it.
+        let above = folder.deletingLastPathComponent().deletingLastPathComponent()
+        let blobs = [above, above.deletingLastPathComponent()].map { $0.appending(path: "blobs").path + "/" }
+        guard target.hasPrefix(folder.path + "/") || blobs.contains(where: target.hasPrefix) else {
             throw ModelFolderError.outsideFolder(file: path(name), target: target)
         }
         return true

@@ -16,8 +16,8 @@ public enum WireLimits {
     /// Pixels along a side of a window, and of the low-resolution part sent with it.
     public static let windowSide = 4096
     public static let channels = 64
-    /// Stages, steps, attempts.
-    public static let count = 1 << 20
+    /// Stages, steps, attempts: noise tells steps apart by 16 bits.
+    public static let count = 65_535
     /// Tiles of a step.
     public static let tiles = 1 << 30
     public static let lanes = 1024
