@@ -67,6 +67,8 @@ final class Farm {
         let hello: Hello
         let name: String
         var isReady = false
+        /// Why it leaves, once it has said so.
+        var leaving: String?
         var lastHeard: Double
         var tiles = 0
         var smoothedSeconds = 0.0
@@ -148,6 +150,7 @@ final class Farm {
             }
         }
         farewell()
+        strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
         summary.elapsed = Clock.now - start
         summary.repeats = scheduler.repeats
@@ -236,8 +239,11 @@ final class Farm {
                 remove(number, reason: "asked for a part of the model that cannot be read: \(error)")
             }
         case .leaving(let reason):
-            remove(number, reason: reason)
+            workers[number]?.leaving = reason
+            happened(.draining(number))
         }
+        // A worker that leaves has finished what it was at.
+        if let reason = workers[number]?.leaving, scheduler.tasks(of: number) == 0 { remove(number, reason: reason) }
     }
 
     private func greet(_ hello: Hello, from peer: Peer) {
@@ -249,7 +255,8 @@ final class Farm {
         if let old = workers.values.first(where: { $0.hello.session == hello.session }) {
             remove(old.number, reason: "connected anew")
         }
-        if let required = configuration.requiredKernels, required != hello.kernels {
+        // The first word names our own kernels, the second those of OpenBLAS.
+        if let required = configuration.requiredKernels, required != hello.kernels, required[...] != hello.kernels.prefix(while: { $0 != " " }) {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
             logger.warning("worker refused", metadata: ["worker": "\(hello.name)", "reason": "its kernels are \(hello.kernels), not \(required)"])
             return
@@ -268,7 +275,7 @@ final class Farm {
             .welcome(
                 Welcome(
                     session: hello.session, job: configuration.job, manifest: configuration.model.manifest,
-                    requiredKernels: configuration.requiredKernels, heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000))),
+                    requiredKernels: configuration.requiredKernels.map { _ in hello.kernels }, heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000))),
             to: number)
     }
 

@@ -44,6 +44,7 @@ struct PlanCommand: ParsableCommand {
         line("input", "\(plan.inputWidth)x\(plan.inputHeight)")
         line("output", "\(plan.outputWidth)x\(plan.outputHeight) (canvas \(plan.tiling.canvasWidth)x\(plan.tiling.canvasHeight))")
         line("tiles", "\(tiles.min() ?? 0)\(tiles.min() == tiles.max() ? "" : " to \(tiles.max() ?? 0)") a step of \(plan.tiling.tile)x\(plan.tiling.tile) pixels")
+        line("cuts", "of the last step: " + Self.cuts(plan.tiling.grid(step: plan.steps - 1)))
         line("tasks", "\(total) in \(plan.steps) steps")
         line("memory", "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(measured.peakMemoryBytes)) with \(cores) lanes")
         line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back")
@@ -51,6 +52,15 @@ struct PlanCommand: ParsableCommand {
             "time",
             "about \(ProgressLine.clock(Double(total) * secondsPerTile / Double(lanes))) on \(lanes) lanes like this machine's "
                 + "(\(String(format: "%.1f", secondsPerTile * 1000)) ms a tile and lane, \(measured.kernels))")
+    }
+
+    /// Where cells end, for who looks for seams: `x 232 456 | y 240`.
+    private static func cuts(_ grid: TileGrid) -> String {
+        func places(_ axis: TileAxis) -> String {
+            let places = axis.cells.dropLast().map { String($0.upperBound) }
+            return places.isEmpty ? "none" : places.joined(separator: " ")
+        }
+        return "x \(places(grid.columns)) | y \(places(grid.rows))"
     }
 
     static func size(_ bytes: Int) -> String {

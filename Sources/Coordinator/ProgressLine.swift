@@ -49,7 +49,7 @@ struct ProgressLine {
             let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
             FarmLogHandler.showBar(
                 "\(bar) \(percent)  step \(min(step + 1, steps))/\(steps)  \(String(format: "%.1f", rate)) tiles/s  eta \(eta)  workers \(workers)")
-        } else if elapsed >= nextLine {
+        } else if elapsed >= nextLine, workers > 0 {
             nextLine = elapsed + Self.interval
             logger.info(
                 "progress",

@@ -34,6 +34,8 @@ package struct Scheduler {
         /// Given back before it was started.
         case returned(Worker, Tile)
         case failed(Worker, Tile, reason: String)
+        /// Takes no more tasks, and answers those that it is at.
+        case draining(Worker)
         case left(Worker, reason: String)
         /// Time passes: leases are looked at.
         case tick
@@ -121,7 +123,10 @@ package struct Scheduler {
     private struct WorkerState {
         var lanes: Int
         var credit: Int
+        var isDraining = false
         var tasks: Set<Tile> = []
+
+        var takesTasks: Bool { credit > 0 && !isDraining }
         var smoothedSeconds: Double?
     }
 
@@ -139,6 +144,9 @@ package struct Scheduler {
     /// Workers that have joined and not left.
     package var workerCount: Int { workers.count }
     package var inFlight: Int { flights.count }
+
+    /// Tasks that a worker was given and has not answered or returned.
+    package func tasks(of worker: Worker) -> Int { workers[worker]?.tasks.count ?? 0 }
     /// The lowest step that is not finished.
     package var currentStep: Int { min(firstActive, steps) }
 
@@ -163,6 +171,8 @@ package struct Scheduler {
         case .failed(let worker, let tile, let reason):
             giveBack(worker, tile, answeredAt: nil)
             fail(tile, from: worker, reason: reason, &commands)
+        case .draining(let worker):
+            workers[worker]?.isDraining = true
         case .left(let worker, let reason):
             if let state = workers.removeValue(forKey: worker) {
                 for tile in state.tasks.sorted() { requeue(tile, from: worker, cause: reason, &commands) }
@@ -179,19 +189,19 @@ package struct Scheduler {
     // MARK: Workers
 
     private mutating func offer(_ worker: Worker) {
-        guard let state = workers[worker], state.credit > 0 else { return }
+        guard let state = workers[worker], state.takesTasks else { return }
         if state.tasks.count < state.lanes { idle.append(worker) } else { prefetching.append(worker) }
     }
 
     /// The worker whose turn it is: one with an idle lane before one that would only prefetch.
     private mutating func nextWorker() -> Worker? {
         while let worker = idle.popFirst() {
-            guard let state = workers[worker], state.credit > 0 else { continue }
+            guard let state = workers[worker], state.takesTasks else { continue }
             if state.tasks.count < state.lanes { return worker }
             prefetching.append(worker)
         }
         while let worker = prefetching.popFirst() {
-            if let state = workers[worker], state.credit > 0 { return worker }
+            if let state = workers[worker], state.takesTasks { return worker }
         }
         return nil
     }

@@ -3,35 +3,43 @@ import Engine
 import Foundation
 import Protocol
 
-@main
 struct TileFarm: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tilefarm", abstract: "A render farm that enlarges pictures with diffusion models.",
         subcommands: [UpscaleCommand.self, PlanCommand.self, VerifyCommand.self, BenchCommand.self, CompareCommand.self])
+}
 
-    /// Exit codes: 2 for what was typed wrongly, 1 for what failed, 130 after an interrupt.
+@main
+enum Main {
     static func main() async {
         // OpenBLAS chooses its kernels when it is loaded, which is before this line: a better choice needs a new start.
         KernelEnvironment.reexecIfNeeded()
         TerminationSignals.block()
+        exit(await run())
+    }
+
+    /// Exit codes: 2 for what was typed wrongly, 1 for what failed, 130 after an interrupt.
+    private static func run() async -> Int32 {
         do {
-            var command = try parseAsRoot()
+            var command = try TileFarm.parseAsRoot()
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {
                 try command.run()
             }
+            return 0
         } catch {
-            switch exitCode(for: error) {
+            switch TileFarm.exitCode(for: error) {
             case .success:
-                exit(withError: error)  // --help
+                print(TileFarm.fullMessage(for: error))  // --help
+                return 0
             case .validationFailure:
-                complain(message(for: error) + " (see --help)")
-                Foundation.exit(2)
+                complain(TileFarm.message(for: error) + " (see --help)")
+                return 2
             default:
                 complain("\(error)")
-                if case CommandError.cancelled = error { Foundation.exit(130) }
-                Foundation.exit(1)
+                if case CommandError.cancelled = error { return 130 }
+                return 1
             }
         }
     }

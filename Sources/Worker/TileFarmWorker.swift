@@ -1,9 +1,148 @@
 import ArgumentParser
 import Engine
+import Foundation
+import Logging
 import Protocol
+import ServiceLifecycle
 
-@main
 struct TileFarmWorker: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "tilefarm-worker")
+    static let configuration = CommandConfiguration(
+        commandName: "tilefarm-worker",
+        abstract: "Computes tiles for a tilefarm coordinator until it is told to stop.",
+        discussion: """
+            Start it before or after the coordinator, on any machine that reaches it. It fetches the model that the job needs, \
+            finishes what it is at when it gets SIGTERM or SIGINT, and waits for the next job when one is over.
+            """)
+
+    @Option(help: ArgumentHelp("The coordinator.", valueName: "tcp://host:port"))
+    var connect: String
+
+    @Option(help: "Tiles computed at the same time. (default: the number of cores)")
+    var lanes: Int?
+
+    @Option(help: "What the coordinator's log calls this worker. (default: host and process number)")
+    var name: String?
+
+    @Option(help: ArgumentHelp("Where fetched models are kept. (default: \(ModelStore.defaultFolder.path))", valueName: "folder"))
+    var cache: String?
+
+    @Option(help: ArgumentHelp("Use this copy of the job's model instead of fetching it.", valueName: "folder"))
+    var model: String?
+
+    @Option(help: "trace, debug, info, notice, warning, error or critical.")
+    var logLevel: Logger.Level = .info
+
+    @Option(help: "The log's format.")
+    var logFormat = FarmLogHandler.Format.logfmt
+
+    @Flag(help: .hidden)
+    var exitWithParent = false
+
+    /// Answers with zeros at once, to measure the coordinator.
+    @Flag(help: .hidden)
+    var echo = false
+
+    private static let laneRange = 1...WireLimits.lanes
+
+    func validate() throws {
+        _ = try endpoint()
+        if let lanes, !Self.laneRange.contains(lanes) {
+            throw ValidationError("--lanes \(lanes) is not possible; give \(Self.laneRange.lowerBound) to \(Self.laneRange.upperBound)")
+        }
+        if let name, !(1...WireLimits.nameBytes).contains(name.utf8.count) || name.utf8.contains(where: { $0 < 0x21 || $0 == 0x7f }) {
+            throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes without blanks")
+        }
+        if model != nil && cache != nil { throw ValidationError("--model and --cache exclude each other; give one of them") }
+    }
+
+    private func endpoint() throws -> Endpoint {
+        do {
+            let endpoint = try Endpoint(connect)
+            guard endpoint.isConnectable else {
+                throw SocketError.badEndpoint(connect, reason: "a worker needs one host and one port")
+            }
+            return endpoint
+        } catch {
+            throw ValidationError("--connect: \(error)")
+        }
+    }
+
+    func run() async throws {
+        let logger = Logger(label: "tilefarm-worker") { [logFormat, logLevel] label in
+            var handler = FarmLogHandler(label: label, format: logFormat)
+            handler.logLevel = logLevel
+            return handler
+        }
+
+        var settings = WorkerSettings(
+            endpoint: try endpoint(),
+            name: name ?? Self.defaultName,
+            lanes: lanes ?? min(Machine.cores, WireLimits.lanes),
+            kernels: try KernelEnvironment.kernels(),
+            model: source)
+        settings.endsWithParent = exitWithParent
+
+        let service = WorkerService(link: try FarmLink(settings, logger: logger))
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
+                logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() }))
+        try TerminationSignals.watch { signal, count in
+            guard count == 1 else { _exit(130) }
+            service.link.drain(reason: signal)
+            Task { await group.triggerGracefulShutdown() }
+        }
+        try await group.run()
+
+        switch service.ending.withLock({ $0 }) {
+        case .refused(let reason), .failed(let reason): throw Failure(description: reason)
+        case .drained, .stopped, nil: break
+        }
+    }
+
+    private var source: ModelSource {
+        if echo { return .loaded(.echo) }
+        if let model { return .folder(URL(filePath: model), load: Denoiser.load) }
+        return .store(ModelStore(folder: cache.map { URL(filePath: $0) } ?? ModelStore.defaultFolder), load: Denoiser.load)
+    }
+
+    private static var defaultName: String { "\(Machine.name.prefix(64))-\(getpid())" }
+
+    struct Failure: Error, CustomStringConvertible {
+        var description: String
+    }
 }
 
+extension Logger.Level: @retroactive ExpressibleByArgument {}
+extension FarmLogHandler.Format: ExpressibleByArgument {}
+
+@main
+enum Main {
+    static func main() async {
+        // OpenBLAS chooses its kernels when it is loaded, which is before this line: a better choice needs a new start.
+        KernelEnvironment.reexecIfNeeded()
+        TerminationSignals.block()
+        await run()
+    }
+
+    private static func run() async {
+        do {
+            try await TileFarmWorker.parse().run()
+        } catch {
+            switch TileFarmWorker.exitCode(for: error) {
+            case .success:
+                TileFarmWorker.exit(withError: error)
+            case .validationFailure:
+                complain(TileFarmWorker.message(for: error), code: 2)
+            default:
+                complain("\(error)", code: 1)
+            }
+        }
+    }
+
+    private static func complain(_ message: String, code: Int32) -> Never {
+        let line = message.split(separator: "\n").joined(separator: " ")
+        FileHandle.standardError.write(Data("tilefarm-worker: \(line)\n".utf8))
+        exit(code)
+    }
+}

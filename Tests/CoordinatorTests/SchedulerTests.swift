@@ -207,6 +207,24 @@ struct SchedulerTests {
         #expect(small.queues[1]?.count == 2 && small.queues[2]?.count == 1)
     }
 
+    @Test("a draining worker gets nothing more and answers what it has")
+    func draining() throws {
+        let tiling = try Tiling(canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var farm = SimulatedFarm(tiling: tiling, steps: 1, seed: 1)
+        farm.join(0)
+        farm.join(1)
+        farm.send(.draining(0))
+        let tiles = farm.queues[0] ?? []
+        farm.queues[0] = nil
+        #expect(tiles.count == 2 && farm.scheduler.tasks(of: 0) == 2)
+        farm.send(.answered(0, tiles[0]))
+        farm.send(.returned(0, tiles[1]))
+        #expect(farm.queues[0] == nil && farm.scheduler.tasks(of: 0) == 0)
+        farm.send(.left(0, reason: "SIGTERM"))
+        while !farm.nothingToAnswer { farm.answerOne() }
+        #expect(farm.finished && farm.scheduler.repeats == 1 && farm.scheduler.dropped == 0)
+    }
+
     @Test("steps overlap: tiles of later steps are sent before a slow one of the first step is answered")
     func dataflow() throws {
         let tiling = try Tiling(

@@ -30,24 +30,24 @@ final class RunningProgram: @unchecked Sendable {
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
         process.standardError = errors
+        try process.run()
         collect(output) { [self] in outputText += $0 }
         collect(errors) { [self] in errorText += $0 }
-        try process.run()
     }
 
     deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
+    /// Reads on a thread of its own until the program and its children have closed the pipe.
     private func collect(_ pipe: Pipe, _ append: @escaping @Sendable (String) -> Void) {
-        pipe.fileHandleForReading.readabilityHandler = { [lock, weak self] handle in
-            let data = handle.availableData
-            lock.withLock {
-                if data.isEmpty {
-                    handle.readabilityHandler = nil
-                    self?.open -= 1
-                } else {
-                    append(String(decoding: data, as: UTF8.self))
+        let handle = pipe.fileHandleForReading
+        Thread.detachNewThread { [self] in
+            while true {
+                let data = handle.availableData
+                lock.withLock {
+                    if data.isEmpty { open -= 1 } else { append(String(decoding: data, as: UTF8.self)) }
+                    lock.broadcast()
                 }
-                lock.broadcast()
+                if data.isEmpty { return }
             }
         }
     }
@@ -112,7 +112,8 @@ final class Scratch {
                 rgb += [disc + stripes, Float(x) / Float(width), disc * Float(y) / Float(height) + stripes]
                 opacity.append(Float(x + y) / Float(width + height))
             }
-            try writer.writeRow(rgb: rgb.span, alpha: alpha ? opacity.span : [Float]().span)
+            if !alpha { opacity = [] }
+            try writer.writeRow(rgb: rgb.span, alpha: opacity.span)
         }
         try writer.finish()
         return path

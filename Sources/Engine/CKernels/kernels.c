@@ -9,7 +9,9 @@
 #define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
 
 /// What a Winograd convolution may hold of transformed tiles, about half of a second-level cache.
-#define WINOGRAD_BLOCK_BYTES (1 << 20)
+#ifndef WINOGRAD_BLOCK_BYTES
+#define WINOGRAD_BLOCK_BYTES (700 * 1024)
+#endif
 
 struct tf_functions {
     int lanes;
@@ -28,7 +30,9 @@ struct tf_functions {
 #define NAME(x) x##_baseline
 #define LANES 4
 #define ROWS 6
-#define EACH_ROW_COUNT(M) M(1) M(2) M(3) M(4) M(5) M(6)
+#define ROWS3 4
+#define EACH_ROW_COUNT(M, W) M(W, 1) M(W, 2) M(W, 3) M(W, 4) M(W, 5) M(W, 6)
+#define EACH_ROW_COUNT3(M, W) M(W, 1) M(W, 2) M(W, 3) M(W, 4)
 #define MINIMUM(a, b) ((vector_baseline)_mm_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_baseline)_mm_max_ps(a, b))
 #include "kernels.inc"
@@ -46,16 +50,20 @@ struct tf_functions {
 #undef NAME
 #undef LANES
 #undef ROWS
+#undef ROWS3
 #undef EACH_ROW_COUNT
+#undef EACH_ROW_COUNT3
 #undef MINIMUM
 #undef MAXIMUM
 #pragma clang attribute pop
 
-#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma,prfchw"))), apply_to = function)
 #define NAME(x) x##_avx512
 #define LANES 16
 #define ROWS 14
-#define EACH_ROW_COUNT(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14)
+#define ROWS3 9
+#define EACH_ROW_COUNT3(M, W) M(W, 1) M(W, 2) M(W, 3) M(W, 4) M(W, 5) M(W, 6) M(W, 7) M(W, 8) M(W, 9)
+#define EACH_ROW_COUNT(M, W) EACH_ROW_COUNT3(M, W) M(W, 10) M(W, 11) M(W, 12) M(W, 13) M(W, 14)
 #define MINIMUM(a, b) ((vector_avx512)_mm512_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_avx512)_mm512_max_ps(a, b))
 #include "kernels.inc"

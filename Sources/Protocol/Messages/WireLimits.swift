@@ -20,7 +20,7 @@ public enum WireLimits {
     public static let count = 1 << 20
     /// Tiles of a step.
     public static let tiles = 1 << 30
-    public static let lanes = 4096
+    public static let lanes = 1024
     public static let credit = 4 * lanes
     /// Milliseconds between heartbeats.
     public static let heartbeatMilliseconds = 10...60_000

@@ -45,6 +45,12 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         return host == "::1" || host == "localhost"
     }
 
+    /// Whether it names one place to connect to, not `*`.
+    public var isConnectable: Bool {
+        guard let host else { return true }
+        return host != "*" && !description.hasSuffix(":*")
+    }
+
     /// ZeroMQ looks up IPv4 alone unless told otherwise, and told otherwise shows IPv4 addresses in IPv6 clothes.
     var wantsIPv6: Bool {
         guard let host else { return false }

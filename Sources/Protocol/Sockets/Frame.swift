@@ -78,7 +78,7 @@ public final class Frame: @unchecked Sendable {
         self.init(byteCount: bytes.count) { $0.copyBytes(from: bytes) }
     }
 
-    public convenience init(copying values: some Collection<Float>) {
+    public convenience init(floats values: some Collection<Float>) {
         self.init(floatCount: values.count) { span in
             for (i, value) in values.enumerated() { span[i] = value }
         }

@@ -1,36 +1,55 @@
 internal import Glibc
 
+/// Where the signal handler writes; set before it is installed.
+nonisolated(unsafe) private var signalPipe: Int32 = -1
+
 /// SIGINT and SIGTERM as calls on a thread of their own.
 ///
-/// A signal that lands on a thread of libzmq or of the Swift runtime would end the process, or interrupt a call there. So
-/// `block()` comes first in `main`, before any thread exists (threads inherit it), and one thread waits for them.
+/// A signal that lands on a thread of libzmq or of a lane would interrupt a call there, so `block()` comes first in `main`, and threads inherit it.
+/// It cannot keep them from the main thread of an `async` `main`, which the runtime parks in `sigsuspend` with nothing blocked; hence a
+/// handler rather than `sigwait`, which works on whichever thread takes the signal.
 public enum TerminationSignals {
-    private static var set: sigset_t {
-        var set = sigset_t()
-        sigemptyset(&set)
-        sigaddset(&set, SIGINT)
-        sigaddset(&set, SIGTERM)
-        return set
-    }
+    private static let numbers = [SIGINT, SIGTERM]
 
     /// Blocks them for the calling thread and those that it starts; and SIGPIPE ends no process that writes to a closed pipe.
     public static func block() {
-        var set = set
-        pthread_sigmask(SIG_BLOCK, &set, nil)
+        mask(SIG_BLOCK)
         signal(SIGPIPE, SIG_IGN)
     }
 
-    /// Calls `handler` for each signal that arrives, with its name and how many have come, this one included.
+    /// Calls `handler` for each signal that arrives, with its name and how many have come, this one included. Once in a process.
     public static func watch(_ handler: @escaping @Sendable (_ name: String, _ count: Int) -> Void) throws(SocketError) {
+        var ends: [Int32] = [-1, -1]
+        guard pipe(&ends) == 0 else { throw .last("pipe") }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        let input = ends[0]
+        signalPipe = ends[1]
         _ = try OSThread(name: "signals", stackBytes: 1 << 20) {
-            var set = set
+            mask(SIG_UNBLOCK)
             var count = 0
             while true {
-                var number: Int32 = 0
-                guard sigwait(&set, &number) == 0 else { continue }
+                var number: UInt8 = 0
+                guard read(input, &number, 1) == 1 else { continue }
                 count += 1
-                handler(number == SIGINT ? "SIGINT" : "SIGTERM", count)
+                handler(Int32(number) == SIGINT ? "SIGINT" : "SIGTERM", count)
             }
         }
+        var action = sigaction()
+        action.sa_flags = SA_RESTART
+        action.__sigaction_handler.sa_handler = { number in
+            // Of what may be called here, `write` is the one that is needed; it must leave `errno` as it was.
+            let saved = errno
+            var byte = UInt8(truncatingIfNeeded: number)
+            _ = write(signalPipe, &byte, 1)
+            errno = saved
+        }
+        for number in numbers { sigaction(number, &action, nil) }
+    }
+
+    private static func mask(_ how: Int32) {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for number in numbers { sigaddset(&set, number) }
+        pthread_sigmask(how, &set, nil)
     }
 }

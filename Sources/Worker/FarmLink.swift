@@ -1,0 +1,486 @@
+import Foundation
+import Logging
+import Protocol
+import Synchronization
+
+package struct WorkerSettings: Sendable {
+    package var endpoint: Endpoint
+    package var name: String
+    package var lanes: Int
+    package var kernels: String
+    package var model: ModelSource
+    /// The worker ends with the job, and with the process that started it.
+    package var endsWithParent = false
+    /// Between greetings, until the coordinator says how often it wants to hear from us.
+    package var heartbeatMilliseconds = 1000
+
+    package init(endpoint: Endpoint, name: String, lanes: Int, kernels: String, model: ModelSource) {
+        self.endpoint = endpoint
+        self.name = name
+        self.lanes = lanes
+        self.kernels = kernels
+        self.model = model
+    }
+}
+
+/// Why a worker's work is over.
+package enum WorkerEnding: Sendable, Hashable {
+    case drained
+    /// The job, or the program that started this worker, has ended.
+    case stopped(reason: String)
+    /// The coordinator cannot use this worker, or this worker not serve the job.
+    case refused(reason: String)
+    case failed(reason: String)
+}
+
+/// The worker's side of the protocol. `run` owns the socket and does everything; the rest may be called from any thread.
+package final class FarmLink: Sendable {
+    fileprivate let settings: WorkerSettings
+    fileprivate let logger: Logger
+    fileprivate let wakeup: Wakeup
+    fileprivate let lanes: Lanes
+    fileprivate let inbox = Mutex(Inbox())
+
+    /// What other threads have for the loop.
+    fileprivate struct Inbox {
+        var leaving: String?
+        var prepared: (session: UInt64, outcome: Preparation)?
+    }
+
+    fileprivate enum Preparation {
+        case loaded(LoadedModel, ModelDigest)
+        /// The store does not have it, or has it damaged.
+        case absent
+        case failed(String)
+        /// The user's copy is another model.
+        case mismatch(String)
+    }
+
+    package init(_ settings: WorkerSettings, logger: Logger) throws {
+        self.settings = settings
+        self.logger = logger
+        wakeup = try Wakeup()
+        lanes = Lanes(count: settings.lanes, wakeup: wakeup)
+    }
+
+    /// Finish what runs, give back what waits, and end.
+    package func drain(reason: String) {
+        inbox.withLock { $0.leaving = $0.leaving ?? reason }
+        wakeup.wake()
+    }
+
+    /// Serves until drained, stopped or refused. It blocks its thread, which should do nothing else.
+    package func run() -> WorkerEnding {
+        defer { lanes.stop() }
+        do {
+            try lanes.start()
+            return try Loop(self).run()
+        } catch {
+            return .failed(reason: "\(error)")
+        }
+    }
+}
+
+/// The state of `run`.
+private final class Loop {
+    private enum Phase {
+        /// Nobody has welcomed us: say hello at every beat.
+        case seeking
+        /// The model is looked for or loaded on a thread of its own.
+        case preparing(Welcome)
+        case fetching(Welcome, ModelDownload, since: ContinuousClock.Instant)
+        case working(Welcome, LoadedModel)
+    }
+
+    private let link: FarmLink
+    private let context: SocketContext
+    private var socket: DealerSocket
+    private let parent = getppid()
+
+    private var phase = Phase.seeking
+    private var session = UInt64.random(in: 0 ... .max)
+    private var beat: Duration
+    private var nextBeat = ContinuousClock.now
+    /// Messages that wait for room or for a connection.
+    private var outbox: [[Frame]] = []
+    private var lastHeard = ContinuousClock.now
+    /// The last piece of a model that came.
+    private var lastPiece = ContinuousClock.now
+    private var downloads = 0
+    private var isSilent = false
+    /// The job was said to be over: silence is what we expect.
+    private var isWaiting = false
+    /// A hello waits for a connection.
+    private var greets = true
+    private var greetings = 0
+    private var leaving: String?
+    private var flushDeadline: ContinuousClock.Instant?
+    private var loaded: (model: LoadedModel, digest: ModelDigest)?
+
+    private var tilesOfJob = 0
+    private var tiles = 0
+    private var failures = 0
+    private var dropped = 0
+    private var secondsBusy = 0.0
+
+    /// Beats without a word after which the coordinator counts as gone.
+    private static let patience = 5
+    /// Times that a model is fetched anew when it arrives damaged.
+    private static let attempts = 3
+
+    private var logger: Logger { link.logger }
+    private var settings: WorkerSettings { link.settings }
+
+    init(_ link: FarmLink) throws {
+        self.link = link
+        context = try SocketContext()
+        socket = try DealerSocket(context, connect: link.settings.endpoint)
+        beat = .milliseconds(link.settings.heartbeatMilliseconds)
+    }
+
+    func run() throws -> WorkerEnding {
+        logger.info(
+            "worker started",
+            metadata: [
+                "name": "\(settings.name)", "lanes": "\(settings.lanes)", "kernels": "\(settings.kernels)",
+                "endpoint": "\(settings.endpoint)",
+            ])
+        var ending: WorkerEnding?
+        while ending == nil {
+            let now = ContinuousClock.now
+            let pause = max(.zero, min(nextBeat, flushDeadline ?? nextBeat) - now)
+            _ = try socket.wait(
+                link.wakeup, milliseconds: Int(pause / .milliseconds(1)) + 1, writable: greets || !outbox.isEmpty)
+            // Bounded, so that a flood holds up no heartbeat.
+            for _ in 0..<256 {
+                guard ending == nil, let frames = try socket.receive() else { break }
+                ending = try receive(frames)
+            }
+            if ending == nil { ending = try takeInbox() }
+            takeFinished()
+            if ContinuousClock.now >= nextBeat {
+                try keepAlive()
+                if settings.endsWithParent, getppid() != parent {
+                    ending = ending ?? .stopped(reason: "the program that started this worker has ended")
+                }
+            }
+            try flush()
+            if ending == nil, leaving != nil, link.lanes.isIdle {
+                // Everything is said, or nobody listens any more.
+                let deadline = flushDeadline ?? ContinuousClock.now + .seconds(2)
+                flushDeadline = deadline
+                if outbox.isEmpty || ContinuousClock.now >= deadline { ending = .drained }
+            }
+        }
+        logger.info(
+            "worker stopped",
+            metadata: [
+                "reason": "\(ending.map(Self.word) ?? "")", "tiles": "\(tiles)", "failed": "\(failures)", "dropped": "\(dropped)",
+                "busy": "\(Self.format(seconds: secondsBusy))",
+            ])
+        return ending ?? .drained
+    }
+
+    // MARK: - What comes in
+
+    private func receive(_ frames: [Frame]) throws -> WorkerEnding? {
+        heard()
+        let message: CoordinatorMessage
+        do {
+            message = try CoordinatorMessage(frames: frames)
+        } catch WireError.version(let theirs, let ours) {
+            return .refused(reason: "\(WireError.version(theirs: theirs, ours: ours))")
+        } catch {
+            logger.warning("message not understood", metadata: ["error": "\(error)"])
+            return nil
+        }
+        switch message {
+        case .welcome(let welcome):
+            guard welcome.session == session, case .seeking = phase else { return nil }
+            return try join(welcome)
+        case .refused(let reason):
+            return .refused(reason: reason)
+        case .denoise(let task, let sample, let conditioning):
+            take(task, sample, conditioning)
+        case .chunk(let file, let offset, let bytes):
+            return try take(file: file, offset: offset, bytes)
+        case .heartbeat:
+            break
+        case .introduceYourself:
+            // Leaving is over for a coordinator that has forgotten us; what still runs would be dropped there.
+            guard leaving == nil else { return nil }
+            guard case .seeking = phase else {
+                logger.info("coordinator does not know this worker, joining anew")
+                beginSession()
+                return nil
+            }
+        case .stop(let reason):
+            if settings.endsWithParent { return .stopped(reason: reason) }
+            if case .seeking = phase { return nil }
+            logger.info("job over, waiting for the next", metadata: ["reason": "\(reason)", "tiles": "\(tilesOfJob)"])
+            beginSession()
+            // Not at once: this coordinator is about to close.
+            greets = false
+            isWaiting = true
+        }
+        return nil
+    }
+
+    private func heard() {
+        lastHeard = ContinuousClock.now
+        greetings = 0
+        if isSilent {
+            isSilent = false
+            logger.info("coordinator is back", metadata: ["endpoint": "\(settings.endpoint)"])
+        }
+    }
+
+    private func join(_ welcome: Welcome) throws -> WorkerEnding? {
+        if let required = welcome.requiredKernels, required != settings.kernels {
+            return .refused(reason: "the job takes kernels '\(required)' only, this worker has '\(settings.kernels)'")
+        }
+        beat = .milliseconds(welcome.heartbeatMilliseconds)
+        nextBeat = ContinuousClock.now + beat
+        greets = false
+        isWaiting = false
+        downloads = 0
+        logger.info(
+            "connected",
+            metadata: ["job": "\(welcome.job)", "model": "\(welcome.manifest.digest.short)", "endpoint": "\(settings.endpoint)"])
+        if case .loaded(let model) = settings.model {
+            begin(welcome, model)
+        } else if let loaded, loaded.digest == welcome.manifest.digest {
+            begin(welcome, loaded.model)
+        } else {
+            loaded = nil
+            try prepare(welcome, folder: nil)
+        }
+        return nil
+    }
+
+    /// Finds and loads the model beside the loop, so that heartbeats go on.
+    /// - Parameter folder: where it is known to be whole.
+    private func prepare(_ welcome: Welcome, folder known: URL?) throws {
+        phase = .preparing(welcome)
+        let (link, session, manifest) = (link, session, welcome.manifest)
+        _ = try OSThread(name: "model", stackBytes: 16 << 20) {
+            let outcome: FarmLink.Preparation
+            do {
+                switch link.settings.model {
+                case .loaded(let model):
+                    outcome = .loaded(model, manifest.digest)
+                case .folder(let folder, let load):
+                    outcome =
+                        if ModelStore.matches(manifest, folder: folder) { .loaded(try load(folder), manifest.digest) } else {
+                            .mismatch("the model in \(folder.path) is not the job's (\(manifest.digest.short)); leave --model out to fetch that")
+                        }
+                case .store(let store, let load):
+                    if let folder = try known ?? store.find(manifest) {
+                        outcome = .loaded(try load(folder), manifest.digest)
+                    } else {
+                        outcome = .absent
+                    }
+                }
+            } catch {
+                outcome = .failed("\(error)")
+            }
+            link.inbox.withLock { $0.prepared = (session, outcome) }
+            link.wakeup.wake()
+        }
+    }
+
+    private func takeInbox() throws -> WorkerEnding? {
+        let (reason, prepared) = link.inbox.withLock { inbox in
+            defer { inbox.prepared = nil }
+            return (inbox.leaving, inbox.prepared)
+        }
+        if let prepared, prepared.session == session, case .preparing(let welcome) = phase {
+            switch prepared.outcome {
+            case .loaded(let model, let digest):
+                loaded = (model, digest)
+                begin(welcome, model)
+            case .absent:
+                if let ending = fetch(welcome) { return ending }
+            case .failed(let reason):
+                return leave(.failed(reason: reason))
+            case .mismatch(let reason):
+                return leave(.refused(reason: reason))
+            }
+        }
+        if let reason, leaving == nil {
+            leaving = reason
+            let waiting = link.lanes.takeBack().filter { $0.session == session }
+            logger.info(
+                "draining",
+                metadata: ["reason": "\(reason)", "running": "\(link.lanes.heartbeat.running.count)", "returned": "\(waiting.count)"])
+            if case .seeking = phase { return .drained }
+            post(.leaving(reason: reason))
+            for assignment in waiting { post(.failure(assignment.task.id, .returned)) }
+        }
+        return nil
+    }
+
+    /// Says goodbye with the reason.
+    private func leave(_ ending: WorkerEnding) -> WorkerEnding {
+        post(.leaving(reason: Self.word(ending)))
+        return ending
+    }
+
+    private func fetch(_ welcome: Welcome) -> WorkerEnding? {
+        guard case .store(let store, _) = settings.model else { return nil }
+        do {
+            downloads += 1
+            let download = try store.download(welcome.manifest)
+            phase = .fetching(welcome, download, since: ContinuousClock.now)
+            lastPiece = ContinuousClock.now
+            for request in download.requests() { post(request) }
+            return download.isComplete ? try install(welcome, download, since: lastPiece) : nil
+        } catch {
+            return leave(.failed(reason: "\(error)"))
+        }
+    }
+
+    private func take(file: Int, offset: Int, _ bytes: Frame) throws -> WorkerEnding? {
+        guard case .fetching(let welcome, let download, let since) = phase else { return nil }
+        lastPiece = ContinuousClock.now
+        do {
+            try download.receive(file: file, offset: offset, bytes)
+            for request in download.requests() { post(request) }
+            return download.isComplete ? try install(welcome, download, since: since) : nil
+        } catch ModelFileError.unexpectedPiece {
+            // Asked for before the download began anew.
+            return nil
+        } catch ModelFileError.damaged(let name) where downloads < Self.attempts {
+            logger.warning("model arrived damaged, fetching it again", metadata: ["file": "\(name)", "attempt": "\(downloads)"])
+            return fetch(welcome)
+        } catch {
+            return leave(.failed(reason: "\(error)"))
+        }
+    }
+
+    private func install(_ welcome: Welcome, _ download: ModelDownload, since: ContinuousClock.Instant) throws -> WorkerEnding? {
+        let folder = try download.install()
+        logger.info(
+            "model fetched",
+            metadata: [
+                "model": "\(welcome.manifest.digest.short)", "bytes": "\(download.receivedBytes)",
+                "seconds": "\(Self.format(seconds: (ContinuousClock.now - since) / .seconds(1)))",
+            ])
+        try prepare(welcome, folder: folder)
+        return nil
+    }
+
+    private func begin(_ welcome: Welcome, _ model: LoadedModel) {
+        phase = .working(welcome, model)
+        tilesOfJob = 0
+        guard leaving == nil else { return }
+        post(.ready(credit: link.lanes.credit, model: welcome.manifest.digest))
+        logger.info("job started", metadata: ["job": "\(welcome.job)", "credit": "\(link.lanes.credit)"])
+    }
+
+    private func take(_ task: DenoiseTask, _ sample: Frame?, _ conditioning: Frame) {
+        guard case .working(let welcome, let model) = phase else { return }
+        guard task.id.job == welcome.job, task.model == welcome.manifest.digest else {
+            post(.failure(task.id, .error("the task is of job \(task.id.job), this worker serves job \(welcome.job)")))
+            return
+        }
+        let assignment = Lanes.Assignment(
+            session: session, task: task, sample: sample, conditioning: conditioning, model: model)
+        if leaving != nil || !link.lanes.submit(assignment) { post(.failure(task.id, .returned)) }
+    }
+
+    private func takeFinished() {
+        for finished in link.lanes.collect() {
+            secondsBusy += finished.seconds
+            guard finished.session == session else {
+                dropped += 1
+                continue
+            }
+            switch finished.outcome {
+            case .success(let answer):
+                tiles += 1
+                tilesOfJob += 1
+                post(.result(finished.task, seconds: finished.seconds, answer))
+            case .failure(let failure):
+                failures += 1
+                logger.warning("task failed", metadata: ["task": "\(finished.task)", "error": "\(failure.reason)"])
+                post(.failure(finished.task, .error(failure.reason)))
+            }
+        }
+    }
+
+    // MARK: - What goes out
+
+    private func post(_ message: WorkerMessage) {
+        do {
+            outbox.append(try message.frames())
+        } catch {
+            logger.error("message cannot be sent", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func flush() throws {
+        if greets {
+            let hello = Hello(
+                session: session, name: settings.name, host: Machine.name, lanes: settings.lanes, kernels: settings.kernels,
+                memoryBytes: Machine.memoryBytes)
+            if try socket.send(WorkerMessage.hello(hello).frames()) {
+                greets = false
+                greetings += 1
+            }
+        }
+        var sent = 0
+        while sent < outbox.count, try socket.send(outbox[sent]) { sent += 1 }
+        outbox.removeFirst(sent)
+    }
+
+    /// Every beat: say hello or that we live, and look whether the coordinator does.
+    private func keepAlive() throws {
+        let now = ContinuousClock.now
+        nextBeat = now + beat
+        let silence = now - lastHeard
+        if silence > beat * Self.patience, !isSilent, !isWaiting {
+            isSilent = true
+            logger.warning(
+                "coordinator is silent, still trying",
+                metadata: ["endpoint": "\(settings.endpoint)", "seconds": "\(Self.format(seconds: silence / .seconds(1)))"])
+            if case .seeking = phase {} else { try reconnect() }
+        }
+        if case .fetching = phase, now - lastPiece > beat * (2 * Self.patience) {
+            logger.warning("coordinator sends no more of the model, joining anew")
+            beginSession()
+        }
+        if case .seeking = phase {
+            // The connection may lead nowhere (a host that was restarted): make another.
+            if greetings >= 2 * Self.patience { try reconnect() }
+            greets = leaving == nil
+        } else {
+            if outbox.count < 2 { post(.heartbeat(link.lanes.heartbeat)) }
+        }
+    }
+
+    private func reconnect() throws {
+        beginSession()
+        socket = try DealerSocket(context, connect: settings.endpoint)
+    }
+
+    /// Forgets the session: tasks that wait, results that were not sent.
+    private func beginSession() {
+        session = UInt64.random(in: 0 ... .max)
+        phase = .seeking
+        beat = .milliseconds(settings.heartbeatMilliseconds)
+        dropped += link.lanes.takeBack().count
+        outbox = []
+        greets = leaving == nil
+        greetings = 0
+    }
+
+    private static func word(_ ending: WorkerEnding) -> String {
+        switch ending {
+        case .drained: "drained"
+        case .stopped(let reason), .refused(let reason), .failed(let reason): reason
+        }
+    }
+
+    private static func format(seconds: Double) -> String { String(format: "%.2f", seconds) }
+}

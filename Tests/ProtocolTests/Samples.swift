@@ -1,0 +1,98 @@
+import Engine
+import Protocol
+
+/// Steele, Lea and Flood 2014: small, seeded, so that a failing case comes again.
+struct SplitMix64: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}
+
+enum Samples {
+    static func digest(_ seed: UInt8) -> ContentDigest { ContentDigest(bytes: (0..<32).map { seed &+ $0 })! }
+
+    static func task(using random: inout SplitMix64) -> TaskID {
+        TaskID(
+            job: random.next(), stage: .random(in: 0...9, using: &random), step: .random(in: 0...999, using: &random),
+            tile: .random(in: 0...100_000, using: &random), attempt: .random(in: 0...3, using: &random))
+    }
+
+    static func manifest() throws -> ModelManifest {
+        try ModelManifest(files: [
+            .init(name: "unet/diffusion_pytorch_model.safetensors", size: 3_000_000, sha256: digest(1)),
+            .init(name: "config.json", size: 300, sha256: digest(2)),
+        ])
+    }
+
+    static func request(using random: inout SplitMix64) -> DenoiseRequest {
+        let (canvasHeight, canvasWidth) = (Int.random(in: 1...300, using: &random), Int.random(in: 1...300, using: &random))
+        let window = rect(inside: Rect(y: 0, x: 0, height: canvasHeight, width: canvasWidth), using: &random)
+        let (inputHeight, inputWidth) = (Int.random(in: 1...80, using: &random), Int.random(in: 1...80, using: &random))
+        return DenoiseRequest(
+            canvasHeight: canvasHeight, canvasWidth: canvasWidth, channels: .random(in: 1...4, using: &random), window: window,
+            cell: rect(inside: window, using: &random), timestep: .random(in: 0...999, using: &random),
+            coefficients: StepCoefficients(
+                originalFromSample: .random(in: -2...2, using: &random), originalFromPrediction: .random(in: -2...2, using: &random),
+                clipRange: Bool.random(using: &random) ? 1 : nil, nextFromOriginal: .random(in: -2...2, using: &random),
+                nextFromSample: .random(in: -2...2, using: &random), nextFromPrediction: .random(in: -2...2, using: &random),
+                noise: .random(in: 0...1, using: &random)),
+            step: .random(in: 0...99, using: &random), seed: random.next(), sampleIsNoise: .random(using: &random),
+            answer: Bool.random(using: &random) ? .cell : .prediction, inputHeight: inputHeight, inputWidth: inputWidth,
+            outputHeight: canvasHeight, outputWidth: canvasWidth,
+            source: rect(inside: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), using: &random))
+    }
+
+    static func rect(inside outer: Rect, using random: inout SplitMix64) -> Rect {
+        let (height, width) = (Int.random(in: 1...outer.height, using: &random), Int.random(in: 1...outer.width, using: &random))
+        return Rect(
+            y: outer.y + .random(in: 0...outer.height - height, using: &random),
+            x: outer.x + .random(in: 0...outer.width - width, using: &random), height: height, width: width)
+    }
+
+    static func tensor(bytes: Int, using random: inout SplitMix64) -> Frame {
+        Frame(floats: (0..<bytes / 4).map { _ in Float.random(in: -1...1, using: &random) })
+    }
+
+    static func denoise(using random: inout SplitMix64) -> CoordinatorMessage {
+        let request = request(using: &random)
+        return .denoise(
+            DenoiseTask(id: task(using: &random), model: digest(9), request: request),
+            sample: request.sampleIsNoise ? nil : tensor(bytes: request.sampleByteCount, using: &random),
+            conditioning: tensor(bytes: request.conditioningByteCount, using: &random))
+    }
+
+    static func workerMessages(using random: inout SplitMix64) -> [WorkerMessage] {
+        [
+            .hello(Hello(session: random.next(), name: "n3", host: "tower", lanes: 8, kernels: "avx512", memoryBytes: 64 << 30)),
+            .ready(credit: 16, model: digest(7)),
+            .result(task(using: &random), seconds: 0.25, tensor(bytes: 4 * .random(in: 0...500, using: &random), using: &random)),
+            .failure(task(using: &random), .returned),
+            .failure(task(using: &random), .error("the model has no such layer")),
+            .heartbeat(Heartbeat(progress: random.next(), running: [task(using: &random), task(using: &random)])),
+            .heartbeat(Heartbeat(progress: 0, running: [])),
+            .fetch(file: 3, offset: 5 << 20, length: 1 << 20),
+            .leaving(reason: "SIGTERM"),
+        ]
+    }
+
+    static func coordinatorMessages(using random: inout SplitMix64) throws -> [CoordinatorMessage] {
+        [
+            .welcome(
+                Welcome(session: random.next(), job: 7, manifest: try manifest(), requiredKernels: "avx512", heartbeatMilliseconds: 500)),
+            .welcome(
+                Welcome(session: 1, job: random.next(), manifest: try manifest(), requiredKernels: nil, heartbeatMilliseconds: 60_000)),
+            .refused("this job takes kernels avx2 only"),
+            denoise(using: &random),
+            .chunk(file: 1, offset: 1 << 20, Frame(copying: [1, 2, 3] as [UInt8])),
+            .heartbeat,
+            .introduceYourself,
+            .stop(reason: "finished"),
+        ]
+    }
+}

@@ -1,0 +1,207 @@
+import Dispatch
+import Engine
+import Foundation
+import Logging
+import Protocol
+import Synchronization
+import Testing
+import Worker
+
+struct Late: Error {}
+
+/// A coordinator's end of the wire, played by the test: one real router, deadlines in place of hope.
+final class Farmer {
+    let context: SocketContext
+    let router: RouterSocket
+    var endpoint: Endpoint { get throws { try Endpoint(router.endpoint) } }
+
+    init(at endpoint: Endpoint? = nil) throws {
+        context = try SocketContext()
+        let deadline = ContinuousClock.now + .seconds(10)
+        while true {
+            do {
+                router = try RouterSocket(context, bind: endpoint ?? Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 200)
+                return
+            } catch SocketError.addressInUse where ContinuousClock.now < deadline {
+                continue
+            }
+        }
+    }
+
+    /// The next message that `pick` takes something from; others are answered as a coordinator would, or passed over.
+    func next<T>(seconds: Int = 20, _ pick: (Peer, WorkerMessage) -> T?) throws -> T {
+        let deadline = ContinuousClock.now + .seconds(seconds)
+        while ContinuousClock.now < deadline {
+            guard let received = try router.receive() else {
+                _ = try router.wait(nil, milliseconds: 50)
+                continue
+            }
+            let message = try WorkerMessage(frames: received.frames)
+            if let picked = pick(received.peer, message) { return picked }
+            if case .heartbeat = message { try send(.heartbeat, to: received.peer) }
+        }
+        throw Late()
+    }
+
+    func hello() throws -> (peer: Peer, hello: Hello) {
+        try next { if case .hello(let hello) = $1 { ($0, hello) } else { nil } }
+    }
+
+    func ready() throws -> (credit: Int, model: ModelDigest) {
+        try next { if case .ready(let credit, let model) = $1 { (credit, model) } else { nil } }
+    }
+
+    func result() throws -> (task: TaskID, answer: Frame) {
+        try next { if case .result(let task, _, let answer) = $1 { (task, answer) } else { nil } }
+    }
+
+    func send(_ message: CoordinatorMessage, to peer: Peer) throws {
+        _ = try router.send(message.frames(), to: peer)
+    }
+
+    /// Welcomes the next worker that says hello, until it is ready.
+    func employ(_ model: TestModel, job: UInt64 = 7, kernels: String? = nil) throws -> (peer: Peer, hello: Hello, credit: Int) {
+        let (peer, hello) = try hello()
+        try send(model.welcome(hello, job: job, kernels: kernels), to: peer)
+        try serve(model)
+        return (peer, hello, try ready().credit)
+    }
+
+    /// Answers fetches until the model is over the wire; nothing if the worker is ready without.
+    private func serve(_ model: TestModel) throws {
+        guard model.isFetched else { return }
+        try serve(model, fetches: model.fetches)
+    }
+
+    func serve(_ model: TestModel, fetches: Int, spoil: (Int, Int, Frame) -> Frame = { $2 }) throws {
+        for _ in 0..<fetches {
+            let (peer, file, offset, length) = try next {
+                if case .fetch(let file, let offset, let length) = $1 { ($0, file, offset, length) } else { nil }
+            }
+            guard case .chunk(_, _, let bytes) = try model.server.chunk(file: file, offset: offset, length: length) else { return }
+            try send(.chunk(file: file, offset: offset, spoil(file, offset, bytes)), to: peer)
+        }
+    }
+
+    /// Makes a task of 4x5 pixels whose answer is its sample, one added.
+    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0) -> (DenoiseTask, sample: Frame, conditioning: Frame) {
+        let window = Rect(y: 0, x: 0, height: 4, width: 5)
+        let request = DenoiseRequest(
+            canvasHeight: 8, canvasWidth: 8, channels: 3, window: window, cell: window, timestep: 999,
+            coefficients: StepCoefficients(
+                originalFromSample: 0, originalFromPrediction: 0, clipRange: nil, nextFromOriginal: 0, nextFromSample: 0,
+                nextFromPrediction: 0, noise: 0),
+            step: step, seed: 1, sampleIsNoise: false, answer: .cell, inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8,
+            source: Rect(y: 0, x: 0, height: 2, width: 2))
+        let id = TaskID(job: job, stage: 0, step: step, tile: tile, attempt: 0)
+        return (
+            DenoiseTask(id: id, model: model.manifest.digest, request: request),
+            Frame(floats: (0..<60).map { Float(tile * 100 + $0) }), Frame(zeros: 12)
+        )
+    }
+
+    func send(_ task: (DenoiseTask, sample: Frame, conditioning: Frame), to peer: Peer) throws {
+        try send(.denoise(task.0, sample: task.sample, conditioning: task.conditioning), to: peer)
+    }
+}
+
+/// A model's files, and a denoiser that stands for it.
+final class TestModel {
+    let folder: URL
+    let cache: URL
+    let manifest: ModelManifest
+    let server: ModelServer
+    /// Whether workers have to fetch it.
+    var isFetched = true
+    /// Messages that a fetch of it takes.
+    let fetches: Int
+
+    init(bytes: Int = 2_500_000) throws {
+        let base = FileManager.default.temporaryDirectory.appending(path: "tilefarm-test-\(UInt64.random(in: 0 ... .max))")
+        folder = base.appending(path: "model")
+        cache = base.appending(path: "cache")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        try Data("{}".utf8).write(to: folder.appending(path: "config.json"))
+        try Data((0..<bytes).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 3) }).write(to: folder.appending(path: "weights.safetensors"))
+        manifest = try ModelManifest.of(folder: folder, files: ["config.json", "weights.safetensors"])
+        server = try ModelServer(folder: folder, manifest: manifest)
+        fetches = 1 + (bytes + WireLimits.chunkBytes - 1) / WireLimits.chunkBytes
+    }
+
+    deinit {
+        try? FileManager.default.removeItem(at: folder.deletingLastPathComponent())
+    }
+
+    func welcome(_ hello: Hello, job: UInt64 = 7, kernels: String? = nil) -> CoordinatorMessage {
+        .welcome(
+            Welcome(session: hello.session, job: job, manifest: manifest, requiredKernels: kernels, heartbeatMilliseconds: 20))
+    }
+}
+
+/// Holds lanes at a gate, to have tasks running for as long as a test wants.
+final class Gate: Sendable {
+    private let open = DispatchSemaphore(value: 0)
+    private let entered = DispatchSemaphore(value: 0)
+
+    func pass() {
+        entered.signal()
+        open.wait()
+    }
+
+    func waitUntilEntered() throws {
+        guard entered.wait(timeout: .now() + 20) == .success else { throw Late() }
+    }
+
+    func release(_ count: Int) { for _ in 0..<count { open.signal() } }
+}
+
+/// A worker's loop on a thread of the test's process, with a denoiser that adds one.
+final class Hand: Sendable {
+    let link: FarmLink
+    private let ending = Mutex<WorkerEnding?>(nil)
+    private let over = DispatchSemaphore(value: 0)
+
+    enum Source { case cache, folder(URL), loaded }
+
+    init(_ endpoint: Endpoint, _ model: TestModel, lanes: Int = 1, gate: Gate? = nil, source: Source = .cache, local: Bool = false) throws {
+        let denoiser = LoadedModel {
+            { request, sample, _ in
+                gate?.pass()
+                if request.step == 13 { throw Misfortune() }
+                return Frame(floatCount: request.answerFloatCount) { answer in
+                    sample?.withFloats { sample in
+                        for i in sample.indices { answer[i] = sample[i] + 1 }
+                    }
+                }
+            }
+        }
+        let load: @Sendable (URL) throws -> LoadedModel = { folder in
+            guard FileManager.default.fileExists(atPath: folder.appending(path: "config.json").path) else { throw Misfortune() }
+            return denoiser
+        }
+        let origin: ModelSource =
+            switch source {
+            case .cache: .store(ModelStore(folder: model.cache), load: load)
+            case .folder(let folder): .folder(folder, load: load)
+            case .loaded: .loaded(denoiser)
+            }
+        var settings = WorkerSettings(endpoint: endpoint, name: "hand", lanes: lanes, kernels: "test", model: origin)
+        settings.heartbeatMilliseconds = 20
+        settings.endsWithParent = local
+        link = try FarmLink(settings, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+        _ = try OSThread(name: "hand") { [self] in
+            let reason = link.run()
+            ending.withLock { $0 = reason }
+            over.signal()
+        }
+    }
+
+    struct Misfortune: Error, CustomStringConvertible {
+        var description: String { "the thirteenth step" }
+    }
+
+    func end(seconds: Int = 20) throws -> WorkerEnding {
+        guard over.wait(timeout: .now() + .seconds(seconds)) == .success, let ending = ending.withLock({ $0 }) else { throw Late() }
+        return ending
+    }
+}

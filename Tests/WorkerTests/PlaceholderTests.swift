@@ -1,3 +1,0 @@
-import Testing
-import Worker
-@Test func imports() { }
