@@ -1,8 +1,7 @@
 # make demo   renders examples/ at 4x on local workers
 # make test   runs every test
 # make bench  prints one JSON object with every figure of speed and memory
-# make soak   the long tests
-.PHONY: setup build demo test bench soak
+.PHONY: setup build demo test bench
 
 PACKAGES = libopenblas-dev libpng-dev libzmq3-dev
 BIN = .build/release
@@ -25,13 +24,10 @@ demo: build
 	@for picture in astronaut coffee; do $(BIN)/tilefarm upscale examples/$$picture.png -o demo/$$picture.png || exit 1; done
 	@echo "The pictures are in demo/; examples/ has what they were made from."
 
-# Release builds are tested, as they are used; --no-parallel because the farm's tests measure nothing but fill both cores.
+# Release builds are tested: what is run is what was tested.
 test: setup
 	swift build -c release --build-tests
 	swift test -c release --skip-build
 
 bench: build
 	@python3 Benchmarks/bench.py
-
-soak: build
-	TILEFARM_SOAK=1 swift test -c release --filter Soak

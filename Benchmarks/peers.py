@@ -42,7 +42,7 @@ def unet(a):
     import torch
     from diffusers import UNet2DModel
     torch.set_grad_enabled(False)
-    return UNet2DModel.from_pretrained(a.model, use_safetensors=True, torch_dtype=torch.float32).eval()
+    return UNet2DModel.from_pretrained(a.model, use_safetensors=True, torch_dtype=torch.float32).eval().requires_grad_(False)
 
 
 def torch_way(a, threads, batch, layout):
@@ -80,8 +80,12 @@ def openvino_way(a, batch, hint, streams=None):
     model = unet(a)
 
     class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
         def forward(self, x, t):
-            return model(x, t, return_dict=False)[0]
+            return self.model(x, t, return_dict=False)[0]
 
     shape = (batch, model.config.in_channels, side(a), side(a))
     with torch.no_grad():

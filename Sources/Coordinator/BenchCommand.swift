@@ -30,23 +30,20 @@ struct BenchCommand: ParsableCommand {
     }
 
     private struct Report: Encodable {
-        var seconds_per_tile: Double
-        var tiles_per_second: Double
-        var gflops: Double
-        var kernels: String
+        var result: DenoiserBenchmark.Result
         var precision: String
-        var lanes: Int
-        var tile: Int
-        var peak_memory_bytes: Int
+
+        func encode(to encoder: any Encoder) throws {
+            try result.encode(to: encoder)
+            try ["precision": precision].encode(to: encoder)
+        }
     }
 
     func run() throws {
         let lanes = lanes ?? ProcessInfo.processInfo.activeProcessorCount
         let result = try DenoiserBenchmark.run(
-            folder: model.map { URL(filePath: $0) } ?? DefaultModel.url, tile: tile, lanes: lanes, seconds: seconds)
-        let report = Report(
-            seconds_per_tile: result.secondsPerTile, tiles_per_second: result.tilesPerSecond, gflops: result.gflops, kernels: result.kernels,
-            precision: precision.rawValue, lanes: lanes, tile: tile, peak_memory_bytes: result.peakMemoryBytes)
+            folder: ModelFolder(url: model.map { URL(filePath: $0) } ?? DefaultModel.url), tile: tile, lanes: lanes, seconds: seconds)
+        let report = Report(result: result, precision: precision.rawValue)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         print(String(decoding: try encoder.encode(report), as: UTF8.self))

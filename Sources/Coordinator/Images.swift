@@ -1,4 +1,5 @@
 import Engine
+import Logging
 
 /// The picture to enlarge, as it was read, and what kind of PNG it was.
 struct InputImage: Sendable {
@@ -23,9 +24,15 @@ enum OutputImage {
     /// Rows enlarged and written at a time.
     private static let band = 32
 
-    /// Looks, before hours of rendering, whether the output can be written.
-    static func check(path: String, plan: RenderPlan, like input: InputImage) throws {
+    /// Looks, before hours of rendering, whether the output can be written, and warns where the disk may be too small for it.
+    static func check(path: String, plan: RenderPlan, like input: InputImage, logger: Logger) throws {
         try PNGWriter.probe(path)
+        let largest = PNGWriter.largestSize(
+            width: plan.outputWidth, height: plan.outputHeight, bitDepth: input.bitDepth, grey: input.isGrey, alpha: input.hasAlpha)
+        if let free = PNGWriter.freeBytes(for: path), free < largest {
+            logger.warning(
+                "the output may not fit on its disk", metadata: ["free": "\(PlanCommand.size(free))", "needed": "up to \(PlanCommand.size(largest))"])
+        }
     }
 
     /// - Parameter rows: finished rows in [0, 1], RGB.

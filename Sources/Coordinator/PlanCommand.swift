@@ -35,7 +35,7 @@ struct PlanCommand: ParsableCommand {
         let total = tiles.reduce(0, +)
 
         let cores = ProcessInfo.processInfo.activeProcessorCount
-        let measured = try DenoiserBenchmark.run(folder: folder.url, tile: min(plan.tiling.tile, 512), lanes: cores, seconds: 1.5)
+        let measured = try DenoiserBenchmark.run(folder: folder, tile: min(plan.tiling.tile, 512), lanes: cores, seconds: 1.5)
         let side = Double(plan.tiling.tile) / Double(min(plan.tiling.tile, 512))
         let secondsPerTile = measured.secondsPerTile * side * side
         let lanes = lanes ?? cores

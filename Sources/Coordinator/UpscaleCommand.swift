@@ -24,7 +24,7 @@ struct UpscaleCommand: AsyncParsableCommand {
     @Flag(help: "Let --bind listen beyond this machine, without keys or encryption: for a network that you trust.")
     var insecure = false
 
-    @Option(help: "Admit only workers with these kernels (avx512, avx2, sse2), whose bytes are the same.")
+    @Option(help: "Admit only workers with these kernels (avx512, avx2, baseline), whose bytes are the same.")
     var kernels: String?
 
     @Option(help: "The log's format.")
@@ -54,7 +54,7 @@ struct UpscaleCommand: AsyncParsableCommand {
             throw CommandError.inputIsOutput(output)
         }
         let plan = try options.plan(inputHeight: input.image.height, inputWidth: input.image.width)
-        try OutputImage.check(path: output, plan: plan, like: input)
+        try OutputImage.check(path: output, plan: plan, like: input, logger: logger)
         let folder = try ModelFolder(url: options.modelURL)
         let model = try ModelServer(folder: folder.url, manifest: .of(folder: folder.url, files: folder.files.map(\.name)))
 

@@ -1,20 +1,6 @@
 import Engine
 import Glibc
 
-/// A generator of test cases (SplitMix64): the same cases in every run.
-struct ImageTestRandom: RandomNumberGenerator {
-    var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
-
 /// A directory for one test's files.
 final class ScratchDirectory {
     let path: String
@@ -89,7 +75,7 @@ struct PNGSample: CustomStringConvertible {
 
     /// Every colour type, depth, interlacing and transparency, at random sizes with random samples.
     static func all(seed: UInt64) -> [PNGSample] {
-        var cases = ImageTestRandom(seed: seed)
+        var cases = SplitMix(seed: Int(truncatingIfNeeded: seed))
         var samples: [PNGSample] = []
         for (color, depth) in kinds {
             for interlaced in [false, true] {
@@ -101,7 +87,7 @@ struct PNGSample: CustomStringConvertible {
         return samples
     }
 
-    init(_ color: Color, _ depth: Int, _ interlaced: Bool, _ transparent: Bool, using cases: inout ImageTestRandom) {
+    init(_ color: Color, _ depth: Int, _ interlaced: Bool, _ transparent: Bool, using cases: inout SplitMix) {
         self.color = color
         self.depth = depth
         self.interlaced = interlaced

@@ -94,6 +94,18 @@ struct BadInputTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).sorted() == before)
     }
 
+    @Test("a disk that takes no more ends the job in words and leaves neither half a picture nor a hidden file")
+    func fullDisk() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 64, height: 64)
+        try Data("before".utf8).write(to: scratch.url.appending(path: "out.png"))
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--steps", "1"], fileKiB: 16)
+        #expect(farm.waitForExit(seconds: 60) == 1, "\(farm.standardError)")
+        #expect(farm.standardError.contains("out.png"), "\(farm.standardError)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).sorted() == ["in.png", "out.png"])
+        #expect(try scratch.bytes(scratch.path("out.png")) == Data("before".utf8))
+    }
+
     @Test("a port in use is named")
     func portInUse() throws {
         let scratch = try Scratch()

@@ -23,10 +23,15 @@ final class RunningProgram: @unchecked Sendable {
     private var errorText = ""
     private var open = 2
 
-    init(_ name: String, _ arguments: [String], environment: [String: String] = [:]) throws {
-        process.executableURL = Program.url(name)
-        process.arguments = arguments
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+    /// - Parameter fileKiB: the largest file that the program may write, as if the disk were full behind it.
+    init(_ name: String, _ arguments: [String], fileKiB: Int? = nil) throws {
+        if let fileKiB {
+            process.executableURL = URL(filePath: "/bin/bash")
+            process.arguments = ["-c", "ulimit -f \(fileKiB) && exec \"$0\" \"$@\"", Program.url(name).path] + arguments
+        } else {
+            process.executableURL = Program.url(name)
+            process.arguments = arguments
+        }
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
         process.standardError = errors

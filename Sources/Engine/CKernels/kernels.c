@@ -8,10 +8,8 @@
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
 
-/// What a Winograd convolution may hold of transformed tiles, about half of a second-level cache.
-#ifndef WINOGRAD_BLOCK_BYTES
+/// What a Winograd convolution may hold of transformed tiles, a third of a second-level cache of 2 MB.
 #define WINOGRAD_BLOCK_BYTES (700 * 1024)
-#endif
 
 struct tf_functions {
     int lanes;
@@ -24,7 +22,6 @@ struct tf_functions {
     void (*moments)(const float *, size_t, int, double *);
     void (*scale_shift)(const float *, size_t, int, const float *, const float *, int, float *);
     void (*softmax)(float *, size_t, size_t, size_t, float);
-    void (*silu)(const float *, size_t, float *);
 };
 
 #define NAME(x) x##_baseline
@@ -111,4 +108,3 @@ void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, 
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale) {
     functions(isa)->softmax(data, rows, columns, stride, scale);
 }
-void tf_silu(tf_isa isa, const float *data, size_t count, float *output) { functions(isa)->silu(data, count, output); }

@@ -55,9 +55,9 @@ package struct GroupNorm: Sendable {
             var sum = 0.0, squares = 0.0
             for channel in group * size..<(group + 1) * size {
                 let (activation, c) = channel < input.channels ? (input, channel) : (second ?? input, channel - input.channels)
-                let moments = activation.momentBuffer.pointer
-                sum += moments[c]
-                squares += moments[c + (activation.moments?.squaresAt ?? 0)]
+                guard let moments = activation.moments(of: c) else { preconditionFailure("measured above") }
+                sum += moments.sum
+                squares += moments.squares
             }
             let count = positions * Double(size)
             let mean = sum / count

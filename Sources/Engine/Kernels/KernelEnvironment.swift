@@ -11,9 +11,9 @@ public enum KernelEnvironment {
 
     /// Starts the program anew, in the same process, with OpenBLAS told which processor this is.
     ///
-    /// OpenBLAS reads OPENBLAS_CORETYPE when it is loaded, before `main`, and releases such as Debian's 0.3.21 take processors younger than
-    /// themselves for ones with only SSE3. Call it first thing in `main`. Nothing happens if the user has set OPENBLAS_CORETYPE, or the
-    /// processor has neither AVX-512 nor AVX2; should the start fail, the program goes on as it is.
+    /// OpenBLAS reads OPENBLAS_CORETYPE when it is loaded, before `main`. Left alone, it guesses low for processors younger than itself, and
+    /// differently for processors that could give the same bits. Call this first thing in `main`. Nothing happens if the user has set
+    /// OPENBLAS_CORETYPE, or the processor has neither AVX-512 nor AVX2; should the start fail, the program goes on as it is.
     public static func reexecIfNeeded() {
         let guardVariable = "TILEFARM_REEXECUTED"
         guard getenv(guardVariable) == nil, getenv("OPENBLAS_CORETYPE") == nil, let best = KernelSet.available.last else { return }

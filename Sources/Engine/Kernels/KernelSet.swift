@@ -10,8 +10,8 @@ public enum KernelSet: String, Sendable, CaseIterable {
 
     /// The best available, or the one that the environment variable TILEFARM_KERNELS names.
     /// - Throws: `KernelError` if this machine does not have the one that is named.
-    public static func chosen() throws -> KernelSet {
-        guard let name = ProcessInfo.processInfo.environment["TILEFARM_KERNELS"], !name.isEmpty else { return available.last ?? .baseline }
+    public static func chosen(environment: [String: String] = ProcessInfo.processInfo.environment) throws -> KernelSet {
+        guard let name = environment["TILEFARM_KERNELS"], !name.isEmpty else { return available.last ?? .baseline }
         guard let set = KernelSet(rawValue: name), available.contains(set) else {
             throw KernelError.unavailable(name: name, available: available)
         }

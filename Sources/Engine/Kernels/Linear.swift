@@ -27,17 +27,14 @@ package final class Linear: Sendable {
         let rows = input.height * input.width
         output.moments = nil
         // What is added stands in the output before the product is.
-        var to = output.mutableSpan
+        let to = output.values.pointer, added = residual?.values.pointer, bias = bias?.pointer
         for row in 0..<rows {
-            for i in 0..<outputs { to[row * outputs + i] = bias?[i] ?? 0 }
-        }
-        if let residual {
-            let from = residual.span
-            for i in 0..<rows * outputs { to[i] += from[i] }
+            for i in 0..<outputs { to[row * outputs + i] = (bias?[i] ?? 0) + (added?[row * outputs + i] ?? 0) }
         }
         OpenBLAS.product(
             rows: rows, columns: outputs, depth: inputs, UnsafePointer(input.values.pointer), step: inputs, weights.pointer, step: inputs,
             transposed: true, adding: true, to: output.values.pointer, step: outputs)
+        withExtendedLifetime((input, residual)) {}
         return output
     }
 }

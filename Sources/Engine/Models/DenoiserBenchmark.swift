@@ -24,13 +24,12 @@ public enum DenoiserBenchmark {
 
     /// Runs the model on random input in `lanes` threads for about `seconds`.
     /// - Parameters:
-    ///   - folder: a `UNet2DModel` in the diffusers layout; `space_to_depth` of a `tilefarm.json` in it divides the tile
+    ///   - folder: a `UNet2DModel`; the `space_to_depth` of its `tilefarm.json`, if it has one, divides the tile
     ///   - tile: side of a tile in pixels
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
-    public static func run(folder: URL, tile: Int, lanes: Int, seconds: Double = 5) throws -> Result {
-        let unet = try UNet2D(folder: folder)
-        let settings = try? JSONDecoder().decode(Settings.self, from: Data(contentsOf: folder.appending(path: "tilefarm.json")))
-        let side = tile / max(1, settings?.space_to_depth ?? 1)
+    public static func run(folder: ModelFolder, tile: Int, lanes: Int, seconds: Double = 5) throws -> Result {
+        let unet = try UNet2D(folder: folder.network)
+        let side = tile / (folder.superResolution?.spaceToDepth ?? 1)
         // One on this thread, so that what is wrong is thrown here.
         try unet.predict(sample(unet, side, seed: 0), timestep: 999, into: output(unet, side), workspace: Workspace())
 
@@ -66,10 +65,8 @@ public enum DenoiserBenchmark {
         return Result(
             secondsPerTile: sorted.isEmpty ? 0 : sorted[sorted.count / 2], tilesPerSecond: rate,
             gflops: rate * unet.configuration.flops(height: side, width: side) / 1e9, kernels: try KernelEnvironment.kernels(),
-            peakMemoryBytes: peakMemory(), lanes: lanes, tile: tile)
+            peakMemoryBytes: ProcessUsage.peakMemoryBytes, lanes: lanes, tile: tile)
     }
-
-    private struct Settings: Decodable { var space_to_depth: Int? }
 
     private static func sample(_ unet: UNet2D, _ side: Int, seed: Int) -> Activation {
         let sample = Activation(height: side, width: side, channels: unet.configuration.inChannels)
@@ -84,13 +81,5 @@ public enum DenoiserBenchmark {
 
     private static func output(_ unet: UNet2D, _ side: Int) -> Activation {
         Activation(height: side, width: side, channels: unet.configuration.outChannels)
-    }
-
-    /// VmHWM of /proc/self/status, in bytes; 0 where there is none.
-    private static func peakMemory() -> Int {
-        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
-        let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-        let kilobytes = line?.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) }
-        return (kilobytes ?? 0) * 1024
     }
 }

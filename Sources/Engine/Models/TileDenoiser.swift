@@ -42,29 +42,36 @@ public final class TileDenoiser: Sendable {
             window.contains(request.cell), answer.count == answered.area * channels
         else { throw TileDenoiserError.window(window, alignment: alignment) }
 
-        let noisy = workspace.activation(height: window.height, width: window.width, channels: channels)
-        var x = noisy.mutableSpan
         if let sample {
-            guard sample.count == x.count else { throw TileDenoiserError.window(window, alignment: alignment) }
-            RowCopy.copy(from: sample, start: 0, stride: 0, to: &x, start: 0, stride: 0, rows: 1, count: sample.count)
+            guard sample.count == window.area * channels else { throw TileDenoiserError.window(window, alignment: alignment) }
+            try advance(request, x: sample, conditioning: conditioning, into: &answer, workspace: workspace)
         } else {
-            Noise.fill(&x, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
+            let noise = workspace.activation(height: window.height, width: window.width, channels: channels)
+            var values = noise.mutableSpan
+            Noise.fill(&values, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
+            try advance(request, x: noise.span, conditioning: conditioning, into: &answer, workspace: workspace)
         }
+    }
 
+    /// - Parameter x: x_t of the window. All sizes have been checked.
+    private func advance(
+        _ request: DenoiseRequest, x: Span<Float>, conditioning: Span<Float>, into answer: inout MutableSpan<Float>, workspace: Workspace
+    ) throws {
+        let (window, channels) = (request.window, request.channels)
         let guess = workspace.activation(height: window.height, width: window.width, channels: channels)
         var guessed = guess.mutableSpan
         try BicubicUpsampler(
             inputHeight: request.inputHeight, inputWidth: request.inputWidth, outputHeight: request.outputHeight,
             outputWidth: request.outputWidth
         ).upsample(crop: conditioning, cropRect: request.source, channels: channels, window: window, into: &guessed)
-        for i in guessed.indices { guessed[i] = 2 * guessed[i] - 1 }
 
         let factor = superResolution.spaceToDepth
         let (height, width) = (window.height / factor, window.width / factor)
         let depth = channels * factor * factor
         let input = workspace.activation(height: height, width: width, channels: 2 * depth)
-        SpaceToDepth.fold(noisy, factor: factor, into: input, firstChannel: 0)
-        SpaceToDepth.fold(guess, factor: factor, into: input, firstChannel: depth)
+        SpaceToDepth.fold(x, channels: channels, factor: factor, into: input, firstChannel: 0)
+        // The network's values are in [-1, 1].
+        SpaceToDepth.fold(guess.span, channels: channels, factor: factor, into: input, firstChannel: depth, scale: 2, offset: -1)
         let output = workspace.activation(height: height, width: width, channels: depth)
         try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
         // The guess has served; its memory takes the prediction.
@@ -75,52 +82,11 @@ public final class TileDenoiser: Sendable {
             RowCopy.copy(from: guess.span, start: 0, stride: 0, to: &answer, start: 0, stride: 0, rows: 1, count: answer.count)
         case .cell:
             request.coefficients.step(
-                sample: noisy.span, prediction: guess.span, window: window, rect: request.cell, channels: channels, seed: request.seed,
+                sample: x, prediction: guess.span, window: window, rect: request.cell, channels: channels, seed: request.seed,
                 step: request.step, into: &answer)
         }
         // A network that overflows must not spread: one bad value would reach the whole canvas.
-        var sum: Float = 0
-        for i in answer.indices { sum += answer[i] * 0 }
-        guard sum == 0 else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
-    }
-}
-
-/// Folds `factor` x `factor` pixels into channels and back, in the order of PyTorch's `pixel_unshuffle` and `pixel_shuffle`:
-/// channel c, row dy, column dx of a block becomes channel (c * factor + dy) * factor + dx.
-enum SpaceToDepth {
-    /// - Parameters:
-    ///   - image: (height * factor) x (width * factor) x channels.
-    ///   - folded: height x width x at least `firstChannel` + channels * factor * factor.
-    static func fold(_ image: Activation, factor: Int, into folded: Activation, firstChannel: Int) {
-        let source = image.span
-        var target = folded.mutableSpan
-        let (channels, depth) = (image.channels, folded.channels)
-        precondition(image.height == folded.height * factor && image.width == folded.width * factor)
-        precondition(firstChannel + channels * factor * factor <= depth)
-        for y in 0..<image.height {
-            for x in 0..<image.width {
-                let place = (y / factor * folded.width + x / factor) * depth + firstChannel + y % factor * factor + x % factor
-                for c in 0..<channels {
-                    target[place + c * factor * factor] = source[(y * image.width + x) * channels + c]
-                }
-            }
-        }
-    }
-
-    static func unfold(_ folded: Activation, factor: Int, into image: Activation) {
-        let source = folded.span
-        var target = image.mutableSpan
-        let (channels, depth) = (image.channels, folded.channels)
-        precondition(image.height == folded.height * factor && image.width == folded.width * factor)
-        precondition(channels * factor * factor == depth)
-        for y in 0..<image.height {
-            for x in 0..<image.width {
-                let place = (y / factor * folded.width + x / factor) * depth + y % factor * factor + x % factor
-                for c in 0..<channels {
-                    target[(y * image.width + x) * channels + c] = source[place + c * factor * factor]
-                }
-            }
-        }
+        guard Elementwise.isFinite(answer.span) else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
     }
 }
 

@@ -32,27 +32,23 @@ public struct UNet2DConfiguration: Sendable, Equatable {
     public init(file: URL) throws {
         let path = file.path
         let data: Data
-        do {
-            data = try Data(contentsOf: file)
-        } catch {
-            throw ModelError.unreadable(file: path, reason: (error as NSError).oneLine)
+        do { data = try Data(contentsOf: file) } catch {
+            throw ModelError.unreadable(file: path, reason: "it is missing or not readable")
         }
-        let raw: Raw
-        do {
-            raw = try JSONDecoder().decode(Raw.self, from: data)
-        } catch let error as DecodingError {
-            throw ModelError.malformed(file: path, option: error.path.first ?? "its JSON", reason: error.reason)
+        let object: [String: JSON]
+        do { object = try JSON([UInt8](data)).object ?? [:] } catch {
+            throw ModelError.malformed(file: path, option: "its JSON", reason: error.description)
         }
-        try self.init(raw, path: path)
+        try self.init(Raw(object, path: path), path: path)
     }
 
     private init(_ raw: Raw, path: String) throws {
-        func require(_ condition: Bool, _ option: Raw.CodingKeys, _ value: Any, _ supported: String) throws {
+        func require(_ condition: Bool, _ option: Raw.Key, _ value: Any, _ supported: String) throws {
             guard condition else {
                 throw ModelError.unsupported(file: path, option: option.rawValue, value: "\(value)", supported: supported)
             }
         }
-        func check(_ condition: Bool, _ option: Raw.CodingKeys, _ reason: String) throws {
+        func check(_ condition: Bool, _ option: Raw.Key, _ reason: String) throws {
             guard condition else { throw ModelError.malformed(file: path, option: option.rawValue, reason: reason) }
         }
         if let option = raw.unknown.sorted().first { throw ModelError.unknownOption(file: path, option: option) }
@@ -65,7 +61,7 @@ public struct UNet2DConfiguration: Sendable, Equatable {
         let middle = raw.mid_block_type ?? .some("UNetMidBlock2D")
         try require(middle == nil || middle == "UNetMidBlock2D", .mid_block_type, middle ?? "null", "UNetMidBlock2D")
         try require((raw.mid_block_scale_factor ?? 1) == 1, .mid_block_scale_factor, raw.mid_block_scale_factor ?? 1, "1")
-        for (key, type) in [(Raw.CodingKeys.downsample_type, raw.downsample_type), (.upsample_type, raw.upsample_type)] {
+        for (key, type) in [(Raw.Key.downsample_type, raw.downsample_type), (.upsample_type, raw.upsample_type)] {
             try require((type ?? "conv") == "conv", key, type ?? "conv", "conv")
         }
         try require(raw.class_embed_type == nil, .class_embed_type, raw.class_embed_type ?? "", "null")
@@ -87,7 +83,7 @@ public struct UNet2DConfiguration: Sendable, Equatable {
         try check((1...64).contains(layersPerBlock), .layers_per_block, "\(layersPerBlock) is not between 1 and 64")
 
         let levels = blockOutChannels.count
-        func attention(_ types: [String], _ key: Raw.CodingKeys, plain: String, attending: String) throws -> [Bool] {
+        func attention(_ types: [String], _ key: Raw.Key, plain: String, attending: String) throws -> [Bool] {
             try check(types.count == levels, key, "has \(types.count) blocks for \(levels) levels")
             for type in types { try require(type == plain || type == attending, key, type, "\(plain) and \(attending)") }
             return types.map { $0 == attending }
@@ -149,7 +145,7 @@ public struct UNet2DConfiguration: Sendable, Equatable {
     private var normedChannels: [Int] { blockOutChannels + upInputs.joined().map { $0.below + $0.skip } }
 
     /// The file as it is. Two levels of optionals: not there, and null.
-    private struct Raw: Decodable {
+    private struct Raw {
         var _class_name: String?
         var in_channels, out_channels, layers_per_block, norm_num_groups, attn_norm_num_groups, downsample_padding: Int?
         var time_embedding_dim, num_class_embeds: Int?
@@ -162,7 +158,7 @@ public struct UNet2DConfiguration: Sendable, Equatable {
         var flip_sin_to_cos, center_input_sample, add_attention: Bool?
         var unknown: [String] = []
 
-        enum CodingKeys: String, CodingKey, CaseIterable {
+        enum Key: String {
             case _class_name, in_channels, out_channels, layers_per_block, norm_num_groups, attn_norm_num_groups, downsample_padding
             case time_embedding_dim, num_class_embeds, block_out_channels, down_block_types, up_block_types, attention_head_dim
             case mid_block_type, act_fn, time_embedding_type, downsample_type, upsample_type, class_embed_type, resnet_time_scale_shift
@@ -171,39 +167,48 @@ public struct UNet2DConfiguration: Sendable, Equatable {
             case sample_size, dropout, num_train_timesteps, _diffusers_version, _name_or_path
         }
 
-        init(from decoder: any Decoder) throws {
-            let c = try decoder.container(keyedBy: CodingKeys.self)
-            func get<Value: Decodable>(_ key: CodingKeys, _: Value.Type = Value.self) throws -> Value? { try c.decodeIfPresent(Value.self, forKey: key) }
-            func getNull<Value: Decodable>(_ key: CodingKeys, _: Value.Type = Value.self) throws -> Value?? {
-                c.contains(key) ? .some(try c.decodeIfPresent(Value.self, forKey: key)) : nil
+        /// - Throws: `ModelError.malformed` for a value of another type.
+        init(_ object: [String: JSON], path: String) throws {
+            func get<Value>(_ key: Key, _ read: (JSON) -> Value?) throws -> Value? {
+                guard let value = object[key.rawValue], value != .null else { return nil }
+                guard let result = read(value) else { throw ModelError.malformed(file: path, option: key.rawValue, reason: "is of the wrong type") }
+                return result
             }
-            _class_name = try get(._class_name)
-            in_channels = try get(.in_channels)
-            out_channels = try get(.out_channels)
-            layers_per_block = try get(.layers_per_block)
-            norm_num_groups = try get(.norm_num_groups)
-            attn_norm_num_groups = try get(.attn_norm_num_groups)
-            downsample_padding = try get(.downsample_padding)
-            time_embedding_dim = try get(.time_embedding_dim)
-            num_class_embeds = try get(.num_class_embeds)
-            block_out_channels = try get(.block_out_channels)
-            down_block_types = try get(.down_block_types)
-            up_block_types = try get(.up_block_types)
-            attention_head_dim = try getNull(.attention_head_dim)
-            mid_block_type = try getNull(.mid_block_type)
-            act_fn = try get(.act_fn)
-            time_embedding_type = try get(.time_embedding_type)
-            downsample_type = try get(.downsample_type)
-            upsample_type = try get(.upsample_type)
-            class_embed_type = try get(.class_embed_type)
-            resnet_time_scale_shift = try get(.resnet_time_scale_shift)
-            norm_eps = try get(.norm_eps)
-            freq_shift = try get(.freq_shift)
-            mid_block_scale_factor = try get(.mid_block_scale_factor)
-            flip_sin_to_cos = try get(.flip_sin_to_cos)
-            center_input_sample = try get(.center_input_sample)
-            add_attention = try get(.add_attention)
-            unknown = try decoder.container(keyedBy: AnyKey.self).allKeys.map(\.stringValue).filter { CodingKeys(rawValue: $0) == nil }
+            func getNull<Value>(_ key: Key, _ read: (JSON) -> Value?) throws -> Value?? {
+                object[key.rawValue] == nil ? nil : .some(try get(key, read))
+            }
+            func strings(_ value: JSON) -> [String]? {
+                guard let array = value.array else { return nil }
+                let strings = array.compactMap(\.string)
+                return strings.count == array.count ? strings : nil
+            }
+            _class_name = try get(._class_name, \.string)
+            in_channels = try get(.in_channels, \.integer)
+            out_channels = try get(.out_channels, \.integer)
+            layers_per_block = try get(.layers_per_block, \.integer)
+            norm_num_groups = try get(.norm_num_groups, \.integer)
+            attn_norm_num_groups = try get(.attn_norm_num_groups, \.integer)
+            downsample_padding = try get(.downsample_padding, \.integer)
+            time_embedding_dim = try get(.time_embedding_dim, \.integer)
+            num_class_embeds = try get(.num_class_embeds, \.integer)
+            block_out_channels = try get(.block_out_channels, \.integers)
+            down_block_types = try get(.down_block_types, strings)
+            up_block_types = try get(.up_block_types, strings)
+            attention_head_dim = try getNull(.attention_head_dim, \.integer)
+            mid_block_type = try getNull(.mid_block_type, \.string)
+            act_fn = try get(.act_fn, \.string)
+            time_embedding_type = try get(.time_embedding_type, \.string)
+            downsample_type = try get(.downsample_type, \.string)
+            upsample_type = try get(.upsample_type, \.string)
+            class_embed_type = try get(.class_embed_type, \.string)
+            resnet_time_scale_shift = try get(.resnet_time_scale_shift, \.string)
+            norm_eps = try get(.norm_eps, \.number)
+            freq_shift = try get(.freq_shift, \.number)
+            mid_block_scale_factor = try get(.mid_block_scale_factor, \.number)
+            flip_sin_to_cos = try get(.flip_sin_to_cos, \.bool)
+            center_input_sample = try get(.center_input_sample, \.bool)
+            add_attention = try get(.add_attention, \.bool)
+            unknown = object.keys.filter { Key(rawValue: $0) == nil }
         }
     }
 }

@@ -36,6 +36,14 @@ public final class Activation {
 
     package static func momentCount(_ channels: Int) -> Int { 2 * ((channels + 15) / 16 * 16) }
 
+    /// The sum of a channel's values and that of their squares, if they are known.
+    package func moments(of channel: Int) -> (sum: Double, squares: Double)? {
+        guard let moments else { return nil }
+        let buffer = momentBuffer
+        let values = buffer.span
+        return (values[channel], values[moments.squaresAt + channel])
+    }
+
     /// height * width * channels
     public var count: Int { height * width * channels }
 

@@ -24,6 +24,9 @@ public final class Workspace {
         return scratch
     }
 
+    /// What it holds, free or not.
+    package var allocatedBytes: Int { floats.reduce(0) { $0 + $1.count * 4 } + doubles.reduce(0) { $0 + $1.count * 8 } + scratch.count * 4 }
+
     /// The sizes that a network asks for are the same for every tile, so only exact fits are given again.
     private static func take<Element>(_ count: Int, from pool: inout [AlignedBuffer<Element>]) -> AlignedBuffer<Element> {
         for i in pool.indices where pool[i].count == count {

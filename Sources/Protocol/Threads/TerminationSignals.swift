@@ -11,10 +11,12 @@ nonisolated(unsafe) private var signalPipe: Int32 = -1
 public enum TerminationSignals {
     private static let numbers = [SIGINT, SIGTERM]
 
-    /// Blocks them for the calling thread and those that it starts; and SIGPIPE ends no process that writes to a closed pipe.
+    /// Blocks them for the calling thread and those that it starts. Writing to a closed pipe, or beyond the largest size that a file may
+    /// have, becomes an error of the call instead of the process's end.
     public static func block() {
         mask(SIG_BLOCK)
         signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)
     }
 
     /// Calls `handler` for each signal that arrives, with its name and how many have come, this one included. Once in a process.

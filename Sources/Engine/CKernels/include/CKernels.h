@@ -61,7 +61,5 @@ void tf_moments(tf_isa isa, const float *data, size_t pixels, int channels, doub
 void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, const float *scale, const float *shift, int silu, float *output);
 /// Each row: exp(scale * (x - max)) / sum, in place.
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale);
-/// silu(x) of `count` values.
-void tf_silu(tf_isa isa, const float *data, size_t count, float *output);
 
 #endif

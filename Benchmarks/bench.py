@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Prints one JSON object with every figure of speed and memory that the project keeps.
+
+    make bench            (or: python3 Benchmarks/bench.py [--bin .build/release] [--seconds 5])
+
+denoiser      the bare network on random input, all lanes busy and one alone
+coordinator   what a tile costs the coordinator with a worker that answers at once, and how many pass in a second
+farm          a real render, beside the bare network on the same lanes in the same run, turn by turn: `efficiency` is the
+              ratio of their tiles per second, the median over the turns
+memory        the coordinator's peak for 8192x8192 pixels of output, with a worker that answers at once
+
+Absolute figures belong to the machine and the moment; ratios can be compared. Needs nothing but Python. The comparison
+with PyTorch and OpenVINO is peers.py, which needs them.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import struct
+import subprocess
+import tempfile
+import zlib
+
+
+def write_png(path, width, height):
+    """A picture with some detail everywhere; plain enough to need no library."""
+    rows = bytearray()
+    for y in range(height):
+        rows.append(0)
+        rows += bytes((x * 7 + y * 3 + (x * y >> 4) + c * 40) & 255 for x in range(width) for c in range(3))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    with open(path, "wb") as f:
+        f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+                + chunk(b"IDAT", zlib.compress(bytes(rows), 1)) + chunk(b"IEND", b""))
+
+
+def number(text):
+    """The leading number of a fact such as 17.8/s or 105MiB."""
+    return float("".join(c for c in text if c.isdigit() or c == "."))
+
+
+def upscale(tilefarm, source, target, *options):
+    """Renders, and returns the facts of the log's last line."""
+    done = subprocess.run([tilefarm, "upscale", source, "-o", target, "--log-format", "json", *options],
+                          check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    facts = [json.loads(line) for line in done.stderr.splitlines()]
+    return next(f for f in facts if f["message"] == "job finished")
+
+
+def bench(tilefarm, lanes, seconds):
+    return json.loads(subprocess.run([tilefarm, "bench", "--lanes", str(lanes), "--seconds", str(seconds)],
+                                     check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", default=".build/release")
+    parser.add_argument("--seconds", type=float, default=5, help="for each measurement of the bare network")
+    parser.add_argument("--turns", type=int, default=3, help="of farm and bare network")
+    arguments = parser.parse_args()
+    tilefarm = os.path.join(arguments.bin, "tilefarm")
+    lanes = len(os.sched_getaffinity(0))
+
+    with tempfile.TemporaryDirectory() as folder:
+        small, large, output = (os.path.join(folder, name) for name in ("small.png", "large.png", "out.png"))
+        write_png(small, 512, 512)
+        write_png(large, 2048, 2048)
+
+        alone = bench(tilefarm, 1, arguments.seconds)
+        turns = [(bench(tilefarm, lanes, arguments.seconds), upscale(tilefarm, small, output, "--steps", "3"))
+                 for _ in range(arguments.turns)]
+        bare = [b for b, _ in turns]
+        farm = [f for _, f in turns]
+        busy = sorted(bare, key=lambda b: b["tiles_per_second"])[len(bare) // 2]
+
+        echo = [upscale(tilefarm, small, output, "--steps", "8", "--echo") for _ in range(3)]
+        memory = upscale(tilefarm, large, output, "--steps", "2", "--echo")
+
+    def median(facts, key):
+        return statistics.median(number(f[key]) for f in facts)
+    result = {
+        "lanes": lanes,
+        "denoiser": {
+            "kernels": busy["kernels"], "tile": busy["tile"],
+            "tiles_per_second_per_lane": busy["tiles_per_second"] / lanes,
+            "mflops_per_lane": busy["gflops"] * 1000 / lanes,
+            "tiles_per_second": busy["tiles_per_second"],
+            "one_lane_alone": {"tiles_per_second": alone["tiles_per_second"], "mflops": alone["gflops"] * 1000},
+            "peak_memory_bytes": busy["peak_memory_bytes"],
+        },
+        "coordinator": {
+            "cpu_microseconds_per_tile": median(echo, "cpu_per_tile"),
+            "of_which_copying_tiles": median(echo, "copy_per_tile"),
+            "beyond_copying": statistics.median(number(f["cpu_per_tile"]) - number(f["copy_per_tile"]) for f in echo),
+            "tiles_per_second": median(echo, "rate"),
+        },
+        "farm": {
+            "tiles_per_second": median(farm, "rate"),
+            "efficiency": statistics.median(number(f["rate"]) / b["tiles_per_second"] for b, f in turns),
+        },
+        "memory": {"coordinator_peak_bytes_at_8192x8192": int(number(memory["peak_memory"])) << 20},
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+import Coordinator
+import Engine
+import Testing
+
+@Suite("Render plan")
+struct RenderPlanTests {
+    static func plan(width: Int, height: Int, scale: Double = 4, steps: Int = 3, tile: Int = 64) throws -> RenderPlan {
+        let folder = try ModelFolder(url: DefaultModel.url)
+        let alignment = try RenderPlan.alignment(of: folder, scale: scale)
+        return try RenderPlan(
+            folder: folder, inputHeight: height, inputWidth: width, scale: scale, steps: steps, sampler: .ddim(eta: 0),
+            tile: RenderPlan.roundUp(tile, alignment), overlap: .implicit(halo: alignment), offset: .random, offsetRange: nil, seed: 1)
+    }
+
+    @Test("the canvas is the output rounded up to the alignment, never smaller than a small window")
+    func sizes() throws {
+        for (width, height, scale) in [(1, 1, 4.0), (33, 21, 4), (100, 7, 2), (64, 64, 3), (50, 40, 2.5), (16, 16, 1)] {
+            let plan = try Self.plan(width: width, height: height, scale: scale)
+            #expect(plan.outputWidth == Int((Double(width) * scale).rounded()) && plan.outputHeight == Int((Double(height) * scale).rounded()))
+            #expect(plan.tiling.canvasWidth % plan.tiling.alignment == 0 && plan.tiling.canvasWidth >= max(plan.outputWidth, 64))
+            #expect(plan.tiling.canvasWidth < max(plan.outputWidth, 64) + plan.tiling.alignment)
+        }
+    }
+
+    @Test("every task of a job holds its own geometry: cell in window in canvas, source in the input, noise at the first step alone")
+    func requests() throws {
+        let plan = try Self.plan(width: 61, height: 43)
+        let input = Rect(y: 0, x: 0, height: 43, width: 61)
+        let canvas = Rect(y: 0, x: 0, height: plan.tiling.canvasHeight, width: plan.tiling.canvasWidth)
+        for step in 0..<plan.steps {
+            let grid = plan.tiling.grid(step: step)
+            for tile in 0..<grid.count {
+                let request = try plan.request(step: step, tile: tile, grid: grid)
+                #expect(canvas.contains(request.window) && request.window.contains(request.cell) && input.contains(request.source))
+                #expect(request.sampleIsNoise == (step == 0) && request.step == step && request.seed == 1 && request.answer == .cell)
+                #expect(Int(request.timestep) == plan.sampler[step].timestep)
+            }
+        }
+        #expect(plan.sampler[0].timestep == 999, "trailing steps begin at the last timestep")
+    }
+
+    @Test("the finished picture is the bicubic guess where the canvas is zero, and moves by half the residual over its scale")
+    func finishing() throws {
+        let plan = try Self.plan(width: 20, height: 12)
+        var input = RGBImage(width: 20, height: 12)
+        for i in input.pixels.indices { input.pixels[i] = Float(i % 7) / 7 }
+        let size = plan.tiling.canvasHeight * plan.tiling.canvasWidth * 3
+        let zero = [Float](repeating: 0, count: size)
+        let one = [Float](repeating: 1, count: size)
+        let rows = 5..<23
+        let guess = try plan.finishedRows(rows, input: input, canvas: zero.span)
+        var expected = [Float](repeating: 0, count: rows.count * 80 * 3)
+        var span = expected.mutableSpan
+        try BicubicUpsampler(inputHeight: 12, inputWidth: 20, outputHeight: 48, outputWidth: 80).upsample(
+            crop: input.pixels.span, cropRect: Rect(y: 0, x: 0, height: 12, width: 20), channels: 3,
+            window: Rect(y: 5, x: 0, height: 18, width: 80), into: &span)
+        #expect(guess == expected)
+        let moved = try plan.finishedRows(rows, input: input, canvas: one.span)
+        let gain = 0.5 / plan.superResolution.residualScale
+        #expect(zip(moved, guess).allSatisfy { abs($0 - $1 - gain) < 1e-6 })
+    }
+}

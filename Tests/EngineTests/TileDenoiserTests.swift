@@ -1,0 +1,117 @@
+import Engine
+import Testing
+
+@Suite("Tile denoiser")
+struct TileDenoiserTests {
+    @Test("folding puts channel c, row dy, column dx of a block at (c * factor + dy) * factor + dx, as pixel_unshuffle does", arguments: [1, 2, 4])
+    func folding(factor: Int) {
+        let image = Activation(height: 3 * factor, width: 5 * factor, channels: 3)
+        var values = image.mutableSpan
+        for i in values.indices { values[i] = Float(i) }
+        let depth = 3 * factor * factor
+        let folded = Activation(height: 3, width: 5, channels: depth + 2)
+        SpaceToDepth.fold(image.span, channels: 3, factor: factor, into: folded, firstChannel: 2, scale: 2, offset: -1)
+        for y in 0..<image.height {
+            for x in 0..<image.width {
+                for c in 0..<3 {
+                    let channel = 2 + (c * factor + y % factor) * factor + x % factor
+                    let place = (y / factor * 5 + x / factor) * (depth + 2) + channel
+                    #expect(folded.span[place] == 2 * image.span[(y * image.width + x) * 3 + c] - 1)
+                }
+            }
+        }
+        let plain = Activation(height: 3, width: 5, channels: depth)
+        SpaceToDepth.fold(image.span, channels: 3, factor: factor, into: plain, firstChannel: 0)
+        let back = Activation(height: image.height, width: image.width, channels: 3)
+        SpaceToDepth.unfold(plain, factor: factor, into: back)
+        for i in 0..<image.count { #expect(back.span[i] == image.span[i]) }
+    }
+
+    /// A request for part of a 160x120 picture made of 40x30 pixels, and the low-resolution pixels it is conditioned on.
+    static func request(window: Rect, cell: Rect, step: Int, answer: DenoiseRequest.Answer) throws -> (DenoiseRequest, [Float]) {
+        let folder = try ModelFolder(url: DefaultModel.url)
+        let sampler = try StepSampler(schedule: folder.schedule, kind: .ddim(eta: 0.5), steps: 4)
+        let upsampler = try BicubicUpsampler(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160)
+        let source = try upsampler.sourceRect(for: window)
+        var pixels: [Float] = []
+        for y in source.y..<source.maxY {
+            for x in source.x..<source.maxX {
+                pixels += [Float(x) / 40, (x / 3 + y / 4) % 2 == 0 ? 0.8 : 0.3, Float(y) / 30]
+            }
+        }
+        let request = DenoiseRequest(
+            canvasHeight: 120, canvasWidth: 160, channels: 3, window: window, cell: cell, timestep: Float(sampler[step].timestep),
+            coefficients: sampler[step].coefficients, step: step, seed: 5, sampleIsNoise: step == 0, answer: answer, inputHeight: 30,
+            inputWidth: 40, outputHeight: 120, outputWidth: 160, source: source)
+        return (request, pixels)
+    }
+
+    static func denoise(_ request: DenoiseRequest, sample: [Float]?, pixels: [Float]) throws -> [Float] {
+        let denoiser = try TileDenoiser(folder: DefaultModel.url)
+        let answered = request.answer == .cell ? request.cell : request.window
+        var answer = [Float](repeating: .nan, count: answered.area * 3)
+        var span = answer.mutableSpan
+        if let sample {
+            try denoiser.denoise(request, sample: sample.span, conditioning: pixels.span, into: &span, workspace: Workspace())
+        } else {
+            try denoiser.denoise(request, sample: nil, conditioning: pixels.span, into: &span, workspace: Workspace())
+        }
+        return answer
+    }
+
+    @Test("the first step makes the canvas's own noise, so that sending it changes nothing")
+    func noise() throws {
+        let window = Rect(y: 40, x: 64, height: 80, width: 96)
+        let cell = Rect(y: 48, x: 72, height: 40, width: 56)
+        var (request, pixels) = try Self.request(window: window, cell: cell, step: 0, answer: .cell)
+        let made = try Self.denoise(request, sample: nil, pixels: pixels)
+        var noise = [Float](repeating: 0, count: window.area * 3)
+        var span = noise.mutableSpan
+        Noise.fill(&span, window: window, channels: 3, seed: 5, field: NoiseField(.initial))
+        request.sampleIsNoise = false
+        #expect(try Self.denoise(request, sample: noise, pixels: pixels) == made)
+    }
+
+    @Test("a cell's answer is the sampler's step of the window's prediction")
+    func stepping() throws {
+        let window = Rect(y: 0, x: 32, height: 64, width: 72)
+        let cell = Rect(y: 8, x: 40, height: 32, width: 40)
+        let sample = (0..<window.area * 3).map { Float($0 % 97) / 48 - 1 }
+        let (request, pixels) = try Self.request(window: window, cell: cell, step: 2, answer: .cell)
+        let stepped = try Self.denoise(request, sample: sample, pixels: pixels)
+        var whole = request
+        whole.answer = .prediction
+        let prediction = try Self.denoise(whole, sample: sample, pixels: pixels)
+        var noise = [Float](repeating: 0, count: cell.area * 3)
+        var span = noise.mutableSpan
+        Noise.fill(&span, window: cell, channels: 3, seed: 5, field: NoiseField(.sampler, step: 2))
+        let k = request.coefficients
+        for y in 0..<cell.height {
+            for x in 0..<cell.width * 3 {
+                let from = ((cell.y - window.y + y) * window.width + cell.x - window.x) * 3 + x
+                let to = y * cell.width * 3 + x
+                let expected = k.nextFromSample * sample[from] + k.nextFromPrediction * prediction[from] + k.noise * noise[to]
+                #expect(abs(stepped[to] - expected) <= 1e-5)
+            }
+        }
+    }
+
+    @Test("a request that fits neither window nor network is an error, not a crash")
+    func misfits() throws {
+        let window = Rect(y: 0, x: 0, height: 64, width: 64)
+        let (good, pixels) = try Self.request(window: window, cell: window, step: 1, answer: .cell)
+        func fails(_ change: (inout DenoiseRequest) -> Void, sample: [Float]) -> Bool {
+            var request = good
+            change(&request)
+            return (try? Self.denoise(request, sample: sample, pixels: pixels)) == nil
+        }
+        let sample = [Float](repeating: 0, count: window.area * 3)
+        #expect(!fails({ _ in }, sample: sample))
+        #expect(fails({ $0.window.width = 60 }, sample: Array(sample.prefix(64 * 60 * 3))))
+        #expect(fails({ $0.channels = 4 }, sample: sample))
+        #expect(fails({ $0.cell.x = 8 }, sample: sample))
+        #expect(fails({ $0.source.height = 1 }, sample: sample))
+        #expect(fails({ _ in }, sample: Array(sample.dropLast())))
+        #expect(fails({ _ in }, sample: Array(repeating: .nan, count: sample.count)), "what is not finite goes no further")
+    }
+}
