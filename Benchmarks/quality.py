@@ -239,7 +239,7 @@ def main():
     parser = argparse.ArgumentParser(description="Measure the default model and the tiling on five photographs.")
     parser.add_argument("--tilefarm", default=".build/release/tilefarm", help="the program; tilefarm-worker lies beside it")
     parser.add_argument("--model", help="a model folder; default: the one in the box")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("quality"), help="folder for all that is made")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".build/quality"), help="folder for all that is made")
     parser.add_argument("--only", choices=("model", "tiling"))
     parser.add_argument("--docs", type=pathlib.Path, help="folder of the documents to bring up to date")
     a = parser.parse_args()
