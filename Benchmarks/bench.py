@@ -5,8 +5,8 @@
 
 denoiser      the bare network on random input, all lanes busy and one alone
 coordinator   what a tile costs the coordinator with a worker that answers at once, and how many pass in a second
-farm          a real render, beside the bare network on the same lanes in the same run, turn by turn: `efficiency` is the
-              ratio of their tiles per second, the median over the turns
+farm          a real render, beside the bare network on the same lanes in the same run: `efficiency` is its tiles per second over the
+              mean of the bare network's just before and just after, the median over the turns
 memory        the coordinator's peak for 8192x8192 pixels of output, with a worker that answers at once
 
 Absolute figures belong to the machine and the moment; ratios can be compared. Needs nothing but Python. The comparison
@@ -70,10 +70,10 @@ def main():
         write_png(large, 2048, 2048)
 
         alone = bench(tilefarm, 1, arguments.seconds)
-        turns = [(bench(tilefarm, lanes, arguments.seconds), upscale(tilefarm, small, output, "--steps", "3"))
-                 for _ in range(arguments.turns)]
-        bare = [b for b, _ in turns]
-        farm = [f for _, f in turns]
+        bare, farm = [bench(tilefarm, lanes, arguments.seconds)], []
+        for _ in range(arguments.turns):
+            farm.append(upscale(tilefarm, small, output, "--steps", "8"))
+            bare.append(bench(tilefarm, lanes, arguments.seconds))
         busy = sorted(bare, key=lambda b: b["tiles_per_second"])[len(bare) // 2]
 
         echo = [upscale(tilefarm, small, output, "--steps", "8", "--echo") for _ in range(3)]
@@ -99,7 +99,9 @@ def main():
         },
         "farm": {
             "tiles_per_second": median(farm, "rate"),
-            "efficiency": statistics.median(number(f["rate"]) / b["tiles_per_second"] for b, f in turns),
+            "efficiency": statistics.median(
+                2 * number(f["rate"]) / (before["tiles_per_second"] + after["tiles_per_second"])
+                for f, before, after in zip(farm, bare, bare[1:])),
         },
         "memory": {"coordinator_peak_bytes_at_8192x8192": int(number(memory["peak_memory"])) << 20},
     }

@@ -9,21 +9,25 @@ struct TileDenoiserTests {
         var values = image.mutableSpan
         for i in values.indices { values[i] = Float(i) }
         let depth = 3 * factor * factor
-        let folded = Activation(height: 3, width: 5, channels: depth + 2)
-        SpaceToDepth.fold(image.span, channels: 3, factor: factor, into: folded, firstChannel: 2, scale: 2, offset: -1)
+        let other = (0..<image.count).map { Float(1000 - $0) }
+        let folded = Activation(height: 3, width: 5, channels: 2 * depth)
+        SpaceToDepth.fold(image.span, other.span, scale: 2, offset: -1, channels: 3, factor: factor, into: folded)
+        let half = Activation(height: 3, width: 5, channels: depth)
+        var first = half.mutableSpan
         for y in 0..<image.height {
             for x in 0..<image.width {
                 for c in 0..<3 {
-                    let channel = 2 + (c * factor + y % factor) * factor + x % factor
-                    let place = (y / factor * 5 + x / factor) * (depth + 2) + channel
-                    #expect(folded.span[place] == 2 * image.span[(y * image.width + x) * 3 + c] - 1)
+                    let channel = (c * factor + y % factor) * factor + x % factor
+                    let block = y / factor * 5 + x / factor
+                    let pixel = (y * image.width + x) * 3 + c
+                    #expect(folded.span[block * 2 * depth + channel] == image.span[pixel])
+                    #expect(folded.span[block * 2 * depth + depth + channel] == 2 * other[pixel] - 1)
+                    first[block * depth + channel] = folded.span[block * 2 * depth + channel]
                 }
             }
         }
-        let plain = Activation(height: 3, width: 5, channels: depth)
-        SpaceToDepth.fold(image.span, channels: 3, factor: factor, into: plain, firstChannel: 0)
         let back = Activation(height: image.height, width: image.width, channels: 3)
-        SpaceToDepth.unfold(plain, factor: factor, into: back)
+        SpaceToDepth.unfold(half, factor: factor, into: back)
         for i in 0..<image.count { #expect(back.span[i] == image.span[i]) }
     }
 

@@ -70,9 +70,8 @@ public final class TileDenoiser: Sendable {
         let (height, width) = (window.height / factor, window.width / factor)
         let depth = channels * factor * factor
         let input = workspace.activation(height: height, width: width, channels: 2 * depth)
-        SpaceToDepth.fold(x, channels: channels, factor: factor, into: input, firstChannel: 0)
         // The network's values are in [-1, 1].
-        SpaceToDepth.fold(guess.span, channels: channels, factor: factor, into: input, firstChannel: depth, scale: 2, offset: -1)
+        SpaceToDepth.fold(x, guess.span, scale: 2, offset: -1, channels: channels, factor: factor, into: input)
         let output = workspace.activation(height: height, width: width, channels: depth)
         try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
         // The guess has served; its memory takes the prediction.
