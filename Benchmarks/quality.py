@@ -29,7 +29,7 @@ from skimage.metrics import structural_similarity
 
 SCALE = 4
 ALIGNMENT = 8   # the originals are cut to this, so that a canvas needs no padding
-DEFAULT_STEPS = 8
+PICTURED_STEPS = 8
 MODEL_STEPS = (1, 2, 4, 8, 16)
 TILING_STEPS = (1, 4, 8, 16)
 CROPS = {"astronaut": (160, 68), "coffee": (316, 212), "chelsea": (132, 80), "motorcycle_left": (340, 240), "rocket": (284, 124)}
@@ -80,7 +80,7 @@ class Farm:
 
     def windows(self, *options):
         """How many windows the steps of a large picture take, on average."""
-        return int(re.search(r"^tasks +(\d+)", self.plan("large", DEFAULT_STEPS, *options), re.M)[1]) / DEFAULT_STEPS
+        return int(re.search(r"^tasks +(\d+)", self.plan("large", PICTURED_STEPS, *options), re.M)[1]) / PICTURED_STEPS
 
     def cuts(self, name, steps, *options):
         """The cut lines of the last step: columns, rows."""
@@ -210,7 +210,7 @@ def tiling_error(farm, photos):
 
 def seams(farm):
     """Pictures of one photograph: where the error lies, and what its seams look like."""
-    name, steps, gain = "astronaut", DEFAULT_STEPS, 24
+    name, steps, gain = "astronaut", PICTURED_STEPS, 24
     renders = {m: farm.render(name, steps, *options) for m, options in (METHODS | {"untiled": UNTILED}).items()}
     panels = []
     for method in ("no overlap", "FSTD, no halo", DEFAULT, PUBLISHED, "explicit overlap, mean", "explicit overlap, Gaussian"):
