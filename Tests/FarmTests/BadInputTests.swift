@@ -151,10 +151,10 @@ struct BadInputTests {
     func strangers() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 60, height: 60)
-        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling)
+        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling())
         let endpoint = "tcp://127.0.0.1:\(try freePort())"
         let output = scratch.path("a.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling)
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling())
         try #require(farm.waitForError { $0.contains("waiting for workers") })
 
         // Messages that are framed as ours but mean nothing, and one of a version to come.

@@ -6,7 +6,7 @@ import Testing
 @Suite("Rendering", .serialized)
 struct RenderingTests {
     /// Small tiles, so that a small picture makes many.
-    static let tiling = ["--tile", "64", "--halo", "8", "--steps", "4", "--seed", "7"]
+    static func tiling(steps: Int = 4) -> [String] { ["--tile", "64", "--halo", "8", "--seed", "7", "--steps", "\(steps)"] }
 
     /// Renders on local workers and returns the picture's bytes.
     static func render(_ input: String, in scratch: Scratch, _ arguments: [String]) throws -> Data {
@@ -21,13 +21,13 @@ struct RenderingTests {
     func sameBytes() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
-        let one = try Self.render(input, in: scratch, Self.tiling + ["--workers", "1"])
-        let two = try Self.render(input, in: scratch, Self.tiling + ["--workers", "2"])
+        let one = try Self.render(input, in: scratch, Self.tiling(steps: 12) + ["--workers", "1"])
+        let two = try Self.render(input, in: scratch, Self.tiling(steps: 12) + ["--workers", "2"])
         #expect(one == two)
 
         let endpoint = "tcp://127.0.0.1:\(try freePort())"
         let output = scratch.path("three.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling)
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling(steps: 12))
         func worker(_ name: String) throws -> RunningProgram {
             try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", name, "--cache", scratch.path("cache")])
         }
@@ -52,11 +52,11 @@ struct RenderingTests {
         let input = try scratch.picture("in.png", width: 40, height: 40)
         let endpoint = "tcp://127.0.0.1:\(try freePort())"
         let output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling)
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling())
         try #require(farm.waitForError { $0.contains("the job waits") })
         let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling))
+        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling()))
         worker.signal(SIGINT)
         #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
     }
@@ -67,7 +67,7 @@ struct RenderingTests {
         let input = try scratch.picture("in.png", width: 160, height: 160)
         let endpoint = "tcp://127.0.0.1:\(try freePort())"
         let output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling)
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling())
         let leaver = try RunningProgram(
             "tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", "leaver", "--cache", scratch.path("cache")])
         try #require(farm.waitForError { $0.contains("worker joined worker=leaver") })
@@ -76,7 +76,7 @@ struct RenderingTests {
         #expect(farm.waitForError { $0.contains("worker left worker=leaver") }, "\(farm.standardError)")
         let stayer = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling))
+        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling()))
         stayer.signal(SIGTERM)
         stayer.waitForExit(seconds: 20)
     }
@@ -85,9 +85,9 @@ struct RenderingTests {
     func localDeath() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
-        let expected = try Self.render(input, in: scratch, Self.tiling)
+        let expected = try Self.render(input, in: scratch, Self.tiling(steps: 12))
         let output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output] + Self.tiling)
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output] + Self.tiling(steps: 12))
         try #require(farm.waitForError { $0.contains("worker joined worker=local-1") })
         let workers = Self.children(of: farm.process.processIdentifier)
         #expect(workers.count == 1)
