@@ -42,10 +42,8 @@ struct BenchCommand: ParsableCommand {
     func run() throws {
         let lanes = lanes ?? ProcessInfo.processInfo.activeProcessorCount
         let result = try DenoiserBenchmark.run(
-            folder: ModelFolder(url: model.map { URL(filePath: $0) } ?? DefaultModel.url), tile: tile, lanes: lanes, seconds: seconds)
+            folder: modelFolder(model), tile: tile, lanes: lanes, seconds: seconds)
         let report = Report(result: result, precision: precision.rawValue)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-        print(String(decoding: try encoder.encode(report), as: UTF8.self))
+        try printJSON(report)
     }
 }

@@ -29,8 +29,6 @@ struct CompareCommand: ParsableCommand {
         let report = Report(
             psnr: psnr.isFinite ? psnr : nil, ssim: ImageMetrics.ssim(image, reference),
             fine_detail: ImageMetrics.powerAboveHalfNyquist(image) / ImageMetrics.powerAboveHalfNyquist(reference))
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-        print(String(decoding: try encoder.encode(report), as: UTF8.self))
+        try printJSON(report)
     }
 }

@@ -17,8 +17,8 @@ struct PlanCommand: ParsableCommand {
 
     func run() throws {
         let reader = try PNGReader(path: options.input, pixelLimit: InputImage.pixelLimit)
-        let plan = try options.plan(inputHeight: reader.height, inputWidth: reader.width)
-        let folder = try ModelFolder(url: options.modelURL)
+        let folder = try modelFolder(options.model)
+        let plan = try options.plan(folder, inputHeight: reader.height, inputWidth: reader.width)
 
         // The work of a job, step by step, as it would be sent.
         var tiles: [Int] = []

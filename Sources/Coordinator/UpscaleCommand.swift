@@ -56,12 +56,12 @@ struct UpscaleCommand: AsyncParsableCommand {
         guard URL(filePath: options.input).resolvingSymlinksInPath() != URL(filePath: output).resolvingSymlinksInPath() else {
             throw CommandError.inputIsOutput(output)
         }
-        let plan = try options.plan(inputHeight: input.image.height, inputWidth: input.image.width)
+        let folder = try modelFolder(options.model)
+        let plan = try options.plan(folder, inputHeight: input.image.height, inputWidth: input.image.width)
         let needed = plan.coordinatorBytes(lanes: ProcessInfo.processInfo.activeProcessorCount)
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
         try OutputImage.check(path: output, plan: plan, like: input, logger: logger)
-        let folder = try ModelFolder(url: options.modelURL)
         let model = try ModelServer(folder: folder.url, manifest: .of(folder: folder.url, files: folder.files.map(\.name)))
 
         let socketFolder = bind == nil ? try PrivateSocketFolder() : nil

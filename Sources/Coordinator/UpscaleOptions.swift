@@ -64,11 +64,8 @@ struct UpscaleOptions: ParsableArguments {
         if let offsetRange, offsetRange < 1 { throw ValidationError("--offset-range \(offsetRange): must be at least 1") }
     }
 
-    var modelURL: URL { model.map { URL(filePath: $0) } ?? DefaultModel.url }
-
-    /// - Throws: `ModelFolderError`, `TilingError`, `CommandError` and others, each a line for the user.
-    func plan(inputHeight: Int, inputWidth: Int) throws -> RenderPlan {
-        let folder = try ModelFolder(url: modelURL)
+    /// - Throws: `TilingError`, `CommandError` and others, each a line for the user.
+    func plan(_ folder: ModelFolder, inputHeight: Int, inputWidth: Int) throws -> RenderPlan {
         let alignment = try RenderPlan.alignment(of: folder, scale: scale)
         let tile = tile ?? RenderPlan.roundUp(RenderPlan.defaultTile, alignment)
         let overlap: Tiling.Overlap =
