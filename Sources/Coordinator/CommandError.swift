@@ -5,10 +5,13 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     case outputTooLarge(width: Int, height: Int)
     case outputNeedsMemory(needed: Int, machine: Int)
     case scale(String)
+    case scaleOfModel(String, scale: Int)
+    case inputTooSmall(width: Int, height: Int, least: Int)
+    case optionOfOtherModels(String, model: String)
     case inputIsOutput(String)
     case openEndpoint(String)
     case localWorkers(String)
-    case tileFailed(step: Int, tile: Int, reason: String)
+    case tileFailed(step: String, tile: Int, reason: String)
     case cannotSend(String)
     case cancelled(done: Int, of: Int)
     case cancelledWriting
@@ -26,6 +29,12 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "the output needs \(PlanCommand.size(needed)) of memory and this machine has \(PlanCommand.size(machine)): choose a smaller --scale or a part of the picture"
         case .scale(let scale):
             "--scale \(scale): must be from 1 to 64"
+        case .scaleOfModel(let scale, let own):
+            "--scale \(scale): this model enlarges by \(own), leave --scale out"
+        case .inputTooSmall(let width, let height, let least):
+            "the output would be \(width)x\(height) pixels, and this model needs \(least) a side at least: choose a larger picture or --scale"
+        case .optionOfOtherModels(let option, let model):
+            "\(option) means nothing to this kind of model (\(model)): leave it out"
         case .inputIsOutput(let path):
             "-o \(path): is the input itself; choose another file"
         case .openEndpoint(let endpoint):
@@ -48,7 +57,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     /// What was typed, rather than what failed.
     var isUsage: Bool {
         switch self {
-        case .outputTooLarge, .outputNeedsMemory, .scale, .inputIsOutput, .openEndpoint: true
+        case .outputTooLarge, .outputNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .optionOfOtherModels, .inputIsOutput, .openEndpoint: true
         default: false
         }
     }

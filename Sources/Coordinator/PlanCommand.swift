@@ -20,16 +20,16 @@ struct PlanCommand: ParsableCommand {
         let folder = try modelFolder(options.model)
         let plan = try options.plan(folder, inputHeight: reader.height, inputWidth: reader.width)
 
-        // The work of a job, step by step, as it would be sent.
+        // The work of a job, phase by phase, as it would be sent.
         var tiles: [Int] = []
         var (sent, received) = (0, 0)
-        for step in 0..<plan.steps {
-            let grid = plan.tiling.grid(step: step)
-            tiles.append(grid.count)
-            for tile in 0..<grid.count {
-                let request = try plan.request(step: step, tile: tile, grid: grid)
-                sent += (request.sampleIsNoise ? 0 : request.sampleByteCount) + request.conditioningByteCount
-                received += request.answerByteCount
+        for phase in plan.phases.indices {
+            let count = plan.step(phase).count
+            tiles.append(count)
+            for tile in 0..<count {
+                let work = try plan.work(phase: phase, tile: tile)
+                sent += work.inputByteCounts.reduce(0, +)
+                received += work.answerByteCount
             }
         }
         let total = tiles.reduce(0, +)
