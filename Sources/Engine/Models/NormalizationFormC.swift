@@ -1,7 +1,7 @@
 import Foundation
 
 /// Unicode's Normalization Form C (UAX #15). Foundation's own conversion leaves some Hangul uncomposed and some marks unsorted, and takes quadratic time on
-/// rows of marks; it is asked here for no more than one character's decomposition and one pair's composition.
+/// rows of marks; it is asked here for no more than one character's decomposition and one composition.
 package enum NormalizationFormC {
     package static func normalize(_ text: some Sequence<Unicode.Scalar>) -> [Unicode.Scalar] {
         var decomposed: [(scalar: Unicode.Scalar, combiningClass: UInt8)] = []
@@ -68,9 +68,10 @@ package enum NormalizationFormC {
         if a.value >= leading, a.value < leading + 19, b.value >= vowels, b.value < vowels + vowelCount {
             return Unicode.Scalar(syllables.lowerBound + ((a.value - leading) * vowelCount + b.value - vowels) * trailingCount)
         }
-        let pair = String(String.UnicodeScalarView([a, b])).precomposedStringWithCanonicalMapping.unicodeScalars
+        let parts = decomposition(a) + [b]
+        let whole = String(String.UnicodeScalarView(parts)).precomposedStringWithCanonicalMapping.unicodeScalars
         // Foundation takes some characters above U+FFFF for others, so the way back is gone too.
-        guard pair.count == 1, let composite = pair.first, decomposition(composite) == decomposition(a) + [b] else { return nil }
+        guard whole.count == 1, let composite = whole.first, decomposition(composite) == parts else { return nil }
         return composite
     }
 }
