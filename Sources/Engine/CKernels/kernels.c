@@ -24,6 +24,12 @@ struct tf_functions {
     void (*softmax)(float *, size_t, size_t, size_t, float);
 };
 
+struct tf_transformer_functions {
+    void (*activate)(tf_activation, float *, size_t);
+    void (*geglu)(const float *, size_t, int, float *);
+    void (*layer_norm)(const float *, size_t, int, const float *, const float *, float, float *);
+};
+
 #define NAME(x) x##_baseline
 #define LANES 4
 #define ROWS 6
@@ -33,6 +39,7 @@ struct tf_functions {
 #define MINIMUM(a, b) ((vector_baseline)_mm_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_baseline)_mm_max_ps(a, b))
 #include "kernels.inc"
+#include "transformer.inc"
 #undef NAME
 #undef LANES
 #undef MINIMUM
@@ -44,6 +51,7 @@ struct tf_functions {
 #define MINIMUM(a, b) ((vector_avx2)_mm256_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_avx2)_mm256_max_ps(a, b))
 #include "kernels.inc"
+#include "transformer.inc"
 #undef NAME
 #undef LANES
 #undef ROWS
@@ -64,6 +72,7 @@ struct tf_functions {
 #define MINIMUM(a, b) ((vector_avx512)_mm512_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_avx512)_mm512_max_ps(a, b))
 #include "kernels.inc"
+#include "transformer.inc"
 #pragma clang attribute pop
 
 static const struct tf_functions *functions(tf_isa isa) {
@@ -109,4 +118,22 @@ void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, 
 }
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale) {
     functions(isa)->softmax(data, rows, columns, stride, scale);
+}
+
+// MARK: transformers
+
+static const struct tf_transformer_functions *transformer_functions(tf_isa isa) {
+    switch (isa) {
+    case TF_AVX512: return &transformer_functions_avx512;
+    case TF_AVX2: return &transformer_functions_avx2;
+    default: return &transformer_functions_baseline;
+    }
+}
+
+void tf_activate(tf_isa isa, tf_activation kind, float *data, size_t count) { transformer_functions(isa)->activate(kind, data, count); }
+void tf_geglu(tf_isa isa, const float *data, size_t rows, int channels, float *output) {
+    transformer_functions(isa)->geglu(data, rows, channels, output);
+}
+void tf_layer_norm(tf_isa isa, const float *data, size_t rows, int channels, const float *gamma, const float *beta, float eps, float *output) {
+    transformer_functions(isa)->layer_norm(data, rows, channels, gamma, beta, eps, output);
 }

@@ -29,6 +29,15 @@ package struct ScaleShift {
     }
 }
 
+/// What a group's mean and variance follow from; those of parts add up to those of the whole.
+package struct GroupSums: Sendable, Hashable {
+    package var sum = 0.0
+    package var squares = 0.0
+    package var count = 0.0
+
+    package init(sum: Double = 0, squares: Double = 0, count: Double = 0) { (self.sum, self.squares, self.count) = (sum, squares, count) }
+}
+
 /// y = (x - mean) / sqrt(variance + eps) * gamma + beta, with mean and variance over all positions of a group of channels
 /// (Wu & He, arXiv:1803.08494; `torch.nn.GroupNorm`).
 package struct GroupNorm: Sendable {
@@ -44,24 +53,57 @@ package struct GroupNorm: Sendable {
 
     /// The norm of `input`, with `second` beside it in channels, as a scale and a shift of each channel.
     package func scaleShift(_ input: Activation, _ second: Activation? = nil, workspace: Workspace) -> ScaleShift {
-        let channels = gamma.count, size = channels / groups
-        precondition(input.channels + (second?.channels ?? 0) == channels)
-        let result = ScaleShift(channels: channels, workspace: workspace)
+        scaleShift(by: sums(of: input, second), workspace: workspace)
+    }
+
+    /// The sums over all positions, with `second` beside `input` in channels; free of charge where the layers that made them left them.
+    package func sums(of input: Activation, _ second: Activation? = nil) -> [GroupSums] {
+        precondition(input.channels + (second?.channels ?? 0) == gamma.count)
         for activation in [input, second] {
             if let activation, activation.moments == nil { measure(activation) }
         }
-        let positions = Double(input.height * input.width)
-        for group in 0..<groups {
-            var sum = 0.0, squares = 0.0
+        return groupSums(positions: input.height * input.width) { channel in
+            channel < input.channels ? input.moments(of: channel) : second?.moments(of: channel - input.channels)
+        }
+    }
+
+    /// The sums over the positions within `cell`, row by row.
+    package func sums(of input: Activation, in cell: Rect) -> [GroupSums] {
+        precondition(input.channels == gamma.count)
+        precondition(cell.x >= 0 && cell.y >= 0 && cell.x + cell.width <= input.width && cell.y + cell.height <= input.height)
+        let squaresAt = kernels.padded(input.channels)
+        let row = AlignedBuffer<Double>(count: 2 * squaresAt)
+        var sums = [Double](repeating: 0, count: 2 * squaresAt)
+        for y in cell.y..<cell.y + cell.height {
+            tf_moments(
+                kernels.isa, input.values.pointer + (y * input.width + cell.x) * input.channels, cell.width, Int32(input.channels), row.pointer)
+            let row = row.span
+            for i in sums.indices { sums[i] += row[i] }
+        }
+        return groupSums(positions: cell.width * cell.height) { (sums[$0], sums[squaresAt + $0]) }
+    }
+
+    private func groupSums(positions: Int, _ moments: (Int) -> (sum: Double, squares: Double)?) -> [GroupSums] {
+        let size = gamma.count / groups
+        return (0..<groups).map { group in
+            var sums = GroupSums(count: Double(positions * size))
             for channel in group * size..<(group + 1) * size {
-                let (activation, c) = channel < input.channels ? (input, channel) : (second ?? input, channel - input.channels)
-                guard let moments = activation.moments(of: c) else { preconditionFailure("measured above") }
-                sum += moments.sum
-                squares += moments.squares
+                guard let moments = moments(channel) else { preconditionFailure("measured before") }
+                sums.sum += moments.sum
+                sums.squares += moments.squares
             }
-            let count = positions * Double(size)
-            let mean = sum / count
-            let variance = max(0, squares / count - mean * mean)
+            return sums
+        }
+    }
+
+    /// The norm with the mean and the variance that follow from the sums of each group.
+    package func scaleShift(by sums: [GroupSums], workspace: Workspace) -> ScaleShift {
+        precondition(sums.count == groups)
+        let result = ScaleShift(channels: gamma.count, workspace: workspace)
+        let size = gamma.count / groups
+        for (group, sums) in sums.enumerated() {
+            let mean = sums.sum / sums.count
+            let variance = max(0, sums.squares / sums.count - mean * mean)
             let factor = 1 / (variance + eps).squareRoot()
             for channel in group * size..<(group + 1) * size {
                 let scale = factor * Double(gamma[channel])
@@ -72,8 +114,9 @@ package struct GroupNorm: Sendable {
     }
 
     /// The norm itself.
-    package func callAsFunction(_ input: Activation, workspace: Workspace) -> Activation {
-        let scaleShift = scaleShift(input, workspace: workspace)
+    /// - Parameter scaleShift: as `scaleShift` gave it; nil: of the input
+    package func callAsFunction(_ input: Activation, _ scaleShift: ScaleShift? = nil, workspace: Workspace) -> Activation {
+        let scaleShift = scaleShift ?? self.scaleShift(input, workspace: workspace)
         let output = workspace.activation(height: input.height, width: input.width, channels: input.channels)
         tf_scale_shift(
             kernels.isa, input.values.pointer, input.height * input.width, Int32(input.channels), scaleShift.scale, scaleShift.shift, 0,

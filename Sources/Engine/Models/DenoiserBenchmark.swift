@@ -28,7 +28,7 @@ public enum DenoiserBenchmark {
     ///   - tile: side of a tile in pixels
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
     public static func run(folder: ModelFolder, tile: Int, lanes: Int, seconds: Double = 5) throws -> Result {
-        let unet = try UNet2D(folder: folder.network)
+        let unet = try UNet2D(folder: folder.denoiser)
         let factor = folder.superResolution?.spaceToDepth ?? 1
         let multiple = factor * unet.configuration.alignment
         guard tile > 0, tile % multiple == 0 else { throw TilingError.unalignedTile(tile, alignment: multiple) }

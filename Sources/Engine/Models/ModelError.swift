@@ -5,6 +5,8 @@ public enum ModelError: Error, Equatable, Sendable {
     case unknownOption(file: String, option: String)
     case unsupported(file: String, option: String, value: String, supported: String)
     case wrongShape(what: String, shape: [Int], expected: String)
+    case wrongClass(label: Int?, count: Int?)
+    case wrongStatistics(String)
 }
 
 extension ModelError: CustomStringConvertible {
@@ -20,6 +22,10 @@ extension ModelError: CustomStringConvertible {
             "\(file): \(option) is \(value), which is not supported: use a model with \(supported)"
         case .wrongShape(let what, let shape, let expected):
             "\(what) of height x width x channels \(shape.map { String($0) }.joined(separator: " x ")) cannot be used: it must be \(expected)"
+        case .wrongClass(let label, let count):
+            "class label \(label.map(String.init) ?? "none") cannot be used: " + (count.map { "this model needs one from 0 to \($0 - 1)" } ?? "this model has no classes")
+        case .wrongStatistics(let reason):
+            "statistics of a canvas cannot be used: \(reason): use the same version of tilefarm on every machine"
         }
     }
 }

@@ -13,7 +13,7 @@ public final class TileDenoiser: Sendable {
     public init(folder url: URL) throws {
         let folder = try ModelFolder(url: url)
         guard let superResolution = folder.superResolution else { throw TileDenoiserError.notForUpscaling(folder: url.path) }
-        network = try UNet2D(folder: folder.network)
+        network = try UNet2D(folder: folder.denoiser)
         self.superResolution = superResolution
         let depth = superResolution.spaceToDepth * superResolution.spaceToDepth
         let configuration = network.configuration

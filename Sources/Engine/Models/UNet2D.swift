@@ -26,18 +26,25 @@ public final class UNet2D: Sendable {
         var second: ResnetBlock
     }
 
-    /// Loads a folder with `config.json` and `diffusion_pytorch_model.safetensors`.
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
-    public convenience init(folder: URL) throws { try self.init(folder: folder, kernels: KernelSet.chosen()) }
+    public convenience init(folder: NetworkFolder) throws { try self.init(folder: folder, kernels: KernelSet.chosen()) }
 
-    package init(folder: URL, kernels: KernelSet) throws {
-        let configuration = try UNet2DConfiguration(file: folder.appending(path: "config.json"))
-        let weights = WeightPath(try Safetensors(url: folder.appending(path: "diffusion_pytorch_model.safetensors")))
-        let build = UNet2DBuilder(configuration: configuration, kernels: kernels)
+    package init(folder: NetworkFolder, kernels: KernelSet) throws {
+        let configuration = try UNet2DConfiguration(file: folder.configuration)
+        let weights = WeightPath(try ModelWeights(folder))
+        let groups = configuration.normNumGroups
+        let build = BlockBuilder(
+            kernels: kernels, groups: groups, eps: configuration.normEps, timeEmbeddingDim: configuration.timeEmbeddingDim,
+            timeScaleShift: configuration.timeScaleShift)
+        func attention(_ weights: WeightPath, channels: Int, groups: Int?) throws -> AttentionBlock {
+            try build.attention(weights, channels: channels, headWidth: configuration.attentionHeadDim ?? channels, groups: groups)
+        }
         let widths = configuration.blockOutChannels, layers = configuration.layersPerBlock
 
         convIn = try build.convolution(weights / "conv_in", inputs: configuration.inChannels, outputs: widths[0])
-        time = try TimeEmbedding(weights / "time_embedding", configuration)
+        time = try TimeEmbedding(
+            weights / "time_embedding", channels: widths[0], outputs: configuration.timeEmbeddingDim, flipSinToCos: configuration.flipSinToCos,
+            freqShift: configuration.freqShift)
 
         down = try widths.indices.map { level in
             let block = weights / "down_blocks" / level
@@ -47,7 +54,7 @@ public final class UNet2D: Sendable {
                 result.layers.append((
                     try build.resnet(block / "resnets" / layer, inputs: (inputs, 0), outputs: widths[level]),
                     configuration.downAttention[level]
-                        ? try build.attention(block / "attentions" / layer, channels: widths[level], groups: configuration.normNumGroups) : nil
+                        ? try attention(block / "attentions" / layer, channels: widths[level], groups: groups) : nil
                 ))
             }
             if level < widths.count - 1 {
@@ -63,7 +70,7 @@ public final class UNet2D: Sendable {
             ? Middle(
                 first: build.resnet(weights / "mid_block" / "resnets" / 0, inputs: (deepest, 0), outputs: deepest),
                 attention: configuration.midAttention
-                    ? build.attention(weights / "mid_block" / "attentions" / 0, channels: deepest, groups: configuration.midAttentionGroups) : nil,
+                    ? attention(weights / "mid_block" / "attentions" / 0, channels: deepest, groups: configuration.midAttentionGroups) : nil,
                 second: build.resnet(weights / "mid_block" / "resnets" / 1, inputs: (deepest, 0), outputs: deepest)) : nil
 
         up = try configuration.upInputs.enumerated().map { level, inputs in
@@ -74,7 +81,7 @@ public final class UNet2D: Sendable {
                 result.layers.append((
                     try build.resnet(block / "resnets" / layer, inputs: inputs, outputs: width),
                     configuration.upAttention[level]
-                        ? try build.attention(block / "attentions" / layer, channels: width, groups: configuration.normNumGroups) : nil
+                        ? try attention(block / "attentions" / layer, channels: width, groups: groups) : nil
                 ))
             }
             if level < widths.count - 1 {
@@ -83,7 +90,7 @@ public final class UNet2D: Sendable {
             return result
         }
 
-        normOut = try build.norm(weights / "conv_norm_out", channels: widths[0], groups: configuration.normNumGroups)
+        normOut = try build.norm(weights / "conv_norm_out", channels: widths[0])
         convOut = try build.convolution(weights / "conv_out", inputs: widths[0], outputs: configuration.outChannels)
         self.configuration = configuration
         self.kernels = kernels
@@ -115,8 +122,8 @@ public final class UNet2D: Sendable {
         var skips = [x]
         for level in down {
             for layer in level.layers {
-                x = layer.resnet(x, time: time, workspace: workspace)
-                if let attention = layer.attention { x = attention(x, workspace: workspace) }
+                x = try layer.resnet(x, time: time, workspace: workspace)
+                if let attention = layer.attention { x = try attention(x, workspace: workspace) }
                 skips.append(x)
             }
             if let downsample = level.change {
@@ -125,14 +132,14 @@ public final class UNet2D: Sendable {
             }
         }
         if let middle {
-            x = middle.first(x, time: time, workspace: workspace)
-            if let attention = middle.attention { x = attention(x, workspace: workspace) }
-            x = middle.second(x, time: time, workspace: workspace)
+            x = try middle.first(x, time: time, workspace: workspace)
+            if let attention = middle.attention { x = try attention(x, workspace: workspace) }
+            x = try middle.second(x, time: time, workspace: workspace)
         }
         for level in up {
             for layer in level.layers {
-                x = layer.resnet(x, skips.removeLast(), time: time, workspace: workspace)
-                if let attention = layer.attention { x = attention(x, workspace: workspace) }
+                x = try layer.resnet(x, skips.removeLast(), time: time, workspace: workspace)
+                if let attention = layer.attention { x = try attention(x, workspace: workspace) }
             }
             if let upsample = level.change { x = upsample(x, workspace: workspace) }
         }

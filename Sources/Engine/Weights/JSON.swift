@@ -9,9 +9,10 @@ enum JSON: Sendable, Equatable {
     case array([JSON])
     case object([String: JSON])
 
+    /// - Parameter allowsInfinity: whether infinities and NaN are numbers too, as Python writes them into the settings of some schedulers.
     /// - Throws: `JSONError`.
-    init(_ bytes: [UInt8]) throws(JSONError) {
-        var reader = Reader(bytes: bytes)
+    init(_ bytes: [UInt8], allowsInfinity: Bool = false) throws(JSONError) {
+        var reader = Reader(bytes: bytes, allowsInfinity: allowsInfinity)
         self = try reader.value(depth: 0)
         reader.skipSpace()
         guard reader.next == nil else { throw reader.error("something follows the document's end") }
@@ -53,6 +54,7 @@ extension JSON {
         static let valueLimit = 4_000_000
         var values = 0
         var bytes: [UInt8]
+        var allowsInfinity: Bool
         var offset = 0
 
         var next: UInt8? { offset < bytes.count ? bytes[offset] : nil }
@@ -125,6 +127,10 @@ extension JSON {
         }
 
         mutating func number() throws(JSONError) -> JSON {
+            if allowsInfinity {
+                for (text, value) in [("Infinity", Double.infinity), ("-Infinity", -.infinity), ("NaN", .nan)]
+                where bytes[offset...].starts(with: text.utf8) { return try word(text, .number(value)) }
+            }
             let rest = bytes[offset...].prefix { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") || "+-.eE".utf8.contains($0) }
             let text = String(decoding: rest, as: UTF8.self)
             // A vocabulary has fifty thousand integers, and the expression below takes its time.
@@ -184,4 +190,26 @@ extension JSON {
             return unit
         }
     }
+}
+
+extension JSON {
+    /// For messages.
+    var text: String {
+        switch self {
+        case .null: "null"
+        case .bool(let value): "\(value)"
+        case .integer(let value): "\(value)"
+        case .number(let value): "\(value)"
+        case .string(let value): "\"\(value)\""
+        case .array: "[...]"
+        case .object: "{...}"
+        }
+    }
+}
+
+// What the engine's sources compare documents with.
+extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral {
+    init(stringLiteral value: String) { self = .string(value) }
+    init(integerLiteral value: Int) { self = .integer(value) }
+    init(booleanLiteral value: Bool) { self = .bool(value) }
 }

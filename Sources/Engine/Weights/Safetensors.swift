@@ -1,6 +1,6 @@
 import Foundation
 
-/// A safetensors file, memory-mapped. Everything in the header is checked before the first tensor is read, by the rules of the reference
+/// A safetensors file, of which tensors are read one by one. Everything in the header is checked before the first tensor is read, by the rules of the reference
 /// implementation (huggingface/safetensors, `Metadata::validate`): the data is covered exactly once, without overlap, hole or remainder.
 /// Tensors may stand at any alignment, as in the reference.
 public final class Safetensors: Sendable {
@@ -8,7 +8,7 @@ public final class Safetensors: Sendable {
     public static let headerLimit = 100_000_000
 
     public let url: URL
-    private let file: MappedFile
+    private let file: RandomAccessFile
     private let entries: [String: Entry]
     private let dataStart: Int
 
@@ -23,7 +23,7 @@ public final class Safetensors: Sendable {
     public init(url: URL) throws {
         let path = url.path
         do {
-            file = try MappedFile(url: url)
+            file = try RandomAccessFile(url: url)
             guard file.count >= 8 else { throw SafetensorsError.tooShort(file: path, size: file.count) }
             let length = UInt64(littleEndian: try file.elements(UInt64.self, in: 0..<8)[0])
             guard length <= Self.headerLimit else {
@@ -35,7 +35,7 @@ public final class Safetensors: Sendable {
             }
             let json = try file.elements(UInt8.self, in: 8..<dataStart)
             entries = try Self.entries(json, dataSize: file.count - dataStart, path: path)
-        } catch let error as MappedFileError {
+        } catch let error as FileAccessError {
             throw SafetensorsError.unreadable(file: path, reason: error.reason)
         }
         self.url = url
@@ -49,6 +49,9 @@ public final class Safetensors: Sendable {
 
     /// - Throws: `SafetensorsError.missingTensor`.
     public func elementType(of name: String) throws -> ElementType { try entry(name).type }
+
+    /// The bytes of data that the tensors of each type take.
+    public var sizes: [ElementType: Int] { entries.values.reduce(into: [:]) { $0[$1.type, default: 0] += $1.range.count } }
 
     /// The values of a tensor of F32, F16 or BF16, row-major, as single precision.
     /// - Throws: `SafetensorsError` if there is no such tensor, or its shape is not `shape`, or its elements are of another type.
@@ -113,7 +116,7 @@ public final class Safetensors: Sendable {
     private func elements<Element: BitwiseCopyable>(_: Element.Type, _ entry: Entry) throws -> [Element] {
         do {
             return try file.elements(Element.self, in: dataStart + entry.range.lowerBound..<dataStart + entry.range.upperBound)
-        } catch let error as MappedFileError {
+        } catch let error as FileAccessError {
             throw SafetensorsError.unreadable(file: url.path, reason: error.reason)
         }
     }

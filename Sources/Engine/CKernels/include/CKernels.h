@@ -62,4 +62,15 @@ void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, 
 /// Each row: exp(scale * (x - max)) / sum, in place.
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale);
 
+// Transformers.
+
+typedef enum { TF_GELU = 0, TF_QUICK_GELU = 1, TF_SILU = 2 } tf_activation;
+
+/// x Phi(x), x sigmoid(1.702 x), or x sigmoid(x), in place.
+void tf_activate(tf_isa isa, tf_activation kind, float *data, size_t count);
+/// Each row of 2 * channels: output = the first half * gelu(the second half).
+void tf_geglu(tf_isa isa, const float *data, size_t rows, int channels, float *output);
+/// Each row: (x - mean) / sqrt(variance + eps) * gamma + beta; gamma and beta are readable up to the padded channels.
+void tf_layer_norm(tf_isa isa, const float *data, size_t rows, int channels, const float *gamma, const float *beta, float eps, float *output);
+
 #endif

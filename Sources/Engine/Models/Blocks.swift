@@ -1,65 +1,91 @@
 import Foundation
 
-/// Makes the blocks of a `UNet2D` from their weights.
-struct UNet2DBuilder {
-    let configuration: UNet2DConfiguration
+/// Makes the blocks that the networks share from their weights.
+struct BlockBuilder {
     let kernels: KernelSet
+    var precision = Precision.float32
+    /// Of the group norms.
+    let groups: Int
+    let eps: Double
+    /// Width of the embedding that the residual blocks read; nil: none.
+    var timeEmbeddingDim: Int?
+    /// Whether the embedding scales and shifts the second norm instead of being added before it.
+    var timeScaleShift = false
 
     func convolution(
-        _ weights: WeightPath, inputs: Int, outputs: Int, stride: Int = 1, padding: Int = 1, enlarging: Bool = false
+        _ weights: WeightPath, inputs: Int, outputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1, enlarging: Bool = false
     ) throws -> Convolution {
         Convolution(
-            weights: try weights("weight", outputs, inputs, 3, 3), bias: try weights("bias", outputs), outputs: outputs, inputs: inputs,
-            stride: stride, padding: padding, enlarging: enlarging, kernels: kernels)
+            weights: try weights("weight", outputs, inputs, size, size), bias: try weights("bias", outputs), outputs: outputs, inputs: inputs,
+            size: size, stride: stride, padding: padding, enlarging: enlarging, kernels: kernels)
     }
 
-    func norm(_ weights: WeightPath, channels: Int, groups: Int) throws -> GroupNorm {
+    /// A linear layer, which may be stored as a 1x1 convolution.
+    func linear(_ weights: WeightPath, inputs: Int, outputs: Int, bias: Bool = true) throws -> Linear {
+        Linear(
+            weights: try weights.matrix("weight", outputs, inputs), bias: bias ? try weights("bias", outputs) : nil, inputs: inputs,
+            outputs: outputs, precision: precision, kernels: kernels)
+    }
+
+    /// Several linear layers of the same input, their outputs side by side.
+    func linear(_ weights: [WeightPath], inputs: Int, outputs: Int, bias: Bool) throws -> Linear {
+        var matrix: [Float] = [], biases: [Float] = []
+        matrix.reserveCapacity(weights.count * inputs * outputs)
+        for weights in weights {
+            matrix += try weights.matrix("weight", outputs, inputs)
+            if bias { biases += try weights("bias", outputs) }
+        }
+        return Linear(
+            weights: matrix, bias: bias ? biases : nil, inputs: inputs, outputs: weights.count * outputs, precision: precision, kernels: kernels)
+    }
+
+    func norm(_ weights: WeightPath, channels: Int, groups: Int? = nil, eps: Double? = nil) throws -> GroupNorm {
         GroupNorm(
-            gamma: try weights("weight", channels), beta: try weights("bias", channels), groups: groups, eps: configuration.normEps,
+            gamma: try weights("weight", channels), beta: try weights("bias", channels), groups: groups ?? self.groups, eps: eps ?? self.eps,
             kernels: kernels)
     }
 
+    /// - Parameter inputs: channels of the input, and of the skip connection beside it
     func resnet(_ weights: WeightPath, inputs: (Int, Int), outputs: Int) throws -> ResnetBlock {
         let inputCount = inputs.0 + inputs.1
-        let projected = configuration.timeScaleShift ? 2 * outputs : outputs
         let shortcut = inputCount == outputs ? nil : (
-            weights: try (weights / "conv_shortcut")("weight", outputs, inputCount, 1, 1),
+            weights: try (weights / "conv_shortcut").matrix("weight", outputs, inputCount),
             bias: try (weights / "conv_shortcut")("bias", outputs), inputs: inputCount)
         return ResnetBlock(
-            norm1: try norm(weights / "norm1", channels: inputCount, groups: configuration.normNumGroups),
+            norm1: try norm(weights / "norm1", channels: inputCount),
             conv1: try convolution(weights / "conv1", inputs: inputCount, outputs: outputs),
-            timeProjection: try Projection(weights / "time_emb_proj", inputs: configuration.timeEmbeddingDim, outputs: projected),
-            timeScaleShift: configuration.timeScaleShift,
-            norm2: try norm(weights / "norm2", channels: outputs, groups: configuration.normNumGroups),
+            timeProjection: try timeEmbeddingDim.map {
+                try Projection(weights / "time_emb_proj", inputs: $0, outputs: timeScaleShift ? 2 * outputs : outputs)
+            },
+            timeScaleShift: timeScaleShift,
+            norm2: try norm(weights / "norm2", channels: outputs),
             conv2: Convolution(
                 weights: try (weights / "conv2")("weight", outputs, outputs, 3, 3), bias: try (weights / "conv2")("bias", outputs),
                 outputs: outputs, inputs: outputs, shortcut: shortcut, kernels: kernels),
             hasShortcut: shortcut != nil)
     }
 
-    func attention(_ weights: WeightPath, channels: Int, groups: Int?) throws -> AttentionBlock {
+    func upsampler(_ weights: WeightPath, channels: Int) throws -> Upsampler {
+        Upsampler(convolution: try convolution(weights, inputs: channels, outputs: channels, enlarging: true))
+    }
+
+    /// - Parameter groups: of the norm before it; nil: no norm
+    func attention(_ weights: WeightPath, channels: Int, headWidth: Int, groups: Int?) throws -> AttentionBlock {
         // Checkpoints made before diffusers 0.15 have other names for the same.
-        let old = weights.contains("query.weight")
-        func matrix(_ name: String, _ oldName: String) throws -> (weight: [Float], bias: [Float]) {
-            let place = weights / (old ? oldName : name)
-            return (try place("weight", channels, channels), try place("bias", channels))
-        }
-        let (q, k, v) = (try matrix("to_q", "query"), try matrix("to_k", "key"), try matrix("to_v", "value"))
-        let out = try matrix("to_out.0", "proj_attn")
-        let headWidth = configuration.attentionHeadDim ?? channels
+        let names = weights.contains("query.weight") ? ["query", "key", "value", "proj_attn"] : ["to_q", "to_k", "to_v", "to_out.0"]
         return AttentionBlock(
             norm: try groups.map { try norm(weights / "group_norm", channels: channels, groups: $0) },
-            projection: Linear(weights: q.weight + k.weight + v.weight, bias: q.bias + k.bias + v.bias, inputs: channels, outputs: 3 * channels),
-            out: Linear(weights: out.weight, bias: out.bias, inputs: channels, outputs: channels),
+            projection: try linear(names[..<3].map { weights / $0 }, inputs: channels, outputs: channels, bias: true),
+            out: try linear(weights / names[3], inputs: channels, outputs: channels),
             heads: channels / headWidth, headWidth: headWidth, kernels: kernels)
     }
 }
 
-/// Two normalised convolutions around the time embedding, and a shortcut: diffusers' `ResnetBlock2D`.
+/// Two normalised convolutions around the time embedding, if there is one, and a shortcut: diffusers' `ResnetBlock2D`.
 struct ResnetBlock {
     var norm1: GroupNorm
     var conv1: Convolution
-    var timeProjection: Projection
+    var timeProjection: Projection?
     var timeScaleShift: Bool
     var norm2: GroupNorm
     var conv2: Convolution
@@ -68,21 +94,19 @@ struct ResnetBlock {
     /// - Parameters:
     ///   - x: height x width x channels, with `skip` beside it in channels
     ///   - time: silu of the time embedding
-    func callAsFunction(_ x: Activation, _ skip: Activation? = nil, time: [Float], workspace: Workspace) -> Activation {
-        let projected = timeProjection(time)
-        let h: Activation
-        let second: ScaleShift
-        if timeScaleShift {
-            h = conv1(x, skip, normalization: norm1.scaleShift(x, skip, workspace: workspace), workspace: workspace)
-            second = norm2.scaleShift(h, workspace: workspace)
+    ///   - norms: for a tile whose norms are not its own; then there is no skip
+    func callAsFunction(
+        _ x: Activation, _ skip: Activation? = nil, time: [Float] = [], norms: NormPass? = nil, workspace: Workspace
+    ) throws -> Activation {
+        let projected = timeProjection?(time)
+        let first = try norms?.scaleShift(norm1, x, workspace: workspace) ?? norm1.scaleShift(x, skip, workspace: workspace)
+        let h = conv1(x, skip, normalization: first, timeBias: timeScaleShift ? nil : projected, workspace: workspace)
+        let second = try norms?.scaleShift(norm2, h, workspace: workspace) ?? norm2.scaleShift(h, workspace: workspace)
+        if timeScaleShift, let projected {
             for c in 0..<h.channels {
                 let factor = 1 + projected[c]
                 second[c] = (second[c].scale * factor, second[c].shift * factor + projected[h.channels + c])
             }
-        } else {
-            h = conv1(
-                x, skip, normalization: norm1.scaleShift(x, skip, workspace: workspace), timeBias: projected, workspace: workspace)
-            second = norm2.scaleShift(h, workspace: workspace)
         }
         if hasShortcut {
             return conv2(h, normalization: second, shortcutInput: x, skip, workspace: workspace)
@@ -115,9 +139,12 @@ struct AttentionBlock {
     var heads, headWidth: Int
     var kernels: KernelSet
 
-    func callAsFunction(_ x: Activation, workspace: Workspace) -> Activation {
+    func callAsFunction(_ x: Activation, norms: NormPass? = nil, workspace: Workspace) throws -> Activation {
         let channels = x.channels
-        let qkv = projection(norm?(x, workspace: workspace) ?? x, workspace: workspace)
+        let normalized = try norm.map { norm in
+            norm(x, try norms?.scaleShift(norm, x, workspace: workspace) ?? norm.scaleShift(x, workspace: workspace), workspace: workspace)
+        }
+        let qkv = projection(normalized ?? x, workspace: workspace)
         let attended = Attention.attend(
             query: qkv, at: 0, key: qkv, at: channels, value: qkv, at: 2 * channels, heads: heads, headWidth: headWidth, kernels: kernels,
             workspace: workspace)
@@ -132,17 +159,17 @@ struct TimeEmbedding {
     let freqShift: Double
     let linear1, linear2: Projection
 
-    init(_ weights: WeightPath, _ configuration: UNet2DConfiguration) throws {
-        channels = configuration.blockOutChannels[0]
-        flipSinToCos = configuration.flipSinToCos
-        freqShift = configuration.freqShift
-        linear1 = try Projection(weights / "linear_1", inputs: channels, outputs: configuration.timeEmbeddingDim)
-        linear2 = try Projection(weights / "linear_2", inputs: configuration.timeEmbeddingDim, outputs: configuration.timeEmbeddingDim)
+    init(_ weights: WeightPath, channels: Int, outputs: Int, flipSinToCos: Bool, freqShift: Double) throws {
+        (self.channels, self.flipSinToCos, self.freqShift) = (channels, flipSinToCos, freqShift)
+        linear1 = try Projection(weights / "linear_1", inputs: channels, outputs: outputs)
+        linear2 = try Projection(weights / "linear_2", inputs: outputs, outputs: outputs)
     }
 
-    /// silu of the embedding, as every residual block wants it.
-    func callAsFunction(_ timestep: Float) -> [Float] {
-        linear2(linear1(sinusoids(timestep)).map(silu)).map(silu)
+    /// silu of the embedding and what is added to it, as every residual block wants it.
+    func callAsFunction(_ timestep: Float, adding other: some Collection<Float> = EmptyCollection()) -> [Float] {
+        var embedding = linear2(linear1(sinusoids(timestep)).map(silu))
+        for (i, value) in zip(embedding.indices, other) { embedding[i] += value }
+        return embedding.map(silu)
     }
 
     /// sin(t f_i) and cos(t f_i), f_i = 10000^(-i / (half - freqShift)); in single precision where diffusers has it.

@@ -1,0 +1,229 @@
+import Foundation
+
+/// Between images and latents: diffusers' `AutoencoderKL` (Rombach et al., arXiv:2112.10752, section 3.1).
+///
+/// A canvas too large for one call is worked on in tiles. Alone, a tile's group norms would see the tile and nothing else, and tiles would differ
+/// in tone. So statistics of the whole canvas can be given, which the sums over the cells of all tiles make up; `normCount` of them in the order of
+/// evaluation. Immutable once loaded: every lane uses the same one, with a workspace of its own.
+public final class AutoencoderKL: Sendable {
+    public let configuration: AutoencoderKLConfiguration
+    /// What its arithmetic runs on.
+    public let kernels: KernelSet
+    private let encoder: Encoder
+    private let decoder: Decoder
+
+    /// - Parameter precision: of the weights and the arithmetic of the convolutions
+    /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
+    package init(folder: NetworkFolder, precision: Precision = .float32, kernels chosen: KernelSet? = nil) throws {
+        let kernels = try chosen ?? KernelSet.chosen()
+        let configuration = try AutoencoderKLConfiguration(file: folder.configuration)
+        let weights = WeightPath(try ModelWeights(folder))
+        let build = BlockBuilder(kernels: kernels, precision: precision, groups: configuration.normNumGroups, eps: 1e-6)
+        encoder = try Encoder(weights, configuration, build)
+        decoder = try Decoder(weights, configuration, build)
+        self.configuration = configuration
+        self.kernels = kernels
+    }
+
+    /// The distribution of an image's latents.
+    /// - Parameters:
+    ///   - image: height x width x `inChannels` in [-1, 1], height and width multiples of `configuration.factor`
+    ///   - statistics: of the canvas, for the encoder's first norms; the others are normalised by the image's own
+    /// - Returns: height / factor x width / factor x 2 `latentChannels`: the mean, then the logarithm of the variance as the network gives it, which
+    ///   whoever samples clamps to [-30, 20]
+    /// - Throws: `ModelError`.
+    public func encode(_ image: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
+        try checkImage(image)
+        return try encoder(image, norms: try pass(statistics, count: configuration.encoderNorms), workspace: workspace)
+    }
+
+    /// The image of a latent.
+    /// - Parameters:
+    ///   - latent: height x width x `latentChannels`, divided by the scaling factor
+    ///   - statistics: of the canvas, for the decoder's first norms; the others are normalised by the latent's own
+    /// - Returns: height * factor x width * factor x `outChannels`, about [-1, 1]
+    /// - Throws: `ModelError`.
+    public func decode(_ latent: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
+        try checkLatent(latent)
+        return try decoder(latent, norms: try pass(statistics, count: configuration.decoderNorms), workspace: workspace)
+    }
+
+    /// What a tile adds to the statistics of an image's encoding.
+    /// - Parameters:
+    ///   - cell: the tile's own part of the image, in multiples of `configuration.factor`; the cells of all tiles cover the canvas once
+    ///   - given: what the first norms are normalised by; the others by the tile's own
+    ///   - norms: those whose statistics are wanted; no more layers run than that takes
+    /// - Throws: `ModelError`.
+    public func encoderStatistics(
+        _ image: Activation, cell: Rect, given: CanvasStatistics? = nil, norms: Range<Int>, workspace: Workspace
+    ) throws -> CanvasStatistics {
+        try checkImage(image)
+        return try collect(image, cell, given, norms, count: configuration.encoderNorms, multiple: configuration.factor) {
+            _ = try encoder(image, norms: $0, workspace: workspace)
+        }
+    }
+
+    /// What a tile adds to the statistics of a latent's decoding.
+    /// - Parameters:
+    ///   - cell: the tile's own part of the latent; the cells of all tiles cover the canvas once
+    ///   - given: what the first norms are normalised by; the others by the tile's own
+    ///   - norms: those whose statistics are wanted; no more layers run than that takes
+    /// - Throws: `ModelError`.
+    public func decoderStatistics(
+        _ latent: Activation, cell: Rect, given: CanvasStatistics? = nil, norms: Range<Int>, workspace: Workspace
+    ) throws -> CanvasStatistics {
+        try checkLatent(latent)
+        return try collect(latent, cell, given, norms, count: configuration.decoderNorms, multiple: 1) {
+            _ = try decoder(latent, norms: $0, workspace: workspace)
+        }
+    }
+
+    // MARK: -
+
+    private func pass(_ statistics: CanvasStatistics?, count: Int) throws -> NormPass? {
+        guard let statistics else { return nil }
+        guard statistics.groups == configuration.normNumGroups, statistics.norms.lowerBound == 0, statistics.norms.upperBound <= count else {
+            throw ModelError.wrongStatistics(
+                "norms \(statistics.norms) of \(statistics.groups) groups are not the first of \(count) norms of \(configuration.normNumGroups) groups")
+        }
+        return NormPass(given: statistics)
+    }
+
+    private func collect(
+        _ input: Activation, _ cell: Rect, _ given: CanvasStatistics?, _ norms: Range<Int>, count: Int, multiple: Int,
+        _ run: (NormPass) throws -> Void
+    ) throws -> CanvasStatistics {
+        _ = try pass(given, count: count)
+        guard !norms.isEmpty, norms.lowerBound >= 0, norms.upperBound <= count else {
+            throw ModelError.wrongStatistics("norms \(norms) are not among the network's \(count)")
+        }
+        guard cell.area > 0, Rect(y: 0, x: 0, height: input.height, width: input.width).contains(cell),
+            [cell.y, cell.x, cell.height, cell.width].allSatisfy({ $0 % multiple == 0 })
+        else {
+            throw ModelError.wrongStatistics(
+                "the cell at \(cell.x),\(cell.y) of \(cell.width)x\(cell.height) is not within \(input.width)x\(input.height) in multiples of \(multiple)")
+        }
+        let pass = NormPass(given: given, wanted: (norms, cell, input.height, input.width))
+        do { try run(pass) } catch is NormPass.Complete {}
+        return try CanvasStatistics(groups: configuration.normNumGroups, norms: norms, values: pass.values)
+    }
+
+    private func checkImage(_ image: Activation) throws {
+        let factor = configuration.factor
+        guard image.channels == configuration.inChannels, image.count > 0, image.height % factor == 0, image.width % factor == 0 else {
+            throw ModelError.wrongShape(
+                what: "an image", shape: [image.height, image.width, image.channels],
+                expected: "a multiple of \(factor) high and wide with \(configuration.inChannels) channels")
+        }
+    }
+
+    private func checkLatent(_ latent: Activation) throws {
+        guard latent.channels == configuration.latentChannels, latent.count > 0 else {
+            throw ModelError.wrongShape(
+                what: "a latent", shape: [latent.height, latent.width, latent.channels],
+                expected: "not empty, with \(configuration.latentChannels) channels")
+        }
+    }
+}
+
+/// Two residual blocks with attention between them.
+private struct Middle {
+    var first, second: ResnetBlock
+    var attention: AttentionBlock?
+
+    init(_ weights: WeightPath, channels: Int, attention: Bool, _ build: BlockBuilder) throws {
+        first = try build.resnet(weights / "resnets" / 0, inputs: (channels, 0), outputs: channels)
+        self.attention = attention
+            ? try build.attention(weights / "attentions" / 0, channels: channels, headWidth: channels, groups: build.groups) : nil
+        second = try build.resnet(weights / "resnets" / 1, inputs: (channels, 0), outputs: channels)
+    }
+
+    func callAsFunction(_ x: consuming Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+        x = try first(x, norms: norms, workspace: workspace)
+        if let attention { x = try attention(x, norms: norms, workspace: workspace) }
+        return try second(x, norms: norms, workspace: workspace)
+    }
+}
+
+private struct Encoder {
+    var convIn, convOut: Convolution
+    var levels: [(resnets: [ResnetBlock], downsample: Convolution?)]
+    var middle: Middle
+    var normOut: GroupNorm
+    var quant: Linear?
+
+    init(_ weights: WeightPath, _ configuration: AutoencoderKLConfiguration, _ build: BlockBuilder) throws {
+        let place = weights / "encoder", widths = configuration.blockOutChannels, last = widths.count - 1
+        convIn = try build.convolution(place / "conv_in", inputs: configuration.inChannels, outputs: widths[0])
+        levels = try widths.indices.map { level in
+            let block = place / "down_blocks" / level
+            return (
+                try (0..<configuration.layersPerBlock).map { layer in
+                    try build.resnet(
+                        block / "resnets" / layer, inputs: (layer > 0 ? widths[level] : widths[max(level - 1, 0)], 0), outputs: widths[level])
+                },
+                level < last
+                    ? try build.convolution(
+                        block / "downsamplers" / 0 / "conv", inputs: widths[level], outputs: widths[level], stride: 2, padding: 0) : nil
+            )
+        }
+        middle = try Middle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
+        normOut = try build.norm(place / "conv_norm_out", channels: widths[last])
+        let moments = 2 * configuration.latentChannels
+        convOut = try build.convolution(place / "conv_out", inputs: widths[last], outputs: moments)
+        quant = configuration.quantConv ? try build.linear(weights / "quant_conv", inputs: moments, outputs: moments) : nil
+    }
+
+    func callAsFunction(_ image: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+        var x = convIn(image, workspace: workspace)
+        for level in levels {
+            for resnet in level.resnets { x = try resnet(x, norms: norms, workspace: workspace) }
+            if let downsample = level.downsample { x = downsample(x, workspace: workspace) }
+        }
+        x = try middle(x, norms: norms, workspace: workspace)
+        let norm = try norms?.scaleShift(normOut, x, workspace: workspace) ?? normOut.scaleShift(x, workspace: workspace)
+        x = convOut(x, normalization: norm, moments: false, workspace: workspace)
+        return quant?(x, workspace: workspace) ?? x
+    }
+}
+
+private struct Decoder {
+    var postQuant: Linear?
+    var convIn, convOut: Convolution
+    var middle: Middle
+    /// The coarsest first.
+    var levels: [(resnets: [ResnetBlock], upsample: Convolution?)]
+    var normOut: GroupNorm
+
+    init(_ weights: WeightPath, _ configuration: AutoencoderKLConfiguration, _ build: BlockBuilder) throws {
+        let place = weights / "decoder", widths = configuration.blockOutChannels, last = widths.count - 1
+        let latent = configuration.latentChannels
+        postQuant = configuration.postQuantConv ? try build.linear(weights / "post_quant_conv", inputs: latent, outputs: latent) : nil
+        convIn = try build.convolution(place / "conv_in", inputs: latent, outputs: widths[last])
+        middle = try Middle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
+        levels = try widths.indices.reversed().map { level in
+            let block = place / "up_blocks" / (last - level)
+            return (
+                try (0...configuration.layersPerBlock).map { layer in
+                    try build.resnet(
+                        block / "resnets" / layer, inputs: (layer > 0 ? widths[level] : widths[min(level + 1, last)], 0), outputs: widths[level])
+                },
+                level > 0
+                    ? try build.convolution(block / "upsamplers" / 0 / "conv", inputs: widths[level], outputs: widths[level], enlarging: true) : nil
+            )
+        }
+        normOut = try build.norm(place / "conv_norm_out", channels: widths[0])
+        convOut = try build.convolution(place / "conv_out", inputs: widths[0], outputs: configuration.outChannels)
+    }
+
+    func callAsFunction(_ latent: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+        var x = convIn(postQuant?(latent, workspace: workspace) ?? latent, workspace: workspace)
+        x = try middle(x, norms: norms, workspace: workspace)
+        for level in levels {
+            for resnet in level.resnets { x = try resnet(x, norms: norms, workspace: workspace) }
+            if let upsample = level.upsample { x = upsample(x, workspace: workspace) }
+        }
+        let norm = try norms?.scaleShift(normOut, x, workspace: workspace) ?? normOut.scaleShift(x, workspace: workspace)
+        return convOut(x, normalization: norm, moments: false, workspace: workspace)
+    }
+}
