@@ -263,6 +263,12 @@ final class Farm {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
             return strangers.note(peer, "\(hello.name) has \(hello.kernels) kernels, not \(required)")
         }
+        if let needed = plan.workerBytes(lanes: hello.lanes), hello.memoryBytes > 0, needed > hello.memoryBytes {
+            let reason = "the job's model takes \(PlanCommand.size(needed)) with \(hello.lanes) lanes and this machine has "
+                + "\(PlanCommand.size(hello.memoryBytes)): start it with fewer --lanes, or the job with --precision float16"
+            sendDirectly(.refused(reason), to: peer)
+            return strangers.note(peer, "\(hello.name) cannot hold the model: \(reason)")
+        }
         let number = nextNumber
         nextNumber += 1
         let isTaken = workers.values.contains { $0.name == hello.name }

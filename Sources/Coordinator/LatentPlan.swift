@@ -25,6 +25,8 @@ package struct LatentPlan: Sendable {
     /// Sums that the group norms of the encoder, and of the decoder, have.
     package var encoderStatistics, decoderStatistics: Int
     package var autoencoderTiling: AutoencoderTiling
+    /// Of the networks, at the plan's windows and precision.
+    package var needs: [PipelineFolder.Part: PipelineFolder.Need]
     /// Made by the plan, when the canvas is known.
     package var encoding, decoding: AutoencoderPasses?
 
@@ -33,22 +35,36 @@ package struct LatentPlan: Sendable {
 }
 
 extension LatentPlan {
-    package init(
-        method: Method, prompt: String, negativePrompt: String, guidanceScale: Float, tokens: Int, textWidth: Int, channels: Int, factor: Int,
-        alignment: Int, encoderStatistics: Int, decoderStatistics: Int, autoencoderTiling: AutoencoderTiling = AutoencoderTiling()
-    ) {
+    package static let defaultSteps = 20
+    /// In latents, as the halo: the size that Stable Diffusion was trained at, and any-size-diffusion's (arXiv 2308.16582).
+    package static let defaultTile = 64
+    package static let defaultHalo = 8
+    /// As diffusers' pipeline.
+    package static let defaultNoiseLevel = 20
+    /// An upscaler shall keep the picture: diffusers' 0.8 would make another one.
+    package static let defaultStrength = 0.5
+
+    /// As diffusers' pipelines.
+    package static func defaultGuidanceScale(_ method: Method) -> Float { method == .imageToImage ? 7.5 : 9 }
+
+    package init(method: Method, prompt: String, negativePrompt: String, guidanceScale: Float, pipeline: PipelineFolder, tile: Int?, precision: Precision) throws {
+        let vae = pipeline.vaeConfiguration
         self.method = method
         self.prompt = prompt
         self.negativePrompt = negativePrompt
         self.guidanceScale = guidanceScale
-        self.tokens = tokens
-        self.textWidth = textWidth
-        self.channels = channels
-        self.factor = factor
-        self.alignment = alignment
-        self.encoderStatistics = encoderStatistics
-        self.decoderStatistics = decoderStatistics
-        self.autoencoderTiling = autoencoderTiling
+        (tokens, textWidth) = (pipeline.tokens, pipeline.textWidth)
+        (channels, factor) = (vae.latentChannels, vae.factor)
+        alignment = pipeline.unetConfiguration.alignment
+        // Of every norm and group: sum, sum of squares, count.
+        encoderStatistics = 3 * vae.normNumGroups * vae.encoderNorms
+        decoderStatistics = 3 * vae.normNumGroups * vae.decoderNorms
+        autoencoderTiling = AutoencoderTiling()
+        needs = [:]
+        for part in PipelineFolder.Part.allCases {
+            let side = part == .vae ? autoencoderTiling.tile : tile ?? Self.defaultTile
+            needs[part] = try pipeline.need(of: part, side: side, precision: precision)
+        }
     }
 }
 

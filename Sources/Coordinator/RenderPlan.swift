@@ -231,6 +231,9 @@ package struct RenderPlan: Sendable {
         return bytes
     }
 
+    /// What a worker's process holds at most; nil for the small networks of pixels. One network at a time is in memory.
+    package func workerBytes(lanes: Int) -> Int? { latent?.needs.values.map { $0.bytes(lanes: lanes) }.max() }
+
     /// Bytes of the largest frame that a worker may send.
     package var largestAnswer: Int {
         let window = tiling.tile * tiling.tile * channels * 4

@@ -28,6 +28,10 @@ public struct NoiseField: Sendable, Hashable {
         case sampler = 2
         /// Where the cut lines of a step lie.
         case offset = 3
+        /// What the low-resolution pixels are noised with, beside which an upscale pipeline denoises.
+        case lowResolution = 4
+        /// What a latent is drawn from the encoder's distribution with.
+        case posterior = 5
     }
 
     public var purpose: Purpose

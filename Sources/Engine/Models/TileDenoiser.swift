@@ -8,18 +8,20 @@ public final class TileDenoiser: Sendable {
     private let network: UNet2D
     private let superResolution: SuperResolutionConfiguration
 
-    /// - Parameter folder: a diffusers folder with a tilefarm.json.
+    /// - Parameter url: a diffusers folder with a tilefarm.json.
     /// - Throws: `ModelFolderError`, `ModelError`, `SafetensorsError`.
-    public init(folder url: URL) throws {
-        let folder = try ModelFolder(url: url)
-        guard let superResolution = folder.superResolution else { throw TileDenoiserError.notForUpscaling(folder: url.path) }
+    public convenience init(folder url: URL) throws { try self.init(folder: ModelFolder(url: url)) }
+
+    /// - Throws: `ModelError`, `SafetensorsError`, `TileDenoiserError`.
+    public init(folder: ModelFolder) throws {
+        guard let superResolution = folder.superResolution else { throw TileDenoiserError.notForUpscaling(folder: folder.url.path) }
         network = try UNet2D(folder: folder.denoiser)
         self.superResolution = superResolution
         let depth = superResolution.spaceToDepth * superResolution.spaceToDepth
         let configuration = network.configuration
         guard configuration.inChannels == 6 * depth, configuration.outChannels == 3 * depth else {
             throw TileDenoiserError.channels(
-                folder: url.path, have: [configuration.inChannels, configuration.outChannels], need: [6 * depth, 3 * depth])
+                folder: folder.url.path, have: [configuration.inChannels, configuration.outChannels], need: [6 * depth, 3 * depth])
         }
     }
 

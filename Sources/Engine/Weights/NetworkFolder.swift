@@ -115,6 +115,9 @@ package final class ModelWeights: Sendable {
         return sizes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
     }
 
+    /// How many values there are.
+    package var parameters: Int { files.reduce(0) { $0 + $1.sizes.reduce(0) { $0 + $1.value / $1.key.size } } }
+
     /// - Throws: `SafetensorsError` if there is no such tensor.
     package func shape(of name: String) throws -> [Int] { try file(of: name).shape(of: name) }
 
@@ -126,4 +129,10 @@ package final class ModelWeights: Sendable {
         // A name that is nowhere is missed in the first file.
         files[places[name] ?? 0]
     }
+}
+
+extension NetworkFolder {
+    /// How many values the weights have.
+    /// - Throws: `SafetensorsError`.
+    public func parameterCount() throws -> Int { try ModelWeights(self).parameters }
 }
