@@ -304,16 +304,8 @@ struct TokenizerFiles {
             guard let values = known[key] else { throw CLIPTokenizerError.unknownOption(file: file, option: key) }
             if let values, !values.contains(value) {
                 throw CLIPTokenizerError.unsupported(
-                    file: file, option: key, value: text(value), supported: values.map(text).joined(separator: " or "))
+                    file: file, option: key, value: value.text, supported: values.map(\.text).joined(separator: " or "))
             }
-        }
-    }
-
-    private static func text(_ value: JSON) -> String {
-        switch value {
-        case .string(let string): string
-        case .bool(let bool): "\(bool)"
-        default: "\(value)"
         }
     }
 }
