@@ -170,14 +170,14 @@ import Testing
         }
     }
 
-    @Test("a linear layer equals its definition")
-    func linear() {
+    @Test("a linear layer equals its definition", arguments: KernelSet.available)
+    func linear(kernels: KernelSet) {
         var random = SplitMix(seed: 5)
         let workspace = Workspace()
         for (rows, inputs, outputs) in [(1, 1, 1), (12, 33, 7), (50, 64, 192)] {
             let weights = random.floats(inputs * outputs), bias = random.floats(outputs)
             let input = random.activation(1, rows, inputs), residual = random.activation(1, rows, outputs)
-            let output = Linear(weights: weights, bias: bias, inputs: inputs, outputs: outputs)(input, residual: residual, workspace: workspace)
+            let output = Linear(weights: weights, bias: bias, inputs: inputs, outputs: outputs, kernels: kernels)(input, residual: residual, workspace: workspace)
             let expected = Reference.convolution(
                 Image(input), weights: weights, bias: bias, outputs: outputs, size: 1, before: 0, outputHeight: 1, outputWidth: rows) + Image(residual)
             #expect(relativeError(output, expected) < 1e-6)

@@ -41,6 +41,8 @@ enum Reference {
 
     static func silu(_ x: Double) -> Double { x / (1 + exp(-x)) }
 
+    static func gelu(_ x: Double) -> Double { 0.5 * x * (1 + erf(x / 2.0.squareRoot())) }
+
     static func groupNorm(_ input: Image, gamma: [Float], beta: [Float], groups: Int, eps: Double) -> Image {
         let size = input.channels / groups
         var result = input
@@ -62,13 +64,13 @@ enum Reference {
     }
 
     /// Rows of positions; a head's channels side by side.
-    static func attention(query: Image, key: Image, value: Image, heads: Int) -> Image {
+    static func attention(query: Image, key: Image, value: Image, heads: Int, causal: Bool = false) -> Image {
         let width = query.channels / heads
         var result = Image(height: query.height, width: query.width, channels: query.channels)
         for head in 0..<heads {
             let channels = head * width..<(head + 1) * width
             for q in 0..<query.positions {
-                let scores = (0..<key.positions).map { k in
+                let scores = (0..<(causal ? min(q + 1, key.positions) : key.positions)).map { k in
                     channels.reduce(0.0) { $0 + query[q, $1] * key[k, $1] } / Double(width).squareRoot()
                 }
                 let largest = scores.max() ?? 0

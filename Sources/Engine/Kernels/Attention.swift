@@ -9,10 +9,11 @@ package enum Attention {
     ///   - query: height x width x (at least heads * headWidth), the head's channels side by side, from channel `queryAt` on
     ///   - key: the same for as many other positions, from channel `keyAt` on
     ///   - value: positions as `key`, from channel `valueAt` on
+    ///   - causal: whether query i reads only keys 0...i, as a language model's does
     /// - Returns: of the query's height and width, heads * headWidth channels
     package static func attend(
         query: Activation, at queryAt: Int = 0, key: Activation, at keyAt: Int = 0, value: Activation, at valueAt: Int = 0,
-        heads: Int, headWidth: Int, kernels: KernelSet, workspace: Workspace
+        heads: Int, headWidth: Int, causal: Bool = false, kernels: KernelSet, workspace: Workspace
     ) -> Activation {
         let inner = heads * headWidth
         precondition(queryAt + inner <= query.channels && keyAt + inner <= key.channels && valueAt + inner <= value.channels)
@@ -31,6 +32,11 @@ package enum Attention {
                     UnsafePointer(query.values.pointer) + row * query.channels + queryAt + at, step: query.channels,
                     UnsafePointer(key.values.pointer) + keyAt + at, step: key.channels,
                     transposed: true, adding: false, to: scores.pointer, step: keys)
+                if causal {
+                    for i in 0..<rows {
+                        for j in min(keys, row + i + 1)..<keys { scores.pointer[i * keys + j] = -.infinity }
+                    }
+                }
                 tf_softmax(kernels.isa, scores.pointer, rows, keys, keys, 1 / Float(headWidth).squareRoot())
                 OpenBLAS.product(
                     rows: rows, columns: headWidth, depth: keys, scores.pointer, step: keys,

@@ -9,7 +9,7 @@ package final class Linear: Sendable {
     /// - Parameters:
     ///   - weights: outputs x inputs
     ///   - bias: outputs, or none
-    package init(weights: [Float], bias: [Float]?, inputs: Int, outputs: Int) {
+    package init(weights: [Float], bias: [Float]?, inputs: Int, outputs: Int, precision: Precision = .float32, kernels: KernelSet) {
         precondition(weights.count == inputs * outputs && bias.map { $0.count == outputs } ?? true)
         (self.inputs, self.outputs) = (inputs, outputs)
         self.weights = ConstantBuffer(weights)

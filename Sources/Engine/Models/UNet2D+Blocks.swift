@@ -49,8 +49,9 @@ struct UNet2DBuilder {
         let headWidth = configuration.attentionHeadDim ?? channels
         return AttentionBlock(
             norm: try groups.map { try norm(weights / "group_norm", channels: channels, groups: $0) },
-            projection: Linear(weights: q.weight + k.weight + v.weight, bias: q.bias + k.bias + v.bias, inputs: channels, outputs: 3 * channels),
-            out: Linear(weights: out.weight, bias: out.bias, inputs: channels, outputs: channels),
+            projection: Linear(
+                weights: q.weight + k.weight + v.weight, bias: q.bias + k.bias + v.bias, inputs: channels, outputs: 3 * channels, kernels: kernels),
+            out: Linear(weights: out.weight, bias: out.bias, inputs: channels, outputs: channels, kernels: kernels),
             heads: channels / headWidth, headWidth: headWidth, kernels: kernels)
     }
 }

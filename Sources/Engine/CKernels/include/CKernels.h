@@ -21,8 +21,9 @@ typedef struct {
     int channels;
 } tf_source;
 
-/// How weights stand in memory.
-typedef enum { TF_FLOAT32 = 0, TF_FLOAT16 = 1, TF_BFLOAT16 = 2 } tf_storage;
+/// How packed weights stand in memory. TF_BFLOAT16_DOTS: in pairs, for the processor's dot products of bfloat16 (only TF_AVX512 where
+/// tf_has_bfloat16_dots says so, and only linear layers); the input is rounded to bfloat16, too.
+typedef enum { TF_FLOAT32 = 0, TF_FLOAT16 = 1, TF_BFLOAT16 = 2, TF_BFLOAT16_DOTS = 3 } tf_storage;
 
 /// A 1x1 or 3x3 convolution with everything that can be done while its data passes by.
 typedef struct {
@@ -68,5 +69,40 @@ void tf_moments(tf_isa isa, const float *data, size_t pixels, int channels, doub
 void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, const float *scale, const float *shift, int silu, float *output);
 /// Each row: exp(scale * (x - max)) / sum, in place.
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale);
+
+// Transformers.
+
+typedef enum { TF_GELU = 0, TF_QUICK_GELU = 1, TF_SILU = 2 } tf_activation;
+
+/// x Phi(x), x sigmoid(1.702 x), or x sigmoid(x), in place.
+void tf_activate(tf_isa isa, tf_activation kind, float *data, size_t count);
+/// Each row of 2 * channels: output = the first half * gelu(the second half).
+void tf_geglu(tf_isa isa, const float *data, size_t rows, int channels, float *output);
+/// Each row: (x - mean) / sqrt(variance + eps) * gamma + beta; gamma and beta are readable up to the padded channels.
+void tf_layer_norm(tf_isa isa, const float *data, size_t rows, int channels, const float *gamma, const float *beta, float eps, float *output);
+
+/// output = input * weights + bias + residual for many rows.
+typedef struct {
+    int rows, inputs, outputs;
+    const float *input;  ///< rows `input_step` floats apart
+    ptrdiff_t input_step;
+    tf_storage storage;
+    int gated;           ///< value * gelu(gate), of twice as many weights: those of the values before those of the gates
+    const void *weights; ///< as tf_pack_linear made them
+    const float *bias;   ///< as tf_pack_bias made it
+    const float *residual;  ///< NULL: none
+    ptrdiff_t residual_step;
+    float *output;
+    ptrdiff_t output_step;
+} tf_linear;
+
+/// Bytes that the packed weights take, of which only shape, storage and `gated` are read; floats of the packed bias; floats of scratch memory.
+size_t tf_linear_weights(tf_isa isa, const tf_linear *l);
+size_t tf_linear_bias(tf_isa isa, const tf_linear *l);
+size_t tf_linear_scratch(tf_isa isa, const tf_linear *l);
+/// Packs weights of shape (outputs, inputs), or (2 * outputs, inputs) if gated, and as many biases (NULL: zeros).
+void tf_pack_linear(tf_isa isa, const tf_linear *l, const float *weights, void *packed);
+void tf_pack_bias(tf_isa isa, const tf_linear *l, const float *bias, float *packed);
+void tf_multiply(tf_isa isa, const tf_linear *l, float *scratch);
 
 #endif

@@ -1,0 +1,66 @@
+import Engine
+import Foundation
+import Testing
+
+/// The kernels of transformers against their plain definitions in double precision.
+@Suite struct TransformerKernelTests {
+    static let seeds = Array(0..<12)
+
+    @Test("a layer norm equals its definition, far from zero too", arguments: KernelSet.available, seeds)
+    func layerNorm(kernels: KernelSet, seed: Int) {
+        var random = SplitMix(seed: 300 + seed)
+        let offset = Float.random(in: -9...9, using: &random)
+        let input = random.activation(Int.random(in: 1...9, using: &random), 5, random.channels(), in: offset - 1...offset + 1)
+        let gamma = random.floats(input.channels), beta = random.floats(input.channels)
+        let output = LayerNorm(gamma: gamma, beta: beta, eps: 1e-5, kernels: kernels)(input, workspace: Workspace())
+        let x = Image(input), n = Double(x.channels)
+        let expected = Image(height: x.height, width: x.width, channels: x.channels) { row, column, c in
+            let values = (0..<x.channels).map { x[row, column, $0] }
+            let mean = values.reduce(0, +) / n
+            let variance = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / n
+            return (x[row, column, c] - mean) / (variance + 1e-5).squareRoot() * Double(gamma[c]) + Double(beta[c])
+        }
+        #expect(relativeError(output, expected) < 2e-5)
+    }
+
+    @Test("activation functions are right to six digits over their whole range, and leave what follows them alone", arguments: KernelSet.available)
+    func activationFunctions(kernels: KernelSet) {
+        let functions: [(ActivationFunction, (Double) -> Double)] = [
+            (.gelu, Reference.gelu), (.silu, Reference.silu), (.quickGELU, { $0 / (1 + exp(-1.702 * $0)) }),
+        ]
+        for (function, definition) in functions {
+            let activation = Activation(height: 1, width: 1, channels: 20_001)
+            var span = activation.mutableSpan
+            for i in span.indices { span[i] = Float(i - 10_000) / 1000 }
+            let x = Image(activation).values
+            function.apply(to: activation, kernels: kernels)
+            // Near zero relative to the result; in the negative tail, where 1 + erf cancels, relative to the argument.
+            let worst = zip(x, Image(activation).values).map { abs($1 - definition($0)) / max(abs($0), 1e-30) }.max() ?? .infinity
+            #expect(worst < 4e-7)
+        }
+    }
+
+    @Test("GEGLU equals its definition", arguments: KernelSet.available)
+    func geglu(kernels: KernelSet) {
+        var random = SplitMix(seed: 7)
+        for n in [1, 16, 37] {
+            let input = random.activation(3, 5, 2 * n, in: -5...5), x = Image(input)
+            let output = Gating.geglu(input, kernels: kernels, workspace: Workspace())
+            #expect(relativeError(output, Image(height: 3, width: 5, channels: n) { x[$0, $1, $2] * Reference.gelu(x[$0, $1, n + $2]) }) < 1e-6)
+        }
+    }
+
+    @Test("causal attention reads no later key, with any widths and counts", arguments: KernelSet.available, seeds)
+    func causalAttention(kernels: KernelSet, seed: Int) {
+        var random = SplitMix(seed: 400 + seed)
+        let heads = Int.random(in: 1...3, using: &random), headWidth = Int.random(in: 1...90, using: &random)
+        let count = Int.random(in: 1...300, using: &random), inner = heads * headWidth
+        let qkv = random.activation(1, count, 3 * inner, in: -3...3), image = Image(qkv)
+        let output = Attention.attend(
+            query: qkv, at: 0, key: qkv, at: inner, value: qkv, at: 2 * inner, heads: heads, headWidth: headWidth, causal: true, kernels: kernels,
+            workspace: Workspace())
+        func part(_ from: Int) -> Image { Image(height: 1, width: count, channels: inner) { image[$0, $1, from + $2] } }
+        let expected = Reference.attention(query: part(0), key: part(inner), value: part(2 * inner), heads: heads, causal: true)
+        #expect(relativeError(output, expected) < 3e-6)
+    }
+}
