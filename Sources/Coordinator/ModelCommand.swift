@@ -58,7 +58,7 @@ struct ModelCommand: ParsableCommand {
             let factor = folder.superResolution?.spaceToDepth ?? 1
             let tile = tile ?? RenderPlan.roundUp(RenderPlan.defaultTile, factor * unet.alignment)
             let flops = unet.flops(height: tile / factor, width: tile / factor)
-            line("unet", "UNet2DModel, \(Self.millions(try folder.denoiser.parameterCount())) parameters, \(Self.giga(flops)) GFLOP for a tile of \(tile)x\(tile) pixels")
+            line("unet", "UNet2DModel, \(Self.millions(try folder.denoiser.parameters().count)) parameters, \(Self.giga(flops)) GFLOP for a tile of \(tile)x\(tile) pixels")
             line("schedule", Self.words(folder.schedule))
             if let superResolution = folder.superResolution {
                 line("can", "enlarge a picture; it was trained for \(superResolution.scale) times")

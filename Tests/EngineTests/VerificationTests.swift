@@ -89,10 +89,10 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
         try withCopy(of: "unet2d-sr") { folder in
             let config = folder.appending(path: "model/config.json")
             let text = try String(contentsOf: config, encoding: .utf8)
-            try text.replacing("UNet2DModel", with: "UNet2DConditionModel").write(to: config, atomically: true, encoding: .utf8)
+            try text.replacing("UNet2DModel", with: "UNet3DConditionModel").write(to: config, atomically: true, encoding: .utf8)
             let error = try #require(throws: VerificationError.self) { try Verification.run(caseDirectory: folder) }
             #expect(caseName(error) == "unknownKind")
-            #expect(error.description.contains("UNet2DConditionModel"))
+            #expect(error.description.contains("UNet3DConditionModel"))
             try text.write(to: config, atomically: true, encoding: .utf8)
             let weights = folder.appending(path: "model/diffusion_pytorch_model.safetensors")
             try Data(contentsOf: weights).dropLast(1000).write(to: weights)

@@ -15,14 +15,20 @@
 struct tf_functions {
     int lanes;
     void (*pack_winograd)(const float *, int, int, int, float *);
-    void (*pack_direct)(const float *, int, int, int, float *);
     size_t (*winograd_scratch)(const tf_convolution *);
-    size_t (*direct_scratch)(const tf_convolution *);
     void (*winograd)(const tf_convolution *, float *);
-    void (*direct)(const tf_convolution *, float *);
     void (*moments)(const float *, size_t, int, double *);
     void (*scale_shift)(const float *, size_t, int, const float *, const float *, int, float *);
     void (*softmax)(float *, size_t, size_t, size_t, float);
+};
+
+struct tf_convolution_functions {
+    void (*pack_wide)(const float *, int, int, tf_storage, void *);
+    void (*pack_direct)(const float *, int, int, int, tf_storage, void *);
+    size_t (*wide_scratch)(const tf_convolution *);
+    size_t (*direct_scratch)(const tf_convolution *);
+    void (*wide)(const tf_convolution *, float *);
+    void (*direct)(const tf_convolution *, float *);
 };
 
 struct tf_transformer_functions {
@@ -77,6 +83,14 @@ static inline __m128 half4(const uint16_t *p) {
     return _mm_or_ps(_mm_or_ps(scaled, _mm_castsi128_ps(special)), _mm_castsi128_ps(sign));
 }
 
+/// Stores `count` weights from number `at` on.
+static inline void store_weights(const float *weights, size_t count, tf_storage storage, void *packed, size_t at) {
+    uint16_t *to = (uint16_t *)packed + at;
+    if (storage == TF_FLOAT32) memcpy((float *)packed + at, weights, count * sizeof(float));
+    else if (storage == TF_FLOAT16) for (size_t i = 0; i < count; i++) to[i] = half_from(weights[i]);
+    else for (size_t i = 0; i < count; i++) to[i] = bfloat16_from(weights[i]);
+}
+
 #define NAME(x) x##_baseline
 #define LANES 4
 #define ROWS 6
@@ -88,6 +102,7 @@ static inline __m128 half4(const uint16_t *p) {
 #define FROM_HALF(p) half4(p)
 #define FROM_BFLOAT16(p) ((vector_baseline)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const void *)(p))))
 #include "kernels.inc"
+#include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
 #undef NAME
@@ -105,6 +120,7 @@ static inline __m128 half4(const uint16_t *p) {
 #define FROM_HALF(p) ((vector_avx2)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(p))))
 #define FROM_BFLOAT16(p) ((vector_avx2)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16))
 #include "kernels.inc"
+#include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
 #undef NAME
@@ -131,6 +147,7 @@ static inline __m128 half4(const uint16_t *p) {
 #define FROM_HALF(p) ((vector_avx512)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p))))
 #define FROM_BFLOAT16(p) ((vector_avx512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16))
 #include "kernels.inc"
+#include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
 #pragma clang attribute pop
@@ -169,19 +186,11 @@ int tf_lanes(tf_isa isa) { return functions(isa)->lanes; }
 size_t tf_winograd_weights(tf_isa isa, int outputs, int inputs, int upsample) {
     return (size_t)(upsample ? 25 : 36) * inputs * ROUND_UP(outputs, tf_lanes(isa));
 }
-size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel) {
-    return (size_t)kernel * kernel * inputs * ROUND_UP(outputs, tf_lanes(isa));
-}
 void tf_pack_winograd(tf_isa isa, const float *weights, int outputs, int inputs, int upsample, float *packed) {
     functions(isa)->pack_winograd(weights, outputs, inputs, upsample, packed);
 }
-void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, float *packed) {
-    functions(isa)->pack_direct(weights, outputs, inputs, kernel, packed);
-}
 size_t tf_winograd_scratch(tf_isa isa, const tf_convolution *c) { return functions(isa)->winograd_scratch(c); }
-size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c) { return functions(isa)->direct_scratch(c); }
 void tf_winograd(tf_isa isa, const tf_convolution *c, float *scratch) { functions(isa)->winograd(c, scratch); }
-void tf_direct(tf_isa isa, const tf_convolution *c, float *scratch) { functions(isa)->direct(c, scratch); }
 void tf_moments(tf_isa isa, const float *data, size_t pixels, int channels, double *moments) {
     functions(isa)->moments(data, pixels, channels, moments);
 }
@@ -191,6 +200,30 @@ void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, 
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale) {
     functions(isa)->softmax(data, rows, columns, stride, scale);
 }
+
+// MARK: wide convolutions
+
+static const struct tf_convolution_functions *convolution_functions(tf_isa isa) {
+    switch (isa) {
+    case TF_AVX512: return &convolution_functions_avx512;
+    case TF_AVX2: return &convolution_functions_avx2;
+    default: return &convolution_functions_baseline;
+    }
+}
+
+size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel) {
+    return (size_t)kernel * kernel * inputs * ROUND_UP(outputs, tf_lanes(isa));
+}
+void tf_pack_wide(tf_isa isa, const float *weights, int outputs, int inputs, tf_storage storage, void *packed) {
+    convolution_functions(isa)->pack_wide(weights, outputs, inputs, storage, packed);
+}
+void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, tf_storage storage, void *packed) {
+    convolution_functions(isa)->pack_direct(weights, outputs, inputs, kernel, storage, packed);
+}
+size_t tf_wide_scratch(tf_isa isa, const tf_convolution *c) { return convolution_functions(isa)->wide_scratch(c); }
+size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c) { return convolution_functions(isa)->direct_scratch(c); }
+void tf_wide(tf_isa isa, const tf_convolution *c, float *scratch) { convolution_functions(isa)->wide(c, scratch); }
+void tf_direct(tf_isa isa, const tf_convolution *c, float *scratch) { convolution_functions(isa)->direct(c, scratch); }
 
 // MARK: transformers
 

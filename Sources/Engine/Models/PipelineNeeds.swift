@@ -34,7 +34,7 @@ extension PipelineFolder {
     ///   - side: of a window, in latents
     /// - Throws: `SafetensorsError`, `ModelError`.
     public func need(of part: Part, side: Int, precision: Precision) throws -> Need {
-        let parameters = try ModelWeights(folder(of: part)).parameters
+        let parameters = try folder(of: part).parameters().count
         let positions = side * side
         let laneFloats: Int, flops: Double
         switch part {
