@@ -6,6 +6,70 @@ import Testing
 @Suite struct TransformerKernelTests {
     static let seeds = Array(0..<12)
 
+    @Test("a linear layer equals its definition in every precision, gated or not", arguments: KernelSet.available, seeds)
+    func linear(kernels: KernelSet, seed: Int) {
+        var random = SplitMix(seed: 500 + seed)
+        let workspace = Workspace()
+        let rows = [1, 14, 113, 300][seed % 4] + Int.random(in: 0...12, using: &random)
+        let inputs = seed % 3 == 2 ? Int.random(in: 1281...2700, using: &random) : random.channels(), outputs = random.channels()
+        for (precision, gated) in [(Precision.float32, false), (.float16, false), (.bfloat16, false), (.float32, true), (.bfloat16, true)] {
+            let columns = gated ? 2 * outputs : outputs
+            let weights = random.floats(inputs * columns), bias = Bool.random(using: &random) ? random.floats(columns) : nil
+            let input = random.activation(1, rows, inputs)
+            let residual = Bool.random(using: &random) ? random.activation(1, rows, outputs) : nil
+            let layer = Linear(weights: weights, bias: bias, inputs: inputs, outputs: outputs, gated: gated, precision: precision, kernels: kernels)
+            let output = layer(input, residual: residual, workspace: workspace)
+
+            let rounded = weights.map { Reference.rounded($0, to: precision) }
+            let read = precision == .bfloat16 && kernels == .avx512bf16
+                ? Image(height: 1, width: rows, channels: inputs) { Double(Reference.rounded(input.span[$1 * inputs + $2], to: .bfloat16)) } : Image(input)
+            let product = Reference.convolution(
+                read, weights: rounded, bias: bias ?? Array(repeating: 0, count: columns), outputs: columns, size: 1, before: 0,
+                outputHeight: 1, outputWidth: rows)
+            var expected = !gated ? product : Image(height: 1, width: rows, channels: outputs) {
+                product[$0, $1, $2] * Reference.gelu(product[$0, $1, outputs + $2])
+            }
+            if let residual { expected = expected + Image(residual) }
+            #expect(relativeError(output, expected) < 3e-6)
+        }
+    }
+
+    @Test("rounding of weights is to nearest, ties to even, of every finite half and of what lies between", arguments: KernelSet.available)
+    func storage(kernels: KernelSet) {
+        // With one row that is 1, a layer shows its weights.
+        let one = Activation(height: 1, width: 1, channels: 1)
+        var span = one.mutableSpan
+        span[0] = 1
+        var values: [Float] = []
+        for bits in UInt16(0)..<0x7c00 {
+            let half = Float(Float16(bitPattern: bits))
+            values += [half, -half, half.nextUp, half.nextDown, (half + Float(Float16(bitPattern: bits + 1 < 0x7c00 ? bits + 1 : bits))) / 2]
+        }
+        for precision in [Precision.float16, .bfloat16] where !(precision == .bfloat16 && kernels == .avx512bf16) {  // whose products flush tiny values
+            let layer = Linear(weights: values, bias: nil, inputs: 1, outputs: values.count, precision: precision, kernels: kernels)
+            let output = layer(one, workspace: Workspace()).span
+            var wrong = 0
+            for i in values.indices where output[i] != Reference.rounded(values[i], to: precision) { wrong += 1 }
+            #expect(wrong == 0)
+        }
+    }
+
+    @Test("a row's bits do not depend on the rows beside it", arguments: KernelSet.available, Precision.allCases)
+    func rowsAlone(kernels: KernelSet, precision: Precision) {
+        var random = SplitMix(seed: 6)
+        let workspace = Workspace(), (rows, inputs, outputs) = (131, 1300, 40)
+        let weights = random.floats(2 * outputs * inputs)
+        let layer = Linear(weights: weights, bias: nil, inputs: inputs, outputs: outputs, gated: true, precision: precision, kernels: kernels)
+        let input = random.activation(1, rows, inputs), all = layer(input, workspace: workspace)
+        for row in [0, 7, 55, 130] {
+            let alone = Activation(height: 1, width: 1, channels: inputs)
+            var span = alone.mutableSpan
+            for i in 0..<inputs { span[i] = input.span[row * inputs + i] }
+            let output = layer(alone, workspace: workspace)
+            #expect((0..<outputs).allSatisfy { output.span[$0] == all.span[row * outputs + $0] })
+        }
+    }
+
     @Test("a layer norm equals its definition, far from zero too", arguments: KernelSet.available, seeds)
     func layerNorm(kernels: KernelSet, seed: Int) {
         var random = SplitMix(seed: 300 + seed)

@@ -43,8 +43,9 @@ struct tf_linear_functions {
 };
 
 /// Rows and depth of what is held of the left factor of a product, half a second-level cache of 2 MB.
-#define ROW_BLOCK 196
+#define ROW_BLOCK 112
 #define DEPTH_BLOCK 1280
+#define ROWS_MOST 14  // of any variant's ROWS
 
 static inline int depth_blocks(int depth) { return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK; }
 /// Even, but for the last one, as dot products want it.
@@ -174,11 +175,17 @@ static const struct tf_functions *functions(tf_isa isa) {
 
 tf_isa tf_best_isa(void) {
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return TF_BASELINE;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return TF_BASELINE;
     // What SkylakeX has, since OpenBLAS is told that the processor is one.
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")) return TF_AVX512;
     return TF_AVX2;
+}
+
+int tf_has_bfloat16_dots(void) { return tf_best_isa() == TF_AVX512 && __builtin_cpu_supports("avx512bf16"); }
+int tf_has_fast_bfloat16_dots(void) {
+    if (!tf_has_bfloat16_dots()) return 0;
+    return __builtin_cpu_is("amd") || __builtin_cpu_is("cooperlake");
 }
 
 int tf_lanes(tf_isa isa) { return functions(isa)->lanes; }
@@ -260,8 +267,9 @@ size_t tf_linear_weights(tf_isa isa, const tf_linear *l) {
 }
 size_t tf_linear_bias(tf_isa isa, const tf_linear *l) { return (size_t)linear_panels(l, tf_lanes(isa)) * 2 * tf_lanes(isa); }
 size_t tf_linear_scratch(tf_isa isa, const tf_linear *l) {
-    const int rows = l->rows < ROW_BLOCK ? l->rows : ROW_BLOCK;
-    return (size_t)rows * (DEPTH_BLOCK + 16) + (DEPTH_BLOCK + 16) * 2 * tf_lanes(isa);
+    const size_t rows = l->rows < ROW_BLOCK ? l->rows : ROW_BLOCK, panel = 2 * tf_lanes(isa), panels = linear_panels(l, tf_lanes(isa));
+    const int keeps = depth_blocks(l->inputs) > 1 && (l->gated || l->outputs % panel);
+    return rows * (DEPTH_BLOCK + 16) + DEPTH_BLOCK * panel + (keeps ? rows * panels * panel : ROWS_MOST * panel);
 }
 void tf_pack_linear(tf_isa isa, const tf_linear *l, const float *weights, void *packed) { linear_functions(isa)->pack(l, weights, packed); }
 void tf_pack_bias(tf_isa isa, const tf_linear *l, const float *bias, float *packed) { linear_functions(isa)->pack_bias(l, bias, packed); }

@@ -12,6 +12,10 @@ typedef enum { TF_BASELINE = 0, TF_AVX2 = 1, TF_AVX512 = 2 } tf_isa;
 
 /// The best kernels that this processor and its operating system can run.
 tf_isa tf_best_isa(void);
+/// Whether the processor has dot products of bfloat16 pairs (AVX512-BF16), and whether they are faster than float32: twice on AMD's Zen 4 and
+/// later and on Cooper Lake, half as fast on Intel's later ones, which have AMX for it.
+int tf_has_bfloat16_dots(void);
+int tf_has_fast_bfloat16_dots(void);
 /// Floats in a vector.
 int tf_lanes(tf_isa isa);
 
