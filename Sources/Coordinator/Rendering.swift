@@ -81,6 +81,9 @@ package final class Rendering {
         }
     }
 
+    /// The canvas: height x width x channels.
+    package var latents: [Float] { canvas.withSpan { span in (0..<span.count).map { span[$0] } } }
+
     /// Rows of the finished picture, without padding, in [0, 1].
     package func finishedRows(_ rows: Range<Int>) throws -> [Float] {
         switch plan.model {

@@ -4,7 +4,14 @@ import Foundation
 import Protocol
 
 /// What `upscale` and `plan` have in common: the picture, the model, the sampler, the tiling.
-struct UpscaleOptions: ParsableArguments {
+package struct UpscaleOptions: ParsableArguments {
+    package init() {}
+
+    /// The plan that these arguments make, as they would be typed.
+    package static func plan(_ arguments: [String], folder: ModelFolder, inputHeight: Int, inputWidth: Int) throws -> RenderPlan {
+        try parse(["input.png"] + arguments).plan(folder, inputHeight: inputHeight, inputWidth: inputWidth)
+    }
+
     enum OverlapName: String, ExpressibleByArgument, CaseIterable { case implicit, reference, explicit, none }
     enum OffsetName: String, ExpressibleByArgument, CaseIterable { case random, fixed, none }
     enum SamplerName: String, ExpressibleByArgument, CaseIterable { case ddim, ddpm }
@@ -70,7 +77,7 @@ struct UpscaleOptions: ParsableArguments {
     @Option(help: "Seed of all noise and offsets: the same seed gives the same bytes.")
     var seed: UInt64 = 0
 
-    func validate() throws {
+    package func validate() throws {
         if let scale {
             guard scale.isFinite, (1...64).contains(scale) else { throw ValidationError(CommandError.scale("\(scale)").description) }
         }

@@ -3,11 +3,11 @@ import Foundation
 import Protocol
 
 /// The engine as a worker's lanes use it.
-enum Denoiser {
+package enum Denoiser {
     /// - Parameter folder: a diffusers folder.
     /// - Throws: what is wrong with the folder, `ModelFolderError` and others.
     @Sendable
-    static func load(_ folder: URL, precision: Precision) throws -> LoadedModel {
+    package static func load(_ folder: URL, precision: Precision) throws -> LoadedModel {
         let folder = try ModelFolder(url: folder)
         if let pipeline = folder.pipeline { return latent(try StableDiffusion(folder: pipeline, precision: precision)) }
         return superResolution(try TileDenoiser(folder: folder))

@@ -19,7 +19,7 @@ package typealias LaneWork = (_ work: Work, _ inputs: [Frame]) throws -> LaneAns
 
 /// A model in memory, shared by all lanes.
 package final class LoadedModel: Sendable {
-    let makeLane: @Sendable () -> LaneWork
+    package let makeLane: @Sendable () -> LaneWork
 
     package init(makeLane: @escaping @Sendable () -> LaneWork) {
         self.makeLane = makeLane
