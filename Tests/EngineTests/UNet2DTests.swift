@@ -6,7 +6,7 @@ import Testing
     @Test("predictions equal those of diffusers, with every kernel set", arguments: ["unet2d-sr", "unet2d-ddpm-cifar"], KernelSet.available)
     func matchesDiffusers(name: String, kernels: KernelSet) throws {
         let folder = try Case.folder(name)
-        let unet = try UNet2D(folder: folder.appending(path: "model"), kernels: kernels)
+        let unet = try UNet2D(folder: NetworkFolder(url: folder.appending(path: "model")), kernels: kernels)
         let tensors = try Safetensors(url: folder.appending(path: "case.safetensors"))
         let workspace = Workspace()
         for i in 0..<2 {
@@ -25,7 +25,7 @@ import Testing
     @Test("a prediction has the same bits after any other, in any lane, and takes no memory after the first")
     func deterministic() async throws {
         let folder = try Case.folder("unet2d-ddpm-cifar")
-        let unet = try UNet2D(folder: folder.appending(path: "model"))
+        let unet = try UNet2D(folder: NetworkFolder(url: folder.appending(path: "model")))
         let tensors = try Safetensors(url: folder.appending(path: "case.safetensors"))
         let tensor = try tensors.tensor("in.1.sample")
 
@@ -122,25 +122,25 @@ import Testing
     @Test("weights that do not belong to the configuration, and missing files, are named errors")
     func wrongFolder() throws {
         let nowhere = URL(filePath: "/nowhere/at/all")
-        #expect(throws: ModelError.self) { try UNet2D(folder: nowhere) }
+        #expect(throws: ModelFolderError.missingFolder(nowhere.path)) { try UNet2D(folder: NetworkFolder(url: nowhere)) }
 
         let (sr, cifar) = (try Case.folder("unet2d-sr"), try Case.folder("unet2d-ddpm-cifar"))
         let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         try FileManager.default.copyItem(at: sr.appending(path: "model/config.json"), to: folder.appending(path: "config.json"))
-        #expect(throws: SafetensorsError.self) { try UNet2D(folder: folder) }
+        #expect(throws: ModelFolderError.self) { try UNet2D(folder: NetworkFolder(url: folder)) }
         let weights = "diffusion_pytorch_model.safetensors"
         try FileManager.default.copyItem(at: cifar.appending(path: "model/" + weights), to: folder.appending(path: weights))
         let file = folder.appending(path: weights).path
         #expect(throws: SafetensorsError.wrongShape(file: file, tensor: "conv_in.weight", shape: [32, 3, 3, 3], expected: [32, 6, 3, 3])) {
-            try UNet2D(folder: folder)
+            try UNet2D(folder: NetworkFolder(url: folder))
         }
     }
 
     @Test("a sample or an output of the wrong shape is a named error")
     func wrongShape() throws {
-        let unet = try UNet2D(folder: Case.folder("unet2d-sr").appending(path: "model"))
+        let unet = try UNet2D(folder: NetworkFolder(url: Case.folder("unet2d-sr").appending(path: "model")))
         let good = Activation(height: 8, width: 12, channels: 6), output = Activation(height: 8, width: 12, channels: 3)
         try unet.predict(good, timestep: 0, into: output, workspace: Workspace())
         for bad in [Activation(height: 8, width: 10, channels: 6), Activation(height: 8, width: 12, channels: 5), Activation(height: 0, width: 12, channels: 6)] {
@@ -155,7 +155,7 @@ import Testing
     func benchmark() throws {
         let folder = try Case.folder("unet2d-sr").appending(path: "model")
         let result = try DenoiserBenchmark.run(folder: ModelFolder(url: folder), tile: 32, lanes: 2, seconds: 0.2)
-        let unet = try UNet2D(folder: folder)
+        let unet = try UNet2D(folder: NetworkFolder(url: folder))
         #expect(result.secondsPerTile > 0 && result.tilesPerSecond > 0 && result.peakMemoryBytes > 1 << 20)
         #expect(abs(result.gflops * 1e9 / result.tilesPerSecond / unet.configuration.flops(height: 32, width: 32) - 1) < 1e-9)
     }

@@ -1,6 +1,7 @@
 #include "CKernels.h"
 
 #include <immintrin.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,14 +15,20 @@
 struct tf_functions {
     int lanes;
     void (*pack_winograd)(const float *, int, int, int, float *);
-    void (*pack_direct)(const float *, int, int, int, float *);
     size_t (*winograd_scratch)(const tf_convolution *);
-    size_t (*direct_scratch)(const tf_convolution *);
     void (*winograd)(const tf_convolution *, float *);
-    void (*direct)(const tf_convolution *, float *);
     void (*moments)(const float *, size_t, int, double *);
     void (*scale_shift)(const float *, size_t, int, const float *, const float *, int, float *);
     void (*softmax)(float *, size_t, size_t, size_t, float);
+};
+
+struct tf_convolution_functions {
+    void (*pack_wide)(const float *, int, int, tf_storage, void *);
+    void (*pack_direct)(const float *, int, int, int, tf_storage, void *);
+    size_t (*wide_scratch)(const tf_convolution *);
+    size_t (*direct_scratch)(const tf_convolution *);
+    void (*wide)(const tf_convolution *, float *);
+    void (*direct)(const tf_convolution *, float *);
 };
 
 struct tf_transformer_functions {
@@ -29,6 +36,60 @@ struct tf_transformer_functions {
     void (*geglu)(const float *, size_t, int, float *);
     void (*layer_norm)(const float *, size_t, int, const float *, const float *, float, float *);
 };
+struct tf_linear_functions {
+    void (*multiply)(const tf_linear *, float *);
+    void (*pack)(const tf_linear *, const float *, void *);
+    void (*pack_bias)(const tf_linear *, const float *, float *);
+};
+
+/// Rows and depth of what is held of the left factor of a product, half a second-level cache of 2 MB.
+#define ROW_BLOCK 196
+#define DEPTH_BLOCK 1280
+
+static inline int depth_blocks(int depth) { return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK; }
+/// Even, but for the last one, as dot products want it.
+static inline int depth_of_block(int depth, int blocks, int block) {
+    const int each = ROUND_UP((depth + blocks - 1) / blocks, 2), left = depth - block * each;
+    return left < each ? left : each;
+}
+static inline int linear_panels(const tf_linear *l, int lanes) {
+    const int panel = l->gated ? lanes : 2 * lanes;
+    return (l->outputs + panel - 1) / panel;
+}
+
+static inline uint32_t bits_of(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
+static inline float float_of(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
+
+/// To nearest, ties to even.
+static inline uint16_t bfloat16_from(float x) {
+    const uint32_t u = bits_of(x);
+    return x == x ? (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16) : (uint16_t)(u >> 16 | 64);
+}
+static inline uint16_t half_from(float x) {
+    const uint32_t sign = bits_of(x) & 0x80000000, u = bits_of(x) ^ sign;
+    uint32_t half;
+    if (u >= 0x47800000) half = u > 0x7f800000 ? 0x7e00 : 0x7c00;
+    else if (u < 0x38800000) half = bits_of(float_of(u) + 0.5f) - 0x3f000000;  // subnormal: the addition rounds
+    else half = (u - 0x38000000 + 0xfff + (u >> 13 & 1)) >> 13;
+    return (uint16_t)(half | sign >> 16);
+}
+
+/// Four halves; without F16C by moving the fraction into place and the exponent by a multiplication.
+static inline __m128 half4(const uint16_t *p) {
+    const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const void *)p), _mm_setzero_si128());
+    const __m128i magnitude = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x7fff)), 13), sign = _mm_slli_epi32(_mm_srli_epi32(h, 15), 31);
+    const __m128i special = _mm_and_si128(_mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x0f7fffff)), _mm_set1_epi32(0x7f800000));
+    const __m128 scaled = _mm_mul_ps(_mm_castsi128_ps(magnitude), _mm_set1_ps(0x1p112f));
+    return _mm_or_ps(_mm_or_ps(scaled, _mm_castsi128_ps(special)), _mm_castsi128_ps(sign));
+}
+
+/// Stores `count` weights from number `at` on.
+static inline void store_weights(const float *weights, size_t count, tf_storage storage, void *packed, size_t at) {
+    uint16_t *to = (uint16_t *)packed + at;
+    if (storage == TF_FLOAT32) memcpy((float *)packed + at, weights, count * sizeof(float));
+    else if (storage == TF_FLOAT16) for (size_t i = 0; i < count; i++) to[i] = half_from(weights[i]);
+    else for (size_t i = 0; i < count; i++) to[i] = bfloat16_from(weights[i]);
+}
 
 #define NAME(x) x##_baseline
 #define LANES 4
@@ -38,20 +99,30 @@ struct tf_transformer_functions {
 #define EACH_ROW_COUNT3(M, W) M(W, 1) M(W, 2) M(W, 3) M(W, 4)
 #define MINIMUM(a, b) ((vector_baseline)_mm_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_baseline)_mm_max_ps(a, b))
+#define FROM_HALF(p) half4(p)
+#define FROM_BFLOAT16(p) ((vector_baseline)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const void *)(p))))
 #include "kernels.inc"
+#include "convolution.inc"
 #include "transformer.inc"
+#include "linear.inc"
 #undef NAME
 #undef LANES
 #undef MINIMUM
 #undef MAXIMUM
+#undef FROM_HALF
+#undef FROM_BFLOAT16
 
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #define NAME(x) x##_avx2
 #define LANES 8
 #define MINIMUM(a, b) ((vector_avx2)_mm256_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_avx2)_mm256_max_ps(a, b))
+#define FROM_HALF(p) ((vector_avx2)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(p))))
+#define FROM_BFLOAT16(p) ((vector_avx2)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16))
 #include "kernels.inc"
+#include "convolution.inc"
 #include "transformer.inc"
+#include "linear.inc"
 #undef NAME
 #undef LANES
 #undef ROWS
@@ -60,6 +131,8 @@ struct tf_transformer_functions {
 #undef EACH_ROW_COUNT3
 #undef MINIMUM
 #undef MAXIMUM
+#undef FROM_HALF
+#undef FROM_BFLOAT16
 #pragma clang attribute pop
 
 #pragma clang attribute push(__attribute__((target("avx512f,avx2,fma,prfchw"))), apply_to = function)
@@ -71,8 +144,24 @@ struct tf_transformer_functions {
 #define EACH_ROW_COUNT(M, W) EACH_ROW_COUNT3(M, W) M(W, 10) M(W, 11) M(W, 12) M(W, 13) M(W, 14)
 #define MINIMUM(a, b) ((vector_avx512)_mm512_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_avx512)_mm512_max_ps(a, b))
+#define FROM_HALF(p) ((vector_avx512)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p))))
+#define FROM_BFLOAT16(p) ((vector_avx512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16))
 #include "kernels.inc"
+#include "convolution.inc"
 #include "transformer.inc"
+#include "linear.inc"
+#pragma clang attribute pop
+
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bf16,avx2,fma,prfchw"))), apply_to = function)
+#define V vector_avx512
+#define load load_avx512
+#define store store_avx512
+#define splat splat_avx512
+#define A_STEP (DEPTH_BLOCK + 16)
+#define TILE(x) x##_dots
+#define ADD(sum, x, b) ((V)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(x), (__m512bh)(b)))
+#include "tile.inc"
+static void linear_dots(const tf_linear *l, float *scratch) { multiply_avx512(l, scratch, tiles_dots); }
 #pragma clang attribute pop
 
 static const struct tf_functions *functions(tf_isa isa) {
@@ -97,19 +186,11 @@ int tf_lanes(tf_isa isa) { return functions(isa)->lanes; }
 size_t tf_winograd_weights(tf_isa isa, int outputs, int inputs, int upsample) {
     return (size_t)(upsample ? 25 : 36) * inputs * ROUND_UP(outputs, tf_lanes(isa));
 }
-size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel) {
-    return (size_t)kernel * kernel * inputs * ROUND_UP(outputs, tf_lanes(isa));
-}
 void tf_pack_winograd(tf_isa isa, const float *weights, int outputs, int inputs, int upsample, float *packed) {
     functions(isa)->pack_winograd(weights, outputs, inputs, upsample, packed);
 }
-void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, float *packed) {
-    functions(isa)->pack_direct(weights, outputs, inputs, kernel, packed);
-}
 size_t tf_winograd_scratch(tf_isa isa, const tf_convolution *c) { return functions(isa)->winograd_scratch(c); }
-size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c) { return functions(isa)->direct_scratch(c); }
 void tf_winograd(tf_isa isa, const tf_convolution *c, float *scratch) { functions(isa)->winograd(c, scratch); }
-void tf_direct(tf_isa isa, const tf_convolution *c, float *scratch) { functions(isa)->direct(c, scratch); }
 void tf_moments(tf_isa isa, const float *data, size_t pixels, int channels, double *moments) {
     functions(isa)->moments(data, pixels, channels, moments);
 }
@@ -119,6 +200,30 @@ void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, 
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale) {
     functions(isa)->softmax(data, rows, columns, stride, scale);
 }
+
+// MARK: wide convolutions
+
+static const struct tf_convolution_functions *convolution_functions(tf_isa isa) {
+    switch (isa) {
+    case TF_AVX512: return &convolution_functions_avx512;
+    case TF_AVX2: return &convolution_functions_avx2;
+    default: return &convolution_functions_baseline;
+    }
+}
+
+size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel) {
+    return (size_t)kernel * kernel * inputs * ROUND_UP(outputs, tf_lanes(isa));
+}
+void tf_pack_wide(tf_isa isa, const float *weights, int outputs, int inputs, tf_storage storage, void *packed) {
+    convolution_functions(isa)->pack_wide(weights, outputs, inputs, storage, packed);
+}
+void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, tf_storage storage, void *packed) {
+    convolution_functions(isa)->pack_direct(weights, outputs, inputs, kernel, storage, packed);
+}
+size_t tf_wide_scratch(tf_isa isa, const tf_convolution *c) { return convolution_functions(isa)->wide_scratch(c); }
+size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c) { return convolution_functions(isa)->direct_scratch(c); }
+void tf_wide(tf_isa isa, const tf_convolution *c, float *scratch) { convolution_functions(isa)->wide(c, scratch); }
+void tf_direct(tf_isa isa, const tf_convolution *c, float *scratch) { convolution_functions(isa)->direct(c, scratch); }
 
 // MARK: transformers
 
@@ -136,4 +241,31 @@ void tf_geglu(tf_isa isa, const float *data, size_t rows, int channels, float *o
 }
 void tf_layer_norm(tf_isa isa, const float *data, size_t rows, int channels, const float *gamma, const float *beta, float eps, float *output) {
     transformer_functions(isa)->layer_norm(data, rows, channels, gamma, beta, eps, output);
+}
+
+// MARK: linear layers
+
+static const struct tf_linear_functions *linear_functions(tf_isa isa) {
+    switch (isa) {
+    case TF_AVX512: return &linear_functions_avx512;
+    case TF_AVX2: return &linear_functions_avx2;
+    default: return &linear_functions_baseline;
+    }
+}
+
+size_t tf_linear_weights(tf_isa isa, const tf_linear *l) {
+    const int panel = 2 * tf_lanes(isa);
+    const size_t count = (size_t)linear_panels(l, tf_lanes(isa)) * panel * (l->storage == TF_BFLOAT16_DOTS ? ROUND_UP(l->inputs, 2) : l->inputs);
+    return count * (l->storage == TF_FLOAT32 ? 4 : 2);
+}
+size_t tf_linear_bias(tf_isa isa, const tf_linear *l) { return (size_t)linear_panels(l, tf_lanes(isa)) * 2 * tf_lanes(isa); }
+size_t tf_linear_scratch(tf_isa isa, const tf_linear *l) {
+    const int rows = l->rows < ROW_BLOCK ? l->rows : ROW_BLOCK;
+    return (size_t)rows * (DEPTH_BLOCK + 16) + (DEPTH_BLOCK + 16) * 2 * tf_lanes(isa);
+}
+void tf_pack_linear(tf_isa isa, const tf_linear *l, const float *weights, void *packed) { linear_functions(isa)->pack(l, weights, packed); }
+void tf_pack_bias(tf_isa isa, const tf_linear *l, const float *bias, float *packed) { linear_functions(isa)->pack_bias(l, bias, packed); }
+void tf_multiply(tf_isa isa, const tf_linear *l, float *scratch) {
+    if (l->storage == TF_BFLOAT16_DOTS) linear_dots(l, scratch);
+    else linear_functions(isa)->multiply(l, scratch);
 }

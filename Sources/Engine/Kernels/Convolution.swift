@@ -2,16 +2,46 @@ internal import CKernels
 
 /// A 3x3 or 1x1 convolution with packed weights, and all that can be done while its data passes by: the group norm and SiLU before it, the
 /// enlarging and the concatenation of its inputs, the bias, the shortcut, and the sums for the group norm after it.
-///
-/// 3x3 with stride 1 runs as Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308), everything else as a matrix product over the taps.
 package final class Convolution: Sendable {
     package let outputs, inputs, size, stride, padding: Int
     package let enlarging: Bool
+    package let algorithm: Algorithm
     package let kernels: KernelSet
-    private let winograd: Bool
     private let weights: ConstantBuffer
+    private let storage: tf_storage
     private let bias: ConstantBuffer
-    private let shortcut: (inputs: Int, weights: ConstantBuffer)?
+    private let shortcut: Shortcut?
+
+    /// How it is computed.
+    package enum Algorithm: Sendable {
+        /// Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308) with weights transformed beforehand, always in single precision: four times
+        /// as large, and read for every few tiles. For layers whose transformed weights stay in a cache.
+        case winograd
+        /// The same with weights as they are, transformed block by block on the way: once for 64 tiles, which costs a few percent.
+        case wideWinograd
+        /// A matrix product over the taps.
+        case direct
+
+        /// The rule.
+        static func suited(outputs: Int, inputs: Int, size: Int, stride: Int) -> Algorithm {
+            guard size == 3, stride == 1 else { return .direct }
+            return outputs * inputs <= 128 * 128 ? .winograd : .wideWinograd
+        }
+    }
+
+    private enum Shortcut {
+        /// Added tile by tile.
+        case fused(inputs: Int, weights: ConstantBuffer)
+        /// Computed first, into the output.
+        case before(Convolution)
+
+        var inputs: Int {
+            switch self {
+            case .fused(let inputs, _): inputs
+            case .before(let convolution): convolution.inputs
+            }
+        }
+    }
 
     /// - Parameters:
     ///   - weights: outputs x inputs x size x size
@@ -20,37 +50,56 @@ package final class Convolution: Sendable {
     ///   - stride: 1, or 2
     ///   - padding: 1 pads every side (for size 3); 0 pads only the bottom and the right, as diffusers' `Downsample2D(padding=0)` does.
     ///   - enlarging: whether the input is enlarged twice by nearest neighbour first (size 3, stride 1)
-    ///   - shortcut: a 1x1 convolution of another input that is added to the output: weights outputs x inputs, and bias (size 3, stride 1)
+    ///   - shortcut: a 1x1 convolution of another input that is added to the output: weights outputs x inputs, and bias
+    ///   - precision: of the weights in memory (but see `Algorithm.winograd`); the arithmetic is single precision
+    ///   - algorithm: instead of the one that suits; Winograd's take size 3, stride 1 and padding 1
     package init(
         weights: [Float], bias: [Float], outputs: Int, inputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1, enlarging: Bool = false,
-        shortcut: (weights: [Float], bias: [Float], inputs: Int)? = nil, kernels: KernelSet
+        shortcut: (weights: [Float], bias: [Float], inputs: Int)? = nil, precision: Precision = .float32, algorithm: Algorithm? = nil,
+        kernels: KernelSet
     ) {
         precondition(size == 1 || size == 3)
         precondition(weights.count == outputs * inputs * size * size && bias.count == outputs)
-        winograd = size == 3 && stride == 1
-        precondition(winograd ? padding == 1 : !enlarging && shortcut == nil)
+        precondition(!enlarging || size == 3 && stride == 1 && padding == 1)
+        let algorithm = algorithm ?? (padding == 1 ? .suited(outputs: outputs, inputs: inputs, size: size, stride: stride) : .direct)
+        precondition(algorithm == .direct || size == 3 && stride == 1 && padding == 1)
         (self.outputs, self.inputs, self.size, self.stride, self.padding) = (outputs, inputs, size, stride, size == 1 ? 0 : padding)
-        (self.enlarging, self.kernels) = (enlarging, kernels)
+        (self.enlarging, self.algorithm, self.kernels) = (enlarging, algorithm, kernels)
 
         let isa = kernels.isa, (n, k, s) = (Int32(outputs), Int32(inputs), Int32(size))
-        let packed = AlignedBuffer<Float>(
-            count: winograd ? tf_winograd_weights(isa, n, k, enlarging ? 1 : 0) : tf_direct_weights(isa, n, k, s))
-        if winograd {
+        storage = algorithm == .winograd ? TF_FLOAT32 : precision.storage
+        switch algorithm {
+        case .winograd:
+            let packed = AlignedBuffer<Float>(count: tf_winograd_weights(isa, n, k, enlarging ? 1 : 0))
             tf_pack_winograd(isa, weights, n, k, enlarging ? 1 : 0, packed.pointer)
-        } else {
-            tf_pack_direct(isa, weights, n, k, s, packed.pointer)
+            self.weights = ConstantBuffer(packed)
+        case .wideWinograd:
+            let packed = storage.buffer(tf_direct_weights(isa, n, k, s))
+            tf_pack_wide(isa, weights, n, k, storage, packed.pointer)
+            self.weights = ConstantBuffer(packed)
+        case .direct:
+            let packed = storage.buffer(tf_direct_weights(isa, n, k, s))
+            tf_pack_direct(isa, weights, n, k, s, storage, packed.pointer)
+            self.weights = ConstantBuffer(packed)
         }
-        self.weights = ConstantBuffer(packed)
 
-        if let shortcut {
-            precondition(shortcut.weights.count == outputs * shortcut.inputs && shortcut.bias.count == outputs)
+        guard let shortcut else {
+            self.shortcut = nil
+            self.bias = ConstantBuffer(bias, paddedTo: kernels.padded(outputs))
+            return
+        }
+        precondition(shortcut.weights.count == outputs * shortcut.inputs && shortcut.bias.count == outputs)
+        if algorithm == .winograd {
             let k = Int32(shortcut.inputs)
             let packed = AlignedBuffer<Float>(count: tf_direct_weights(isa, n, k, 1))
-            tf_pack_direct(isa, shortcut.weights, n, k, 1, packed.pointer)
-            self.shortcut = (shortcut.inputs, ConstantBuffer(packed))
+            tf_pack_direct(isa, shortcut.weights, n, k, 1, TF_FLOAT32, packed.pointer)
+            self.shortcut = .fused(inputs: shortcut.inputs, weights: ConstantBuffer(packed))
             self.bias = ConstantBuffer(zip(bias, shortcut.bias).map { $0 + $1 }, paddedTo: kernels.padded(outputs))
         } else {
-            self.shortcut = nil
+            self.shortcut = .before(
+                Convolution(
+                    weights: shortcut.weights, bias: shortcut.bias, outputs: outputs, inputs: shortcut.inputs, size: 1, precision: precision,
+                    kernels: kernels))
             self.bias = ConstantBuffer(bias, paddedTo: kernels.padded(outputs))
         }
     }
@@ -111,24 +160,49 @@ package final class Convolution: Sendable {
         c.scale = normalization?.scale
         c.shift = normalization?.shift
         (c.kernel, c.stride, c.pad, c.upsample) = (Int32(size), Int32(stride), Int32(padding), enlarging ? 1 : 0)
-        c.weights = weights.pointer
+        c.weights = UnsafeRawPointer(weights.pointer)
+        c.storage = storage
         c.bias = bias
         c.output = output.values.pointer
         (c.output_height, c.output_width, c.output_channels) = (Int32(height), Int32(width), Int32(outputs))
         c.residual = residual.map { UnsafePointer($0.values.pointer) }
-        c.shortcut = (shortcutInput?.source ?? tf_source(), secondShortcutInput?.source ?? tf_source())
-        c.shortcut_weights = shortcut?.weights.pointer
         c.moments = moments ? output.momentBuffer.pointer : nil
+        switch shortcut {
+        case .fused(_, let weights):
+            c.shortcut = (shortcutInput?.source ?? tf_source(), secondShortcutInput?.source ?? tf_source())
+            c.shortcut_weights = weights.pointer
+        case .before(let convolution):
+            if let shortcutInput {
+                convolution(shortcutInput, secondShortcutInput, residual: residual, into: output, moments: false, workspace: workspace)
+                c.residual = UnsafePointer(output.values.pointer)
+            }
+        case nil: break
+        }
 
-        if winograd {
-            tf_winograd(kernels.isa, &c, workspace.scratch(tf_winograd_scratch(kernels.isa, &c)).pointer)
-        } else {
-            tf_direct(kernels.isa, &c, workspace.scratch(tf_direct_scratch(kernels.isa, &c)).pointer)
+        switch algorithm {
+        case .winograd: tf_winograd(kernels.isa, &c, workspace.scratch(tf_winograd_scratch(kernels.isa, &c)).pointer)
+        case .wideWinograd: tf_wide(kernels.isa, &c, workspace.scratch(tf_wide_scratch(kernels.isa, &c)).pointer)
+        case .direct: tf_direct(kernels.isa, &c, workspace.scratch(tf_direct_scratch(kernels.isa, &c)).pointer)
         }
         withExtendedLifetime((input, second, normalization, residual, shortcutInput, secondShortcutInput, sum)) {}
         output.moments = moments ? Activation.Moments(squaresAt: padded) : nil
         return output
     }
+}
+
+extension Precision {
+    var storage: tf_storage {
+        switch self {
+        case .float32: TF_FLOAT32
+        case .float16: TF_FLOAT16
+        case .bfloat16: TF_BFLOAT16
+        }
+    }
+}
+
+extension tf_storage {
+    /// Memory for `count` weights.
+    fileprivate func buffer(_ count: Int) -> AlignedBuffer<Float> { AlignedBuffer(count: self == TF_FLOAT32 ? count : (count + 1) / 2) }
 }
 
 extension Activation {

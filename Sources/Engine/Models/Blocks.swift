@@ -17,7 +17,7 @@ struct BlockBuilder {
     ) throws -> Convolution {
         Convolution(
             weights: try weights("weight", outputs, inputs, size, size), bias: try weights("bias", outputs), outputs: outputs, inputs: inputs,
-            size: size, stride: stride, padding: padding, enlarging: enlarging, kernels: kernels)
+            size: size, stride: stride, padding: padding, enlarging: enlarging, precision: precision, kernels: kernels)
     }
 
     /// A linear layer, which may be stored as a 1x1 convolution.
@@ -61,7 +61,7 @@ struct BlockBuilder {
             norm2: try norm(weights / "norm2", channels: outputs),
             conv2: Convolution(
                 weights: try (weights / "conv2")("weight", outputs, outputs, 3, 3), bias: try (weights / "conv2")("bias", outputs),
-                outputs: outputs, inputs: outputs, shortcut: shortcut, kernels: kernels),
+                outputs: outputs, inputs: outputs, shortcut: shortcut, precision: precision, kernels: kernels),
             hasShortcut: shortcut != nil)
     }
 

@@ -15,6 +15,13 @@ public struct NetworkFolder: Sendable {
 
     public var configuration: URL { url.appending(path: "config.json") }
 
+    /// The number of parameters, and the type that most of their bytes have, from the headers of the weights.
+    /// - Throws: `SafetensorsError`.
+    public func parameters() throws -> (count: Int, type: ElementType) {
+        let weights = try ModelWeights(self)
+        return (weights.parameters, weights.mainType)
+    }
+
     /// Finds out what the folder holds; the weights themselves are not read.
     /// - Throws: `ModelFolderError`.
     public init(url: URL) throws {
@@ -111,9 +118,12 @@ package final class ModelWeights: Sendable {
 
     /// The type that most bytes of the weights have.
     package var mainType: ElementType {
-        let sizes = files.reduce(into: [ElementType: Int]()) { $0.merge($1.sizes, uniquingKeysWith: +) }
-        return sizes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
+        sizes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
     }
+
+    package var parameters: Int { sizes.reduce(0) { $0 + $1.value / $1.key.size } }
+
+    private var sizes: [ElementType: Int] { files.reduce(into: [:]) { $0.merge($1.sizes, uniquingKeysWith: +) } }
 
     /// - Throws: `SafetensorsError` if there is no such tensor.
     package func shape(of name: String) throws -> [Int] { try file(of: name).shape(of: name) }

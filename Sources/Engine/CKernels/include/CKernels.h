@@ -21,6 +21,10 @@ typedef struct {
     int channels;
 } tf_source;
 
+/// How packed weights stand in memory. TF_BFLOAT16_DOTS: in pairs, for the processor's dot products of bfloat16 (only TF_AVX512 where
+/// tf_has_bfloat16_dots says so, and only linear layers); the input is rounded to bfloat16, too.
+typedef enum { TF_FLOAT32 = 0, TF_FLOAT16 = 1, TF_BFLOAT16 = 2, TF_BFLOAT16_DOTS = 3 } tf_storage;
+
 /// A 1x1 or 3x3 convolution with everything that can be done while its data passes by.
 typedef struct {
     tf_source source[2];  ///< concatenated in channels; source[1].channels may be 0
@@ -30,7 +34,8 @@ typedef struct {
     int stride;           ///< 1 or 2
     int pad;              ///< zeros above and to the left; below and to the right there are as many as the output needs
     int upsample;         ///< 1: reads the sources enlarged twice by nearest neighbour
-    const float *weights; ///< as tf_pack_winograd or tf_pack_direct made them
+    const void *weights;  ///< as tf_pack_winograd, tf_pack_wide or tf_pack_direct made them
+    tf_storage storage;   ///< of the weights (float32 for tf_winograd)
     const float *bias;    ///< padded channels
     float *output;
     int output_height, output_width, output_channels;
@@ -40,19 +45,22 @@ typedef struct {
     double *moments;      ///< per output channel its sum, then (from the padded channel count on) its sum of squares; NULL: not wanted
 } tf_convolution;
 
-/// Floats that the packed weights take. `upsample` as in tf_convolution.
-size_t tf_winograd_weights(tf_isa isa, int outputs, int inputs, int upsample);
-size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel);
-/// Packs weights of shape (outputs, inputs, kernel, kernel).
-void tf_pack_winograd(tf_isa isa, const float *weights, int outputs, int inputs, int upsample, float *packed);
-void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, float *packed);
-
-/// Floats of scratch memory (64-byte aligned) that the convolution needs.
-size_t tf_winograd_scratch(tf_isa isa, const tf_convolution *c);
-size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c);
-/// 3x3, stride 1, pad 1, by Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308).
+/// Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308) for narrow layers: 3x3, stride 1, pad 1. The weights are packed transformed,
+/// four times as large, and meet a few tiles at a time, so that everything stays in the second-level cache.
+size_t tf_winograd_weights(tf_isa isa, int outputs, int inputs, int upsample);  ///< floats
+void tf_pack_winograd(tf_isa isa, const float *weights, int outputs, int inputs, int upsample, float *packed);  ///< outputs x inputs x 3 x 3
+size_t tf_winograd_scratch(tf_isa isa, const tf_convolution *c);  ///< floats, 64-byte aligned
 void tf_winograd(tf_isa isa, const tf_convolution *c, float *scratch);
-/// Any kernel and stride, without upsampling and shortcut.
+
+/// The same for wide layers, whose weights are read as they are and transformed on the way, block by block. No shortcut.
+void tf_pack_wide(tf_isa isa, const float *weights, int outputs, int inputs, tf_storage storage, void *packed);  ///< tf_direct_weights elements
+size_t tf_wide_scratch(tf_isa isa, const tf_convolution *c);
+void tf_wide(tf_isa isa, const tf_convolution *c, float *scratch);
+
+/// Any kernel, stride and upsampling as a matrix product over the taps. No shortcut.
+size_t tf_direct_weights(tf_isa isa, int outputs, int inputs, int kernel);  ///< elements
+void tf_pack_direct(tf_isa isa, const float *weights, int outputs, int inputs, int kernel, tf_storage storage, void *packed);
+size_t tf_direct_scratch(tf_isa isa, const tf_convolution *c);
 void tf_direct(tf_isa isa, const tf_convolution *c, float *scratch);
 
 /// Sums and sums of squares per channel, laid out as tf_convolution.moments.
@@ -72,5 +80,29 @@ void tf_activate(tf_isa isa, tf_activation kind, float *data, size_t count);
 void tf_geglu(tf_isa isa, const float *data, size_t rows, int channels, float *output);
 /// Each row: (x - mean) / sqrt(variance + eps) * gamma + beta; gamma and beta are readable up to the padded channels.
 void tf_layer_norm(tf_isa isa, const float *data, size_t rows, int channels, const float *gamma, const float *beta, float eps, float *output);
+
+/// output = input * weights + bias + residual for many rows.
+typedef struct {
+    int rows, inputs, outputs;
+    const float *input;  ///< rows `input_step` floats apart
+    ptrdiff_t input_step;
+    tf_storage storage;
+    int gated;           ///< value * gelu(gate), of twice as many weights: those of the values before those of the gates
+    const void *weights; ///< as tf_pack_linear made them
+    const float *bias;   ///< as tf_pack_bias made it
+    const float *residual;  ///< NULL: none
+    ptrdiff_t residual_step;
+    float *output;
+    ptrdiff_t output_step;
+} tf_linear;
+
+/// Bytes that the packed weights take, of which only shape, storage and `gated` are read; floats of the packed bias; floats of scratch memory.
+size_t tf_linear_weights(tf_isa isa, const tf_linear *l);
+size_t tf_linear_bias(tf_isa isa, const tf_linear *l);
+size_t tf_linear_scratch(tf_isa isa, const tf_linear *l);
+/// Packs weights of shape (outputs, inputs), or (2 * outputs, inputs) if gated, and as many biases (NULL: zeros).
+void tf_pack_linear(tf_isa isa, const tf_linear *l, const float *weights, void *packed);
+void tf_pack_bias(tf_isa isa, const tf_linear *l, const float *bias, float *packed);
+void tf_multiply(tf_isa isa, const tf_linear *l, float *scratch);
 
 #endif
