@@ -40,7 +40,7 @@ private func changed(_ text: String, _ key: String, to value: String) -> String 
     func superResolutionModel() throws {
         let folder = try open([:])
         #expect(folder.architecture == .unet2D)
-        #expect(folder.network == folder.url)
+        #expect(folder.network.path == folder.url.path)
         #expect(folder.superResolution == SuperResolutionConfiguration(scale: 4, spaceToDepth: 2, residualScale: 4, conditioning: .bicubic))
         var schedule = NoiseScheduleConfiguration()
         schedule.betaSchedule = .scaledLinear
@@ -92,7 +92,8 @@ private func changed(_ text: String, _ key: String, to value: String) -> String 
         ("missingConfiguration", ["model_index.json": #"{"unet": ["diffusers", "UNet2DModel"]}"#]),
         ("missingWeights", [weights: nil]),
         ("pickledWeights", [weights: nil, "diffusion_pytorch_model.bin": "x"]),
-        ("shardedWeights", [weights: nil, weights + ".index.json": "{}"]),
+        ("malformed", [weights: nil, weights + ".index.json": "{}"]),
+        ("missingShard", [weights: nil, weights + ".index.json": #"{"weight_map": {"a": "a.safetensors"}}"#]),
         ("unsupportedSetting", ["scheduler_config.json": "{}"]),
         ("unsupportedSetting", ["scheduler_config.json": scheduler.replacing("DDIM", with: "Euler")]),
         ("unsupportedSetting", ["scheduler_config.json": scheduler.replacing("\"thresholding\": false", with: "\"thresholding\": true")]),
@@ -101,7 +102,7 @@ private func changed(_ text: String, _ key: String, to value: String) -> String 
         ("unsupportedSetting", ["scheduler_config.json": scheduler.replacing("v_prediction", with: "flow")]),
         ("unsupportedSetting", ["scheduler_config.json": changed(scheduler, "variance_type", to: "\"learned_range\"")]),
         ("unsupportedSetting", ["scheduler_config.json": scheduler.replacing("\"steps_offset\": 0", with: "\"steps_offset\": \"x\"")]),
-        ("unknownSetting", ["scheduler_config.json": changed(scheduler, "use_karras_sigmas", to: "true")]),
+        ("unknownSetting", ["scheduler_config.json": changed(scheduler, "use_flow_sigmas", to: "true")]),
         ("impossibleSchedule", ["scheduler_config.json": scheduler.replacing("\"beta_end\": 0.012", with: "\"beta_end\": 12")]),
         ("impossibleSchedule", ["scheduler_config.json": scheduler.replacing("1000", with: "100000000000")]),
         ("malformed", ["tilefarm.json": superResolution.replacing("}", with: ",\"scale\": 4}")]),
@@ -122,7 +123,7 @@ private func changed(_ text: String, _ key: String, to value: String) -> String 
 
     @Test("settings that are off do no harm, known or not")
     func unknownButOff() throws {
-        let text = changed(changed(scheduler, "use_karras_sigmas", to: "false"), "sigma_min", to: "null")
+        let text = changed(changed(scheduler, "use_flow_sigmas", to: "false"), "shift_terminal", to: "null")
         #expect(try open(["scheduler_config.json": text]).schedule == (try open([:])).schedule)
     }
 

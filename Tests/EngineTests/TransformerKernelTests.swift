@@ -11,7 +11,8 @@ import Testing
         var random = SplitMix(seed: 500 + seed)
         let workspace = Workspace()
         let rows = [1, 14, 113, 300][seed % 4] + Int.random(in: 0...12, using: &random)
-        let inputs = seed % 3 == 2 ? Int.random(in: 1281...2700, using: &random) : random.channels(), outputs = random.channels()
+        let deep = seed % 4 == 1, inputs = deep ? Int.random(in: 1281...2700, using: &random) : random.channels()
+        let outputs = deep ? Int.random(in: 1...40, using: &random) : random.channels()
         for (precision, gated) in [(Precision.float32, false), (.float16, false), (.bfloat16, false), (.float32, true), (.bfloat16, true)] {
             let columns = gated ? 2 * outputs : outputs
             let weights = random.floats(inputs * columns), bias = Bool.random(using: &random) ? random.floats(columns) : nil
@@ -114,11 +115,47 @@ import Testing
         }
     }
 
+    @Test("attention of any widths and counts equals its definition", arguments: KernelSet.available, seeds)
+    func attention(kernels: KernelSet, seed: Int) {
+        var random = SplitMix(seed: 600 + seed)
+        let wide = seed % 4 == 3, heads = Int.random(in: 1...3, using: &random)
+        let headWidth = wide ? Int.random(in: 300...1500, using: &random) : Int.random(in: 1...90, using: &random)
+        let (queries, keys) = (Int.random(in: 1...(wide ? 20 : 200), using: &random), Int.random(in: 1...(wide ? 50 : 600), using: &random))
+        let inner = heads * headWidth, range: ClosedRange<Float> = wide ? -1...1 : -5...5
+        let query = random.activation(1, queries, inner, in: range), key = random.activation(1, keys, inner, in: range)
+        let value = random.activation(1, keys, inner)
+        let output = Attention.attend(
+            query: query, key: key, value: value, heads: heads, headWidth: headWidth, kernels: kernels, workspace: Workspace())
+        #expect(relativeError(output, Reference.attention(query: Image(query), key: Image(key), value: Image(value), heads: heads)) < 1e-5)
+    }
+
+    @Test("a query's attention does not depend on the queries beside it, and a later key's values change no bit of causal attention", arguments: KernelSet.available)
+    func attentionAlone(kernels: KernelSet) {
+        var random = SplitMix(seed: 8)
+        let workspace = Workspace(), (count, heads, headWidth) = (301, 2, 24), inner = heads * headWidth
+        let query = random.activation(1, count, inner, in: -3...3), key = random.activation(1, count, inner, in: -3...3)
+        let value = random.activation(1, count, inner)
+        func attend(_ query: Activation, causal: Bool) -> Activation {
+            Attention.attend(query: query, key: key, value: value, heads: heads, headWidth: headWidth, causal: causal, kernels: kernels, workspace: workspace)
+        }
+        let all = attend(query, causal: false), causal = attend(query, causal: true)
+        let alone = Activation(height: 1, width: 1, channels: inner)
+        var span = alone.mutableSpan
+        for i in 0..<inner { span[i] = query.span[200 * inner + i] }
+        let single = attend(alone, causal: false)
+        #expect((0..<inner).allSatisfy { single.span[$0] == all.span[200 * inner + $0] })
+
+        var keys = key.mutableSpan, values = value.mutableSpan
+        for i in 200 * inner..<count * inner { (keys[i], values[i]) = (1000, 1e30) }
+        let changed = attend(query, causal: true)
+        #expect((0..<200 * inner).allSatisfy { changed.span[$0] == causal.span[$0] })
+    }
+
     @Test("causal attention reads no later key, with any widths and counts", arguments: KernelSet.available, seeds)
     func causalAttention(kernels: KernelSet, seed: Int) {
         var random = SplitMix(seed: 400 + seed)
         let heads = Int.random(in: 1...3, using: &random), headWidth = Int.random(in: 1...90, using: &random)
-        let count = Int.random(in: 1...300, using: &random), inner = heads * headWidth
+        let count = Int.random(in: 1...500, using: &random), inner = heads * headWidth
         let qkv = random.activation(1, count, 3 * inner, in: -3...3), image = Image(qkv)
         let output = Attention.attend(
             query: qkv, at: 0, key: qkv, at: inner, value: qkv, at: 2 * inner, heads: heads, headWidth: headWidth, causal: true, kernels: kernels,

@@ -29,7 +29,10 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
 }
 
 @Suite struct VerificationTests {
-    static let cases = ["schedules", "guidance-rescale", "unet2d-sr", "unet2d-ddpm-cifar"]
+    static let cases = [
+        "schedules", "guidance-rescale", "upsample-guidance", "unet2d-sr", "unet2d-ddpm-cifar", "unet-four-levels", "unet-inpainting-float16",
+        "unet-sharded-bfloat16", "unet-one-level", "vae-old-names", "vae-bare",
+    ]
 
     @Test("the answers agree with those of diffusers", arguments: cases)
     func agrees(name: String) throws {
@@ -44,6 +47,7 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
     @Test("a changed expectation fails, and only that one", arguments: [
         ("guidance-rescale", "out.rescaled_0.7"), ("schedules", "out.ddim.v_prediction.ztsnr.eta0.7.t999"),
         ("schedules", "out.alphas_cumprod.linear.plain"), ("unet2d-sr", "out.1.sample"), ("unet2d-ddpm-cifar", "out.0.sample"),
+        ("unet-four-levels", "out.2.sample"), ("vae-bare", "out.logvar"), ("vae-old-names", "out.image"), ("upsample-guidance", "out.low_input"),
     ])
     func changedExpectation(name: String, tensor: String) throws {
         try withCopy(of: name) { folder in
@@ -56,6 +60,7 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
 
     @Test("a changed input fails", arguments: [
         ("guidance-rescale", "in.pos"), ("schedules", "in.sample"), ("unet2d-sr", "in.0.sample"),
+        ("unet-one-level", "in.0.encoder_hidden_states"), ("vae-bare", "in.image"), ("upsample-guidance", "in.eps_low"),
     ])
     func changedInput(name: String, tensor: String) throws {
         try withCopy(of: name) { folder in

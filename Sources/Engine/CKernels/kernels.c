@@ -42,9 +42,16 @@ struct tf_linear_functions {
     void (*pack_bias)(const tf_linear *, const float *, float *);
 };
 
+struct tf_attention_functions {
+    void (*attend)(const tf_attention *, float *);
+    size_t (*scratch)(const tf_attention *);
+};
+
 /// Rows and depth of what is held of the left factor of a product, half a second-level cache of 2 MB.
 #define ROW_BLOCK 112
 #define DEPTH_BLOCK 1280
+/// Keys whose scores are held at a time.
+#define KEY_BLOCK 128
 #define ROWS_MOST 14  // of any variant's ROWS
 
 static inline int depth_blocks(int depth) { return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK; }
@@ -106,6 +113,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
+#include "attention.inc"
 #undef NAME
 #undef LANES
 #undef MINIMUM
@@ -124,6 +132,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
+#include "attention.inc"
 #undef NAME
 #undef LANES
 #undef ROWS
@@ -151,6 +160,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
+#include "attention.inc"
 #pragma clang attribute pop
 
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bf16,avx2,fma,prfchw"))), apply_to = function)
@@ -160,6 +170,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #define splat splat_avx512
 #define A_STEP (DEPTH_BLOCK + 16)
 #define TILE(x) x##_dots
+#define DOTS
 #define ADD(sum, x, b) ((V)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(x), (__m512bh)(b)))
 #include "tile.inc"
 static void linear_dots(const tf_linear *l, float *scratch) { multiply_avx512(l, scratch, tiles_dots); }
@@ -277,3 +288,16 @@ void tf_multiply(tf_isa isa, const tf_linear *l, float *scratch) {
     if (l->storage == TF_BFLOAT16_DOTS) linear_dots(l, scratch);
     else linear_functions(isa)->multiply(l, scratch);
 }
+
+// MARK: attention
+
+static const struct tf_attention_functions *attention_functions(tf_isa isa) {
+    switch (isa) {
+    case TF_AVX512: return &attention_functions_avx512;
+    case TF_AVX2: return &attention_functions_avx2;
+    default: return &attention_functions_baseline;
+    }
+}
+
+size_t tf_attention_scratch(tf_isa isa, const tf_attention *a) { return attention_functions(isa)->scratch(a); }
+void tf_attend(tf_isa isa, const tf_attention *a, float *scratch) { attention_functions(isa)->attend(a, scratch); }

@@ -89,6 +89,7 @@ struct TokenizerFiles {
 
         // The tokens by their ids, then the named ones that were not among them; of two with one content the latter counts.
         var tokens: [Token] = []
+        var sources: [String: String] = [:]  // of options that are not from `configFile`
         if let listed = config["added_tokens_decoder"] {
             tokens = try Self.listed(listed, file: configFile)
         } else {
@@ -99,6 +100,7 @@ struct TokenizerFiles {
                         throw CLIPTokenizerError.unknownOption(file: mapFile, option: key)
                     }
                     config[key] = value
+                    sources[key] = mapFile
                 }
             }
             tokens = try Self.added(folder, whole)
@@ -107,7 +109,7 @@ struct TokenizerFiles {
         for key in Self.named {
             let token: Token
             if let value = config[key], value != .null {
-                token = try Token(value, option: key, file: configFile)
+                token = try Token(value, option: key, file: sources[key] ?? configFile)
                 switch key {
                 case "bos_token": begin = token.content
                 case "eos_token": end = token.content
@@ -128,7 +130,7 @@ struct TokenizerFiles {
         }
         for key in ["additional_special_tokens", "extra_special_tokens"] {
             for value in config[key]?.array ?? [] {
-                let token = try Token(value, option: key, file: configFile)
+                let token = try Token(value, option: key, file: sources[key] ?? configFile)
                 if !tokens.contains(where: { $0.content == token.content }) { tokens.append(token) }
             }
         }

@@ -109,4 +109,18 @@ void tf_pack_linear(tf_isa isa, const tf_linear *l, const float *weights, void *
 void tf_pack_bias(tf_isa isa, const tf_linear *l, const float *bias, float *packed);
 void tf_multiply(tf_isa isa, const tf_linear *l, float *scratch);
 
+/// softmax(query key^T / sqrt(width)) value, for each head; rows `..._step` floats apart, a head's channels side by side, heads side by side.
+typedef struct {
+    int queries, keys, heads, width;
+    int causal;  ///< query i reads only the keys 0...i
+    const float *query, *key, *value;
+    ptrdiff_t query_step, key_step, value_step;
+    float *output;
+    ptrdiff_t output_step;
+} tf_attention;
+
+/// Floats of scratch memory.
+size_t tf_attention_scratch(tf_isa isa, const tf_attention *a);
+void tf_attend(tf_isa isa, const tf_attention *a, float *scratch);
+
 #endif

@@ -1,0 +1,213 @@
+import Engine
+import Foundation
+import Testing
+
+@Suite struct AutoencoderKLTests {
+    private static func load(_ name: String, kernels: KernelSet? = nil) throws -> AutoencoderKL {
+        try AutoencoderKL(folder: NetworkFolder(url: Case.folder(name).appending(path: "model")), kernels: kernels)
+    }
+
+    @Test("encodings and decodings equal those of diffusers, with every kernel set", arguments: ["vae-old-names", "vae-bare"], KernelSet.available)
+    func matchesDiffusers(name: String, kernels: KernelSet) throws {
+        let vae = try Self.load(name, kernels: kernels)
+        let tensors = try Safetensors(url: Case.folder(name).appending(path: "case.safetensors"))
+        let image = try vae.decode(Activation(try tensors.tensor("in.latent"), image: 0), workspace: Workspace())
+        #expect(relativeError(image, Activation(try tensors.tensor("out.image"), image: 0)) < 2e-5)
+        let moments = try vae.encode(Activation(try tensors.tensor("in.image"), image: 0), workspace: Workspace())
+        let (mean, logarithm) = (Activation(try tensors.tensor("out.mean"), image: 0), Activation(try tensors.tensor("out.logvar"), image: 0))
+        let expected = Activation(height: mean.height, width: mean.width, channels: 2 * mean.channels)
+        var span = expected.mutableSpan
+        for i in 0..<mean.height * mean.width {
+            for c in 0..<mean.channels {
+                span[i * 2 * mean.channels + c] = mean.span[i * mean.channels + c]
+                span[i * 2 * mean.channels + mean.channels + c] = logarithm.span[i * mean.channels + c]
+            }
+        }
+        #expect(relativeError(moments, expected) < 2e-5)
+    }
+
+    /// A latent whose parts differ, so that tiles' own statistics would.
+    private func latent(_ height: Int, _ width: Int, _ channels: Int) -> Activation {
+        var random = SplitMix(seed: 8)
+        let result = random.activation(height, width, channels)
+        var span = result.mutableSpan
+        for y in 0..<height {
+            for x in 0..<width {
+                for c in 0..<channels { span[(y * width + x) * channels + c] *= Float(1 + x / 4); span[(y * width + x) * channels + c] += Float(y) / 5 }
+            }
+        }
+        return result
+    }
+
+    private func crop(_ image: Activation, _ rect: Rect) -> Activation {
+        let result = Activation(height: rect.height, width: rect.width, channels: image.channels)
+        var span = result.mutableSpan
+        RowCopy.copy(
+            from: image.span, start: (rect.y * image.width + rect.x) * image.channels, stride: image.width * image.channels, to: &span, start: 0,
+            stride: rect.width * image.channels, rows: rect.height, count: rect.width * image.channels)
+        return result
+    }
+
+    /// Cells that cover a canvas, and around each a window that is wider by `halo`.
+    private func tiles(_ height: Int, _ width: Int, cell: Int, halo: Int) -> [(window: Rect, cell: Rect)] {
+        stride(from: 0, to: height, by: cell).flatMap { y in
+            stride(from: 0, to: width, by: cell).map { x in
+                let (top, left) = (max(0, y - halo), max(0, x - halo))
+                let (endY, endX) = (min(height, y + cell), min(width, x + cell))
+                let window = Rect(y: top, x: left, height: min(height, endY + halo) - top, width: min(width, endX + halo) - left)
+                return (window, Rect(y: y - top, x: x - left, height: endY - y, width: endX - x))
+            }
+        }
+    }
+
+    @Test("statistics of the whole canvas give the bits of a call without statistics")
+    func ownStatistics() throws {
+        let vae = try Self.load("vae-old-names")
+        let latent = latent(6, 9, 4), workspace = Workspace()
+        let norms = 0..<vae.configuration.decoderNorms
+        let statistics = try vae.decoderStatistics(latent, cell: Rect(y: 0, x: 0, height: 6, width: 9), norms: norms, workspace: workspace)
+        #expect(statistics.norms == norms)
+        let with = try vae.decode(latent, statistics: statistics, workspace: workspace)
+        let without = try vae.decode(latent, workspace: workspace)
+        #expect(with.span.indices.allSatisfy { with.span[$0] == without.span[$0] })
+
+        let image = latentImage(vae)
+        let cell = Rect(y: 0, x: 0, height: image.height, width: image.width)
+        let encoded = try vae.encoderStatistics(image, cell: cell, norms: 0..<vae.configuration.encoderNorms, workspace: workspace)
+        let moments = try vae.encode(image, statistics: encoded, workspace: workspace), own = try vae.encode(image, workspace: workspace)
+        #expect(moments.span.indices.allSatisfy { moments.span[$0] == own.span[$0] })
+    }
+
+    private func latentImage(_ vae: AutoencoderKL) -> Activation {
+        latent(6 * vae.configuration.factor, 9 * vae.configuration.factor, 3)
+    }
+
+    @Test("tiles normalised by statistics that were summed norm by norm make the picture of the whole, exactly")
+    func exact() throws {
+        let vae = try Self.load("vae-bare")  // without attention, all that a pixel depends on is near it
+        let (height, width) = (16, 24)
+        let latent = latent(height, width, 3), workspace = Workspace()
+        let tiles = tiles(height, width, cell: 8, halo: 12)
+        var statistics: CanvasStatistics?
+        for norm in 0..<vae.configuration.decoderNorms {
+            var sums: CanvasStatistics?
+            for (window, cell) in tiles {
+                let part = try vae.decoderStatistics(
+                    crop(latent, window), cell: cell, given: statistics, norms: norm..<norm + 1, workspace: workspace)
+                if sums == nil { sums = part } else { try sums?.add(part) }
+            }
+            let found = try #require(sums)
+            statistics = try CanvasStatistics(
+                groups: found.groups, norms: 0..<norm + 1, values: (statistics?.values ?? []) + found.values)
+        }
+        let whole = try vae.decode(latent, workspace: workspace)
+        let factor = vae.configuration.factor
+        var largest: Float = 0, alone: Float = 0
+        for (window, cell) in tiles {
+            let there = crop(whole, Rect(
+                y: (window.y + cell.y) * factor, x: (window.x + cell.x) * factor, height: cell.height * factor, width: cell.width * factor))
+            let inside = Rect(y: cell.y * factor, x: cell.x * factor, height: cell.height * factor, width: cell.width * factor)
+            let image = crop(try vae.decode(crop(latent, window), statistics: statistics, workspace: workspace), inside)
+            let without = crop(try vae.decode(crop(latent, window), workspace: workspace), inside)
+            largest = max(largest, relativeError(image, there))
+            alone = max(alone, relativeError(without, there))
+        }
+        #expect(largest < 1e-5)
+        #expect(alone > 100 * largest)  // or the statistics would not have mattered
+    }
+
+    @Test("the encoder's tiles make the latents of the whole in the same way")
+    func exactEncoder() throws {
+        let vae = try Self.load("vae-bare")
+        let (height, width) = (32, 48)
+        let image = latent(height, width, 3), workspace = Workspace()
+        let tiles = tiles(height, width, cell: 16, halo: 20)
+        var statistics: CanvasStatistics?
+        for norm in 0..<vae.configuration.encoderNorms {
+            let parts = try tiles.map {
+                try vae.encoderStatistics(crop(image, $0.window), cell: $0.cell, given: statistics, norms: norm..<norm + 1, workspace: workspace)
+            }
+            var sums = parts[0]
+            for part in parts.dropFirst() { try sums.add(part) }
+            statistics = try CanvasStatistics(groups: sums.groups, norms: 0..<norm + 1, values: (statistics?.values ?? []) + sums.values)
+        }
+        let whole = try vae.encode(image, workspace: workspace)
+        for (window, cell) in tiles {
+            func halved(_ rect: Rect) -> Rect { Rect(y: rect.y / 2, x: rect.x / 2, height: rect.height / 2, width: rect.width / 2) }
+            let there = crop(whole, halved(Rect(y: window.y + cell.y, x: window.x + cell.x, height: cell.height, width: cell.width)))
+            let here = crop(try vae.encode(crop(image, window), statistics: statistics, workspace: workspace), halved(cell))
+            #expect(relativeError(here, there) < 1e-5)
+        }
+    }
+
+    @Test("statistics that are no statistics of the network, or nonsense from a wire, are named errors")
+    func wrongStatistics() throws {
+        let vae = try Self.load("vae-bare")
+        let latent = latent(4, 4, 3), whole = Rect(y: 0, x: 0, height: 4, width: 4), workspace = Workspace()
+        let count = vae.configuration.decoderNorms
+        func name(_ body: () throws -> Void) throws -> String { caseName(try #require(throws: ModelError.self) { try body() }) }
+        let good = try vae.decoderStatistics(latent, cell: whole, norms: 0..<3, workspace: workspace)
+        for norms in [0..<0, 0..<count + 1, count..<count + 1] {
+            #expect(try name { _ = try vae.decoderStatistics(latent, cell: whole, norms: norms, workspace: workspace) } == "wrongStatistics")
+        }
+        for cell in [Rect(y: 0, x: 0, height: 5, width: 4), Rect(y: -1, x: 0, height: 2, width: 2), Rect(y: 0, x: 0, height: 0, width: 4)] {
+            #expect(try name { _ = try vae.decoderStatistics(latent, cell: cell, norms: 0..<1, workspace: workspace) } == "wrongStatistics")
+        }
+        let image = Activation(height: 8, width: 8, channels: 3)
+        let odd = Rect(y: 0, x: 1, height: 8, width: 4)
+        #expect(try name { _ = try vae.encoderStatistics(image, cell: odd, norms: 0..<1, workspace: workspace) } == "wrongStatistics")
+        let later = try CanvasStatistics(groups: good.groups, norms: 1..<2, values: Array(good.values.prefix(3 * good.groups)))
+        #expect(try name { _ = try vae.decode(latent, statistics: later, workspace: workspace) } == "wrongStatistics")
+        #expect(try name { var sum = good; try sum.add(later) } == "wrongStatistics")
+        let many = try CanvasStatistics(groups: good.groups, norms: 0..<count + 1, values: Array(repeating: 1, count: 3 * good.groups * (count + 1)))
+        #expect(try name { _ = try vae.decode(latent, statistics: many, workspace: workspace) } == "wrongStatistics")
+        #expect(try name { _ = try CanvasStatistics(groups: 2, norms: 0..<2, values: [1, 1, 1]) } == "wrongStatistics")
+        #expect(try name { _ = try CanvasStatistics(groups: 1, norms: 0..<1, values: [1, 1, 0]) } == "wrongStatistics")
+        #expect(try name { _ = try CanvasStatistics(groups: 1, norms: 0..<1, values: [.nan, 1, 1]) } == "wrongStatistics")
+        #expect(try name { _ = try CanvasStatistics(groups: .max, norms: 0..<Int.max, values: []) } == "wrongStatistics")
+    }
+
+    @Test("inputs that do not fit are named errors")
+    func wrongShapes() throws {
+        let vae = try Self.load("vae-bare")
+        #expect(throws: ModelError.self) { try vae.decode(Activation(height: 4, width: 4, channels: 4), workspace: Workspace()) }
+        #expect(throws: ModelError.self) { try vae.decode(Activation(height: 0, width: 4, channels: 3), workspace: Workspace()) }
+        #expect(throws: ModelError.self) { try vae.encode(Activation(height: 4, width: 5, channels: 3), workspace: Workspace()) }
+        #expect(throws: ModelError.self) { try vae.encode(Activation(height: 4, width: 4, channels: 1), workspace: Workspace()) }
+    }
+
+    @Test("the configuration has the defaults of diffusers, and refuses what the engine cannot do")
+    func configuration() throws {
+        func read(_ options: String) throws -> AutoencoderKLConfiguration {
+            try withTemporaryFolder { folder in
+                let file = folder.appending(path: "config.json")
+                try Data("{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [128, 256, 512, 512]\(options)}".utf8).write(to: file)
+                return try AutoencoderKLConfiguration(file: file)
+            }
+        }
+        let usual = try read("")
+        #expect(usual.factor == 8)
+        #expect(usual.scalingFactor == 0.18215)
+        #expect(usual.quantConv && usual.postQuantConv && usual.midAttention)
+        #expect(usual.latentChannels == 4)
+        #expect(try read(#", "layers_per_block": 2"#).decoderNorms == 30)
+        #expect(try read(#", "layers_per_block": 2"#).encoderNorms == 22)
+        for (expected, options) in [
+            ("unsupported", #""shift_factor": 0.1"#), ("unsupported", #""latents_mean": [0]"#), ("unsupported", #""act_fn": "relu""#),
+            ("unsupported", #""up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "AttnUpDecoderBlock2D"]"#),
+            ("malformed", #""norm_num_groups": 48"#), ("malformed", #""scaling_factor": 0"#), ("malformed", #""down_block_types": []"#),
+            ("unknownOption", #""tiling": true"#),
+        ] {
+            let error = try #require(throws: ModelError.self) { try read(", " + options) }
+            #expect(caseName(error) == expected, "\(options)")
+        }
+    }
+
+    @Test("the count of operations is that of the definition")
+    func flops() throws {
+        // By hooks on torch.nn.Conv2d, torch.nn.Linear and scaled_dot_product_attention of diffusers' decoder and encoder.
+        let configuration = try Self.load("vae-old-names").configuration
+        #expect(configuration.decoderFlops(height: 6, width: 10) == 23_754_240)
+        #expect(configuration.encoderFlops(height: 6, width: 10) == 12_026_880)
+    }
+}
