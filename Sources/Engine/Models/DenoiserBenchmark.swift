@@ -51,7 +51,7 @@ public enum DenoiserBenchmark {
                 var laneTimes: [Double] = []
                 var isWarm = false
                 var begin = DispatchTime.now()
-                while !isWarm || begin < start + seconds {
+                while laneTimes.isEmpty || begin < start + seconds {
                     // The sizes have been checked by the first call.
                     _ = try? run()
                     let end = DispatchTime.now()
