@@ -23,6 +23,20 @@ struct BadInputTests {
         ["upscale", input, "-o", scratch.path("out.png")] + more
     }
 
+    /// An upscale with a copy of the small pipeline, changed.
+    static func pipeline(_ scratch: Scratch, width: Int = 20, height: Int = 20, change: (URL) throws -> Void = { _ in }) throws -> [String] {
+        let model = scratch.url.appending(path: "model")
+        try FileManager.default.copyItem(at: PipelineCase("upscale").model, to: model)
+        try change(model)
+        return upscale(try scratch.picture("in.png", width: width, height: height), scratch, ["--model", model.path, "--steps", "1"])
+    }
+
+    static func edit(_ file: URL, _ old: String, _ new: String) throws {
+        let text = try String(contentsOf: file, encoding: .utf8)
+        try #require(text.contains(old))
+        try text.replacingOccurrences(of: old, with: new).write(to: file, atomically: true, encoding: .utf8)
+    }
+
     static let mistakes: [Mistake] = [
         Mistake(testDescription: "a missing file", arguments: { upscale($0.path("no.png"), $0) }, code: 1, says: ["no.png"]),
         Mistake(testDescription: "a folder", arguments: { upscale($0.url.path, $0) }, code: 1, says: ["directory"]),
@@ -57,6 +71,52 @@ struct BadInputTests {
         Mistake(
             testDescription: "a model folder that is missing",
             arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--model", $0.path("nowhere")]) }, code: 1, says: ["nowhere"]),
+        Mistake(
+            testDescription: "a pipeline without one of its parts",
+            arguments: { try pipeline($0) { try FileManager.default.removeItem(at: $0.appending(path: "vae")) } }, code: 1, says: ["model", "no vae"]),
+        Mistake(
+            testDescription: "a pipeline with pickled weights",
+            arguments: {
+                try pipeline($0) {
+                    let unet = $0.appending(path: "unet/diffusion_pytorch_model")
+                    try FileManager.default.moveItem(at: unet.appendingPathExtension("safetensors"), to: unet.appendingPathExtension("bin"))
+                }
+            }, code: 1, says: ["unet/diffusion_pytorch_model.bin", "save_pretrained"]),
+        Mistake(
+            testDescription: "a pipeline of another architecture",
+            arguments: { try pipeline($0) { try edit($0.appending(path: "model_index.json"), "StableDiffusionUpscalePipeline", "StableDiffusionXLPipeline") } },
+            code: 1, says: ["model_index.json", "StableDiffusionXLPipeline"]),
+        Mistake(
+            testDescription: "a pipeline whose U-Net has an option that the engine does not know",
+            arguments: { try pipeline($0) { try edit($0.appending(path: "unet/config.json"), "\"act_fn\"", "\"warp_factor\": 9, \"act_fn\"") } }, code: 1,
+            says: ["unet/config.json", "warp_factor"]),
+        Mistake(
+            testDescription: "a pipeline with truncated weights",
+            arguments: {
+                try pipeline($0) {
+                    let weights = $0.appending(path: "unet/diffusion_pytorch_model.safetensors")
+                    try Data(contentsOf: weights).dropLast(1000).write(to: weights)
+                }
+            }, code: 1, says: ["unet/diffusion_pytorch_model.safetensors"]),
+        Mistake(
+            testDescription: "a picture too small for the model", arguments: { try pipeline($0, width: 3, height: 2) }, code: 2,
+            says: ["12x8", "at least"]),
+        Mistake(
+            testDescription: "a scale that an upscale pipeline does not have", arguments: { try pipeline($0) + ["--scale", "3"] }, code: 2,
+            says: ["--scale 3", "enlarges by 4"]),
+        Mistake(
+            testDescription: "a noise level beyond the model's training", arguments: { try pipeline($0) + ["--noise-level", "999"] }, code: 2,
+            says: ["--noise-level 999"]),
+        Mistake(
+            testDescription: "image to image's strength for an upscale pipeline", arguments: { try pipeline($0) + ["--strength", "0.5"] }, code: 2,
+            says: ["--strength"]),
+        Mistake(
+            testDescription: "a prompt for a model of pixels",
+            arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--prompt", "a cat"]) }, code: 2, says: ["--prompt", "UNet2DModel"]),
+        Mistake(testDescription: "a strength of nothing", arguments: { upscale("x.png", $0, ["--strength", "0"]) }, code: 2, says: ["--strength 0"]),
+        Mistake(
+            testDescription: "an endless prompt", arguments: { upscale("x.png", $0, ["--prompt", String(repeating: "x", count: 20_000)]) }, code: 2,
+            says: ["--prompt", "20000"]),
         Mistake(testDescription: "no steps", arguments: { upscale("x.png", $0, ["--steps", "0"]) }, code: 2, says: ["--steps 0"]),
         Mistake(testDescription: "an absurd scale", arguments: { upscale("x.png", $0, ["--scale", "1e9"]) }, code: 2, says: ["--scale"]),
         Mistake(testDescription: "a scale that is no number", arguments: { upscale("x.png", $0, ["--scale", "nan"]) }, code: 2, says: ["--scale"]),
@@ -99,6 +159,19 @@ struct BadInputTests {
         #expect(lines.count == 1, "\(farm.standardError)")
         for word in mistake.says { #expect(farm.standardError.contains(word), "\(farm.standardError)") }
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).sorted() == before)
+    }
+
+    @Test("weights of another shape than the configuration end the job in words")
+    func wrongShape() throws {
+        let scratch = try Scratch()
+        let arguments = try Self.pipeline(scratch) {
+            try Self.edit($0.appending(path: "unet/config.json"), "\"num_class_embeds\": ", "\"num_class_embeds\": 1")
+        }
+        let farm = try RunningProgram("tilefarm", arguments)
+        #expect(farm.waitForExit(seconds: 60) == 1, "\(farm.standardError)")
+        let last = farm.standardError.split(separator: "\n").last ?? ""
+        #expect(last.hasPrefix("tilefarm: ") && last.contains("class_embedding") && last.contains("shape"), "\(farm.standardError)")
+        #expect(!FileManager.default.fileExists(atPath: scratch.path("out.png")))
     }
 
     @Test("a disk that takes no more ends the job in words and leaves neither half a picture nor a hidden file")

@@ -101,6 +101,18 @@ struct PipelineTests {
         }
     }
 
+    @Test("a prompt that is too long is cut, and the log says which part is not used")
+    func longPrompt() throws {
+        let reference = try PipelineCase("upscale")
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 16, height: 16)
+        let prompt = String(repeating: "old castle ", count: 60) + "with dragons"
+        let farm = try RunningProgram(
+            "tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--model", reference.model.path, "--steps", "1", "--prompt", prompt])
+        #expect(farm.waitForExit() == 0)
+        #expect(farm.standardError.contains("longer than 75 tokens") && farm.standardError.contains("castle"))
+    }
+
     @Test("the programs render a pipeline folder, and the picture is that of diffusers to one step of a byte", arguments: ["upscale", "img2img"])
     func program(name: String) throws {
         let reference = try PipelineCase(name)

@@ -17,17 +17,34 @@ struct RenderingTests {
         return try scratch.bytes(output)
     }
 
-    @Test("one worker of two lanes, two of one lane, and three of which one is killed and one joins late give the same bytes")
-    func sameBytes() throws {
+    /// A job of many tiles and steps for each kind of model; the latent ones have tiles to encode and decode too.
+    enum Job: String, CaseIterable, Sendable {
+        case pixels, upscale, img2img
+
+        var size: (width: Int, height: Int) { self == .pixels ? (220, 180) : (100, 80) }
+
+        func options() throws -> [String] {
+            if self == .pixels { return RenderingTests.tiling(steps: 12) }
+            var options = ["--model", try PipelineCase(rawValue).model.path, "--prompt", "a castle", "--negative-prompt", "rain", "--seed", "7"]
+            options += ["--tile", "32", "--halo", "4", "--steps", "12"]
+            return options + (self == .img2img ? ["--scale", "8", "--strength", "1"] : [])
+        }
+    }
+
+    @Test(
+        "one worker of two lanes, two of one lane, and three of which one is killed and one joins late give the same bytes",
+        arguments: Job.allCases)
+    func sameBytes(job: Job) throws {
         let scratch = try Scratch()
-        let input = try scratch.picture("in.png", width: 220, height: 180)
-        let one = try Self.render(input, in: scratch, Self.tiling(steps: 12) + ["--workers", "1"])
-        let two = try Self.render(input, in: scratch, Self.tiling(steps: 12) + ["--workers", "2"])
+        let input = try scratch.picture("in.png", width: job.size.width, height: job.size.height)
+        let options = try job.options()
+        let one = try Self.render(input, in: scratch, options + ["--workers", "1"])
+        let two = try Self.render(input, in: scratch, options + ["--workers", "2"])
         #expect(one == two)
 
         let endpoint = "tcp://127.0.0.1:\(try freePort())"
         let output = scratch.path("three.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling(steps: 12))
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + options)
         func worker(_ name: String) throws -> RunningProgram {
             try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", name, "--cache", scratch.path("cache")])
         }
@@ -117,6 +134,16 @@ struct RenderingTests {
         #expect(farm.waitForExit(seconds: 30) == 130)
         #expect(farm.standardError.contains("tiles were done and are lost, no output was written"))
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path) == ["in.png"])
+    }
+
+    @Test("every way of tiling gives the same bytes with a latent model too", arguments: [
+        ["--overlap", "reference"], ["--overlap", "explicit"], ["--sampler", "ddpm"], ["--eta", "0.7"], ["--guidance-scale", "1"],
+    ])
+    func latentMethods(options: [String]) throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 24, height: 17)
+        let arguments = ["--model", try PipelineCase("img2img").model.path, "--scale", "8", "--tile", "32", "--steps", "3", "--strength", "1"] + options
+        #expect(try Self.render(input, in: scratch, arguments + ["--workers", "1"]) == Self.render(input, in: scratch, arguments + ["--workers", "2"]))
     }
 
     @Test("every way of tiling gives the same bytes on one worker and on two", arguments: [
