@@ -67,6 +67,7 @@ import Testing
             var span = alone.mutableSpan
             for i in 0..<inputs { span[i] = input.span[row * inputs + i] }
             let output = layer(alone, workspace: workspace)
+            if kernels == .baseline, precision == .float32 { continue }  // OpenBLAS promises it only for products of one size
             #expect((0..<outputs).allSatisfy { output.span[$0] == all.span[row * outputs + $0] })
         }
     }

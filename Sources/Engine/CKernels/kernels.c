@@ -51,7 +51,7 @@ struct tf_attention_functions {
 #define ROW_BLOCK 112
 #define DEPTH_BLOCK 1280
 /// Keys whose scores are held at a time.
-#define KEY_BLOCK 128
+#define KEY_BLOCK 256
 #define ROWS_MOST 14  // of any variant's ROWS
 
 static inline int depth_blocks(int depth) { return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK; }
