@@ -4,12 +4,57 @@ import Testing
 
 /// Every algorithm of a convolution against the definition.
 @Suite struct ConvolutionTests {
-    static let seeds = Array(0..<20)
+    static let seeds = Array(0..<16)
     static let algorithms: [Convolution.Algorithm] = [.winograd, .wideWinograd, .direct]
 
     @Test("every algorithm computes a 3x3 convolution as defined, whatever is fused into it", arguments: KernelSet.available, seeds)
     func everyAlgorithm(kernels: KernelSet, seed: Int) {
         for algorithm in Self.algorithms { check(algorithm, .float32, kernels: kernels, seed: seed) }
+    }
+
+    /// More tiles than a block has, in rows and within a row, and more inputs and outputs than its weights have.
+    @Test("wide convolutions and direct ones are right across the borders of their blocks", arguments: KernelSet.available)
+    func blocks(kernels: KernelSet) {
+        var random = SplitMix(seed: 77)
+        for (height, width, inputs, outputs, enlarging) in [
+            (3, 270, 20, 20, false), (38, 33, 50, 17, false), (2, 140, 49, 9, true), (8, 8, 200, 150, false), (16, 16, 130, 100, false), (1, 2, 300, 200, true),
+        ] {
+            for algorithm in [Convolution.Algorithm.wideWinograd, .direct] {
+                checkConvolution(
+                    Shape(inputs: inputs, outputs: outputs, enlarging: enlarging), random.activation(height, width, inputs), nil, algorithm: algorithm,
+                    precision: .float32, residual: true, shortcut: false, normalized: true, kernels: kernels, random: &random)
+            }
+        }
+    }
+
+    @Test("a 1x1 convolution of two inputs is right in any precision", arguments: KernelSet.available, Precision.allCases)
+    func pointwise(kernels: KernelSet, precision: Precision) {
+        var random = SplitMix(seed: 5)
+        for (a, b, outputs) in [(3, 5, 7), (64, 48, 80), (700, 900, 33)] {
+            let first = random.activation(13, 11, a), second = random.activation(13, 11, b)
+            checkConvolution(
+                Shape(inputs: a + b, outputs: outputs, size: 1, padding: 0), first, second, algorithm: nil, precision: precision, residual: true,
+                shortcut: false, normalized: a == 64, kernels: kernels, random: &random)
+        }
+    }
+
+    @Test("narrow layers keep transformed weights, wide ones transform theirs on the way, and strides are direct")
+    func choice() {
+        let kernels = KernelSet.available[0]
+        func chosen(_ inputs: Int, _ outputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1) -> Convolution.Algorithm {
+            Convolution(
+                weights: [Float](repeating: 0, count: outputs * inputs * size * size), bias: [Float](repeating: 0, count: outputs), outputs: outputs,
+                inputs: inputs, size: size, stride: stride, padding: padding, kernels: kernels
+            ).algorithm
+        }
+        #expect(chosen(48, 64) == .winograd)
+        #expect(chosen(320, 4) == .winograd)
+        #expect(chosen(320, 320) == .wideWinograd)
+        #expect(chosen(320, 320, stride: 2) == .direct)
+        #expect(chosen(16, 16, stride: 2, padding: 0) == .direct)
+        #expect(chosen(16, 16, size: 1) == .direct)
+        // Takes no padding but 1.
+        #expect(chosen(16, 16, padding: 0) == .direct)
     }
 
     @Test("weights in half precision or bfloat16 are those weights rounded", arguments: KernelSet.available, Array(0..<6))
@@ -23,7 +68,7 @@ import Testing
     /// A 3x3 convolution of random shape.
     private func check(_ algorithm: Convolution.Algorithm, _ precision: Precision, kernels: KernelSet, seed: Int) {
         var random = SplitMix(seed: 1000 + seed)
-        let (height, width) = (Int.random(in: 1...20, using: &random), Int.random(in: 1...44, using: &random))
+        let (height, width) = (Int.random(in: 1...14, using: &random), Int.random(in: 1...30, using: &random))
         // More inputs and outputs than one block of the wide algorithm holds, sometimes.
         let first = random.activation(height, width, seed % 3 == 0 ? 150 : random.channels())
         let second = Bool.random(using: &random) ? random.activation(height, width, random.channels()) : nil
@@ -91,7 +136,7 @@ import Testing
                 hasShortcut ? shortcut.1 : nil, workspace: workspace)
         }
         let output = run()
-        #expect(relativeError(output, expected) < (algorithm == .direct ? 4e-6 : 1.5e-5))
+        #expect(relativeError(output, expected) < (convolution.algorithm == .direct ? 4e-6 : 1.5e-5))
         for c in 0..<outputs {
             var sum = 0.0, squares = 0.0
             for position in 0..<expected.positions {

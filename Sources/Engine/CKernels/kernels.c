@@ -12,6 +12,14 @@
 /// What a Winograd convolution may hold of transformed tiles, a third of a second-level cache of 2 MB.
 #define WINOGRAD_BLOCK_BYTES (700 * 1024)
 
+/// What a wide Winograd convolution works on at a time: 64 tiles, for which 48 inputs (440 KB), the transformed weights of 48 inputs and 64 outputs
+/// (440 KB), and the products (590 KB) stay in that cache. Fewer tiles would transform the weights more often, which takes as long as products
+/// with about 10 tiles; more of anything else measured slower.
+#define WIDE_TILES 64
+#define WIDE_INPUTS 48
+/// Depth of what a direct convolution gathers at a time, for 8 * ROWS pixels: at most 460 KB.
+#define DIRECT_DEPTH 1024
+
 struct tf_functions {
     int lanes;
     void (*pack_winograd)(const float *, int, int, int, float *);

@@ -25,7 +25,7 @@ package final class Convolution: Sendable {
         /// The rule.
         static func suited(outputs: Int, inputs: Int, size: Int, stride: Int) -> Algorithm {
             guard size == 3, stride == 1 else { return .direct }
-            return outputs * inputs <= 128 * 128 ? .winograd : .wideWinograd
+            return outputs * inputs <= 128 * 192 ? .winograd : .wideWinograd
         }
     }
 
