@@ -26,7 +26,7 @@ public struct PipelineFolder: Sendable {
     public let unet, vae, textEncoder: NetworkFolder
     public let unetConfiguration: UNet2DConditionConfiguration
     public let vaeConfiguration: AutoencoderKLConfiguration
-    /// With `vocab.json` and `merges.txt`.
+    /// With `vocab.json` and `merges.txt`, or `tokenizer.json`.
     public let tokenizer: URL
     public let schedule: NoiseScheduleConfiguration
     /// How the low-resolution pixels are noised; nil for `imageToImage`.
@@ -66,7 +66,9 @@ public struct PipelineFolder: Sendable {
         vaeConfiguration = try AutoencoderKLConfiguration(file: vae.configuration)
         textEncoder = try network("text_encoder", "CLIPTextModel")
         try require("tokenizer")
-        for name in ["vocab.json", "merges.txt"] {
+        // transformers 5 saves the second alone.
+        let names = try reader.isFile("tokenizer/vocab.json") || !reader.isFile("tokenizer/tokenizer.json") ? ["vocab.json", "merges.txt"] : ["tokenizer.json"]
+        for name in names {
             guard try reader.isFile("tokenizer/" + name) else { throw missing("tokenizer/" + name) }
             try reader.add("tokenizer/" + name)
         }
