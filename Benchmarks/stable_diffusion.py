@@ -30,6 +30,7 @@ def arguments():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--cores", type=int, default=os.cpu_count())
     p.add_argument("--seconds", type=float, default=8, help="of measuring per way and round, but at least two runs")
+    p.add_argument("--only", nargs="+", default=[""], metavar="WORDS", help="the ways whose name has one of these in it, for example 'OpenVINO float32'")
     p.add_argument("--engine", help="the tilefarm program")
     p.add_argument("--way", nargs=2, metavar=("PART", "WAY"), help=argparse.SUPPRESS)
     return p.parse_args()
@@ -211,6 +212,7 @@ def measured(a, part):
     ways = {name: (lambda n=name: alone(a, part, n)) for name, _ in peers(a, part)}
     if a.engine:
         ways |= {f"engine {p}": (lambda p=p: engine(a, part, p)) for p in a.precisions}
+    ways = {name: way for name, way in ways.items() if any(words in name for words in a.only)}
     rounds = {name: [] for name in ways}
     for number in range(a.rounds):
         for name, way in ways.items():

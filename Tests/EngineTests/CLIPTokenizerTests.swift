@@ -5,7 +5,11 @@ import Testing
 @Suite("CLIP tokenizer") struct CLIPTokenizerTests {
     @Test("every character comes back from its parts in Normalization Form C")
     func compositions() {
-        for value in UInt32(0x80)...0x3ffff {
+        // Where characters have parts, and every 97th of the rest.
+        let blocks: [ClosedRange<UInt32>] = [
+            0x80...0x33ff, 0xac00...0xaeff, 0xf900...0xfaff, 0x11000...0x11fff, 0x16100...0x16fff, 0x1d100...0x1d1ff, 0x2f800...0x2fa1f,
+        ]
+        for value in blocks.joined() + Array(stride(from: UInt32(0x80), to: 0x3ffff, by: 97)) {
             guard let scalar = Unicode.Scalar(value) else { continue }
             let whole = String(Character(scalar))
             let expected = Array(whole.precomposedStringWithCanonicalMapping.unicodeScalars)

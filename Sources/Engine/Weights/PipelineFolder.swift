@@ -28,7 +28,7 @@ public struct PipelineFolder: Sendable {
     public let vaeConfiguration: AutoencoderKLConfiguration
     /// Positions and hidden size of the text encoder.
     public let tokens, textWidth: Int
-    /// With `vocab.json` and `merges.txt`.
+    /// With `vocab.json` and `merges.txt`, or `tokenizer.json`.
     public let tokenizer: URL
     public let schedule: NoiseScheduleConfiguration
     /// How the low-resolution pixels are noised; nil for `imageToImage`.
@@ -68,7 +68,9 @@ public struct PipelineFolder: Sendable {
         vaeConfiguration = try AutoencoderKLConfiguration(file: vae.configuration)
         textEncoder = try network("text_encoder", "CLIPTextModel")
         try require("tokenizer")
-        for name in ["vocab.json", "merges.txt"] {
+        // transformers 5 saves the second alone.
+        let names = try reader.isFile("tokenizer/vocab.json") || !reader.isFile("tokenizer/tokenizer.json") ? ["vocab.json", "merges.txt"] : ["tokenizer.json"]
+        for name in names {
             guard try reader.isFile("tokenizer/" + name) else { throw missing("tokenizer/" + name) }
             try reader.add("tokenizer/" + name)
         }
