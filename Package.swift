@@ -70,7 +70,7 @@ let package = Package(
         .testTarget(name: "ProtocolTests", dependencies: ["Protocol"]),
         .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator"]),
         .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
-        .testTarget(name: "FarmTests", dependencies: ["Engine", "Protocol"]),
+        .testTarget(name: "FarmTests", dependencies: ["Engine", "Protocol", "Coordinator", "Worker"]),
     ],
     swiftLanguageModes: [.v6]
 )

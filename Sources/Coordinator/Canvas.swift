@@ -40,6 +40,15 @@ struct Canvas: ~Copyable {
         }
     }
 
+    /// Calls `body` with every value of the first `width` pixels of `rows`, and its index among them.
+    func withRows(_ rows: Range<Int>, width: Int, _ body: (Int, Float) -> Void) {
+        for row in 0..<rows.count {
+            let from = (rows.lowerBound + row) * self.width * channels
+            let to = row * width * channels
+            for x in 0..<width * channels { body(to + x, values[from + x]) }
+        }
+    }
+
     mutating func withValues<R>(_ body: (inout MutableSpan<Float>) -> R) -> R {
         var target = values.mutableSpan
         return body(&target)

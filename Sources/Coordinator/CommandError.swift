@@ -4,11 +4,16 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     case notForUpscaling(model: String)
     case outputTooLarge(width: Int, height: Int)
     case outputNeedsMemory(needed: Int, machine: Int)
+    case modelNeedsMemory(needed: Int, machine: Int)
     case scale(String)
+    case scaleOfModel(String, scale: Int)
+    case inputTooSmall(width: Int, height: Int, least: Int)
+    case noiseLevel(Int, most: Int)
+    case optionOfOtherModels(String, model: String)
     case inputIsOutput(String)
     case openEndpoint(String)
     case localWorkers(String)
-    case tileFailed(step: Int, tile: Int, reason: String)
+    case tileFailed(step: String, tile: Int, reason: String)
     case cannotSend(String)
     case cancelled(done: Int, of: Int)
     case cancelledWriting
@@ -24,8 +29,18 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "the output would be \(width)x\(height) pixels, over the limit of 1048576 a side: choose a smaller --scale"
         case .outputNeedsMemory(let needed, let machine):
             "the output needs \(PlanCommand.size(needed)) of memory and this machine has \(PlanCommand.size(machine)): choose a smaller --scale or a part of the picture"
+        case .modelNeedsMemory(let needed, let machine):
+            "the local workers need \(PlanCommand.size(needed)) for this model and this machine has \(PlanCommand.size(machine)): choose fewer --workers or --precision float16"
         case .scale(let scale):
             "--scale \(scale): must be from 1 to 64"
+        case .scaleOfModel(let scale, let own):
+            "--scale \(scale): this model enlarges by \(own), leave --scale out"
+        case .inputTooSmall(let width, let height, let least):
+            "the output would be \(width)x\(height) pixels, and this model needs \(least) a side at least: choose a larger picture or --scale"
+        case .noiseLevel(let level, let most):
+            "--noise-level \(level): this model was trained up to \(most), choose no more"
+        case .optionOfOtherModels(let option, let model):
+            "\(option) means nothing to this kind of model (\(model)): leave it out"
         case .inputIsOutput(let path):
             "-o \(path): is the input itself; choose another file"
         case .openEndpoint(let endpoint):
@@ -48,7 +63,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     /// What was typed, rather than what failed.
     var isUsage: Bool {
         switch self {
-        case .outputTooLarge, .outputNeedsMemory, .scale, .inputIsOutput, .openEndpoint: true
+        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .noiseLevel, .optionOfOtherModels, .inputIsOutput, .openEndpoint: true
         default: false
         }
     }

@@ -80,9 +80,8 @@ final class Farm {
     }
 
     private struct Task {
-        let request: DenoiseRequest
-        let sample: Frame?
-        let conditioning: Frame
+        let work: Work
+        let inputs: [Frame]
     }
 
     private let configuration: Configuration
@@ -91,8 +90,7 @@ final class Farm {
     private let stopRequest: StopRequest
     private let socket: RouterSocket
     private var scheduler: Scheduler
-    private var canvas: Canvas
-    private var blend: PredictionBlend?
+    private let rendering: Rendering
     private var summary = FarmSummary()
     private var progress: ProgressLine
 
@@ -115,14 +113,11 @@ final class Farm {
         self.logger = logger
         plan = configuration.plan
         stopRequest = stop
-        scheduler = Scheduler(tiling: plan.tiling, steps: plan.steps)
-        canvas = Canvas(height: plan.tiling.canvasHeight, width: plan.tiling.canvasWidth, channels: plan.channels)
-        blend = plan.tiling.writesDisjointCells ? nil : PredictionBlend(plan: plan)
+        scheduler = Scheduler(steps: plan.phases.count) { [plan] in plan.step($0) }
+        rendering = Rendering(plan: plan, input: configuration.input)
         progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
-        let windowBytes = plan.tiling.tile * plan.tiling.tile * plan.channels * 4
         socket = try RouterSocket(
-            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(windowBytes, WireLimits.headerBytes))
-        blend?.fillWithNoise(&canvas)
+            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestAnswer, WireLimits.headerBytes))
     }
 
     /// Renders the whole job; afterwards `finishedRows` has the picture.
@@ -167,9 +162,7 @@ final class Farm {
     }
 
     /// Rows of the finished picture in [0, 1].
-    func finishedRows(_ rows: Range<Int>) throws -> [Float] {
-        try canvas.withSpan { try plan.finishedRows(rows, input: configuration.input, canvas: $0) }
-    }
+    func finishedRows(_ rows: Range<Int>) throws -> [Float] { try rendering.finishedRows(rows) }
 
     // MARK: Time
 
@@ -187,7 +180,7 @@ final class Farm {
         happened(.tick)
         strangers.report(to: logger, now: now)
         progress.update(
-            done: scheduler.mergedTiles, step: scheduler.currentStep, inFlight: scheduler.inFlight, retried: scheduler.repeats,
+            done: scheduler.mergedTiles, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)], inFlight: scheduler.inFlight, retried: scheduler.repeats,
             workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
             elapsed: now - start, logger: logger)
@@ -230,8 +223,9 @@ final class Farm {
             break
         case .ready(let credit, let model):
             ready(number, credit: credit, model: model)
-        case .result(let id, let seconds, let frame):
+        case .result(let id, let seconds, let frame, let note):
             result(number, id, seconds: seconds, frame)
+            if let note { logger.warning("\(note)") }
         case .failure(let id, let kind):
             guard let tile = tile(of: id) else { return }
             switch kind {
@@ -269,6 +263,12 @@ final class Farm {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
             return strangers.note(peer, "\(hello.name) has \(hello.kernels) kernels, not \(required)")
         }
+        if let needed = plan.workerBytes(lanes: hello.lanes), hello.memoryBytes > 0, needed > hello.memoryBytes {
+            let reason = "the job's model takes \(PlanCommand.size(needed)) with \(hello.lanes) lanes and this machine has "
+                + "\(PlanCommand.size(hello.memoryBytes)): start it with fewer --lanes, or the job with --precision float16"
+            sendDirectly(.refused(reason), to: peer)
+            return strangers.note(peer, "\(hello.name) cannot hold the model: \(reason)")
+        }
         let number = nextNumber
         nextNumber += 1
         let isTaken = workers.values.contains { $0.name == hello.name }
@@ -283,7 +283,8 @@ final class Farm {
             .welcome(
                 Welcome(
                     session: hello.session, job: configuration.job, manifest: configuration.model.manifest,
-                    requiredKernels: configuration.requiredKernels.map { _ in hello.kernels }, heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000))),
+                    requiredKernels: configuration.requiredKernels.map { _ in hello.kernels }, heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000),
+                    precision: plan.precision)),
             to: number)
     }
 
@@ -310,8 +311,8 @@ final class Farm {
     /// The scheduler counts answers from those alone who were given the task, and only workers that are ready are given any.
     private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame) {
         guard let tile = tile(of: id) else { return }
-        if let task = tasks[tile], frame.byteCount != task.request.answerByteCount {
-            return happened(.failed(number, tile, reason: "an answer of \(frame.byteCount) bytes instead of \(task.request.answerByteCount)"))
+        if let task = tasks[tile], frame.byteCount != task.work.answerByteCount {
+            return happened(.failed(number, tile, reason: "an answer of \(frame.byteCount) bytes instead of \(task.work.answerByteCount)"))
         }
         if let worker = workers[number] {
             workers[number]?.tiles += 1
@@ -329,7 +330,7 @@ final class Farm {
 
     /// The tile that a worker speaks of, nil when it is not of this job.
     private func tile(of id: TaskID) -> Scheduler.Tile? {
-        guard id.job == configuration.job, id.stage == 0, id.step < plan.steps else { return nil }
+        guard id.job == configuration.job, id.stage == 0, id.step < plan.phases.count else { return nil }
         return Scheduler.Tile(step: id.step, index: id.tile)
     }
 
@@ -363,54 +364,51 @@ final class Farm {
         switch command {
         case .cutAndSend(let tile, let number):
             do {
-                let request = try plan.request(step: tile.step, tile: tile.index, grid: scheduler.grid(step: tile.step))
+                let work = try plan.work(phase: tile.step, tile: tile.index)
                 let copying = Clock.threadProcessor
-                let task = Task(
-                    request: request, sample: request.sampleIsNoise ? nil : canvas.cut(request.window), conditioning: condition(request.source))
+                let task = Task(work: work, inputs: rendering.inputs(of: work, tile: tile.index))
                 summary.copySeconds += Clock.threadProcessor - copying
                 tasks[tile] = task
                 send(tile, attempt: 0, task, to: number)
             } catch {
-                outcome = outcome ?? .failure(.tileFailed(step: tile.step, tile: tile.index, reason: "\(error)"))
+                outcome = outcome ?? .failure(tileFailed(tile, reason: "\(error)"))
             }
         case .resend(let tile, let number, let attempt):
             if let task = tasks[tile] { send(tile, attempt: attempt, task, to: number) }
         case .accept(let tile):
             answers[tile] = arriving
         case .drop(let tile, let number):
-            logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(tile.step)"])
+            logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
         case .merge(let tile):
             guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
             let copying = Clock.threadProcessor
-            if blend != nil { blend?.add(answer, window: task.request.window) } else { canvas.write(answer, at: task.request.cell) }
+            rendering.merge(answer, of: task.work, tile: tile.index)
             summary.copySeconds += Clock.threadProcessor - copying
         case .requeued(let tile, let number, let cause):
-            logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(tile.step)", "worker": "\(name(number))", "reason": "\(cause)"])
+            logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
         case .finishedStep(let step):
-            blend?.finish(step: step, grid: plan.tiling.grid(step: step), canvas: &canvas)
+            rendering.finish(phase: step)
         case .finishedJob:
             outcome = .success(())
         case .gaveUp(let tile, let reason):
-            outcome = .failure(.tileFailed(step: tile.step, tile: tile.index, reason: reason))
+            outcome = .failure(tileFailed(tile, reason: reason))
         }
     }
 
     private func name(_ number: Int) -> String { workers[number]?.name ?? "worker \(number)" }
 
-    /// The part of the low-resolution image that a tile is conditioned on.
-    private func condition(_ source: Rect) -> Frame {
-        let input = configuration.input
-        return Frame(floatCount: source.area * 3) { frame in
-            RowCopy.copy(
-                from: input.pixels.span, start: (source.y * input.width + source.x) * 3, stride: input.width * 3,
-                to: &frame, start: 0, stride: source.width * 3, rows: source.height, count: source.width * 3)
-        }
+    private func tileFailed(_ tile: Scheduler.Tile, reason: String) -> CommandError {
+        .tileFailed(step: stepName(tile), tile: tile.index, reason: reason)
+    }
+
+    /// What people call the step of a tile: its number in the sampler's loop, or the phase.
+    private func stepName(_ tile: Scheduler.Tile) -> String {
+        if case .denoise(let step) = plan.phases[tile.step] { "\(step)" } else { plan.phases[tile.step].name }
     }
 
     private func send(_ tile: Scheduler.Tile, attempt: Int, _ task: Task, to number: Int) {
         let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: attempt)
-        let denoise = DenoiseTask(id: id, model: configuration.model.manifest.digest, request: task.request)
-        send(.denoise(denoise, sample: task.sample, conditioning: task.conditioning), to: number)
+        send(.task(FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs), to: number)
     }
 
     private func send(_ message: CoordinatorMessage, to number: Int) {

@@ -20,39 +20,64 @@ struct PlanCommand: ParsableCommand {
         let folder = try modelFolder(options.model)
         let plan = try options.plan(folder, inputHeight: reader.height, inputWidth: reader.width)
 
-        // The work of a job, step by step, as it would be sent.
-        var tiles: [Int] = []
+        // The work of a job, phase by phase, as it would be sent.
+        var tiles: [String: [Int]] = [:]
         var (sent, received) = (0, 0)
-        for step in 0..<plan.steps {
-            let grid = plan.tiling.grid(step: step)
-            tiles.append(grid.count)
-            for tile in 0..<grid.count {
-                let request = try plan.request(step: step, tile: tile, grid: grid)
-                sent += (request.sampleIsNoise ? 0 : request.sampleByteCount) + request.conditioningByteCount
-                received += request.answerByteCount
+        for phase in plan.phases.indices {
+            let count = plan.step(phase).count
+            tiles[plan.phases[phase].name, default: []].append(count)
+            for tile in 0..<count {
+                let work = try plan.work(phase: phase, tile: tile)
+                sent += work.inputByteCounts.reduce(0, +)
+                received += work.answerByteCount
             }
         }
-        let total = tiles.reduce(0, +)
 
         let cores = ProcessInfo.processInfo.activeProcessorCount
-        // Large tiles would take long to measure; time grows with the area.
-        let sample = min(plan.tiling.tile, max(512 / plan.tiling.alignment, 1) * plan.tiling.alignment)
-        let measured = try DenoiserBenchmark.run(folder: folder, tile: sample, lanes: cores, seconds: 1.5)
-        let side = Double(plan.tiling.tile) / Double(sample)
-        let secondsPerTile = measured.secondsPerTile * side * side
         let lanes = lanes ?? cores
-
+        let unit = plan.latent == nil ? "pixels" : "latents"
         func line(_ key: String, _ value: String) { print(key.padding(toLength: 16, withPad: " ", startingAt: 0) + value) }
+        func counts(_ name: String) -> String {
+            let counts = tiles[name] ?? []
+            return "\(counts.min() ?? 0)\(counts.min() == counts.max() ? "" : " to \(counts.max() ?? 0)")"
+        }
+        func total(_ name: String) -> Int { (tiles[name] ?? []).reduce(0, +) }
         line("input", "\(plan.inputWidth)x\(plan.inputHeight)")
-        line("output", "\(plan.outputWidth)x\(plan.outputHeight) (canvas \(plan.tiling.canvasWidth)x\(plan.tiling.canvasHeight))")
-        line("tiles", "\(tiles.min() ?? 0)\(tiles.min() == tiles.max() ? "" : " to \(tiles.max() ?? 0)") a step of \(plan.tiling.tile)x\(plan.tiling.tile) pixels")
+        line(
+            "output", "\(plan.outputWidth)x\(plan.outputHeight) (canvas \(plan.tiling.canvasWidth)x\(plan.tiling.canvasHeight)\(plan.latent == nil ? "" : " latents"))")
+        line("tiles", "\(counts("denoise")) a step of \(plan.tiling.tile)x\(plan.tiling.tile) \(unit)")
         line("cuts", "of the last step: " + Self.cuts(plan.tiling.grid(step: plan.steps - 1)))
-        line("tasks", "\(total) in \(plan.steps) steps")
-        line("memory", "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(measured.peakMemoryBytes)) with \(cores) lanes")
+        line("tasks", "\(total("denoise")) in \(plan.steps) steps")
+        if let latent = plan.latent {
+            let side = latent.autoencoderTiling.tile
+            for (name, what) in [("encode", "encoded"), ("decode", "decoded")] where total(name) > 0 {
+                line(name, "\(total(name)) tasks in \(tiles[name]?.count ?? 0) passes over \(counts(name)) \(what) tiles of \(side)x\(side) latents")
+            }
+        }
+        let worker = plan.workerBytes(lanes: cores)
+        if let worker, worker > Int(clamping: ProcessInfo.processInfo.physicalMemory) {
+            line("memory", "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(worker)) with \(cores) lanes")
+            throw CommandError.modelNeedsMemory(needed: worker, machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
+        }
+
+        // Large tiles would take long to measure; time grows with the area.
+        let sample = min(plan.tiling.tile, max((plan.latent == nil ? 512 : 64) / plan.tiling.alignment, 1) * plan.tiling.alignment)
+        let measured = try DenoiserBenchmark.run(folder: folder, tile: sample, precision: plan.precision, lanes: cores, seconds: 1.5)
+        let side = Double(plan.tiling.tile) / Double(sample)
+        var secondsPerTile = measured.secondsPerTile * side * side
+        if let latent = plan.latent, latent.guidanceScale != 1 { secondsPerTile *= 2 }
+        var seconds = Double(total("denoise")) * secondsPerTile
+        if let vae = plan.latent?.needs[.vae] {
+            // At the denoiser's pace.
+            seconds += Double(total("encode") + total("decode")) * vae.flops / (measured.gflops * 1e9 / Double(cores))
+        }
+        line(
+            "memory",
+            "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")
         line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back")
         line(
             "time",
-            "about \(ProgressLine.clock(Double(total) * secondsPerTile / Double(lanes))) on \(lanes) lanes like this machine's "
+            "about \(ProgressLine.clock(seconds / Double(lanes))) on \(lanes) lanes like this machine's "
                 + "(\(String(format: "%.1f", secondsPerTile * 1000)) ms a tile and lane, \(measured.kernels))")
     }
 

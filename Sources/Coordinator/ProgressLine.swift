@@ -25,7 +25,7 @@ struct ProgressLine {
 
     /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
     mutating func update(
-        done: Int, step: Int, inFlight: Int, retried: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
+        done: Int, phase: RenderPlan.Phase, inFlight: Int, retried: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
         logger: Logger
     ) {
         history.append((elapsed, done))
@@ -43,18 +43,20 @@ struct ProgressLine {
         }
         if workers > 0 { isWaiting = false }
 
+        let step: String
+        if case .denoise(let number) = phase { step = "\(number + 1)/\(steps)" } else { step = "-" }
         if isTerminal {
             let width = 24
             let filled = done * width / max(total, 1)
             let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
             FarmLogHandler.showBar(
-                "\(bar) \(percent)  step \(min(step + 1, steps))/\(steps)  \(String(format: "%.1f", rate)) tiles/s  eta \(eta)  workers \(workers)")
+                "\(bar) \(percent)  \(phase.name) \(step)  \(String(format: "%.1f", rate)) tiles/s  eta \(eta)  workers \(workers)")
         } else if elapsed >= nextLine, workers > 0 {
             nextLine = elapsed + Self.interval
             logger.info(
                 "progress",
                 metadata: [
-                    "job": "\(job)", "stage": "1/1", "step": "\(min(step + 1, steps))/\(steps)", "tiles": "\(done)/\(total)", "done": "\(percent)",
+                    "job": "\(job)", "stage": "1/1", "phase": "\(phase.name)", "step": "\(step)", "tiles": "\(done)/\(total)", "done": "\(percent)",
                     "rate": "\(String(format: "%.1f", rate))/s", "elapsed": "\(Self.clock(elapsed))", "eta": "\(eta)", "workers": "\(workers)",
                     "inflight": "\(inFlight)", "retried": "\(retried)", "slowest": "\(slowest ?? "-")",
                 ])

@@ -1,7 +1,7 @@
 import Engine
 import Protocol
 
-/// Everything that is decided before the first tile is sent: sizes, tiling, timesteps, and what each task says.
+/// Everything that is decided before the first tile is sent: sizes, tiling, timesteps, the order of the work, and what each task says.
 package struct RenderPlan: Sendable {
     /// Found best for the default model: `docs/default-model.md` and `docs/methods.md` have the measurements.
     package static let defaultSteps = 4
@@ -10,15 +10,45 @@ package struct RenderPlan: Sendable {
     /// Smaller canvases are padded to this: GroupNorm needs some pixels to have statistics of.
     private static let leastCanvas = 64
 
+    /// What is rendered with.
+    package enum Model: Sendable {
+        /// A pixel network that takes the enlarged image as a guess.
+        case superResolution(SuperResolutionConfiguration)
+        case latent(LatentPlan)
+    }
+
+    /// A part of the job that all workers finish before the next begins, but for the sampler's steps among themselves.
+    package enum Phase: Sendable, Hashable {
+        case encodeText
+        /// All passes but the last gather statistics.
+        case encode(pass: Int)
+        /// A step of the sampler.
+        case denoise(Int)
+        case decode(pass: Int)
+
+        package var name: String {
+            switch self {
+            case .encodeText: "text"
+            case .encode: "encode"
+            case .denoise: "denoise"
+            case .decode: "decode"
+            }
+        }
+    }
+
     package let inputHeight, inputWidth: Int
     package let outputHeight, outputWidth: Int
-    package let channels = 3
-    package let superResolution: SuperResolutionConfiguration
+    /// Of the canvas.
+    package let channels: Int
+    package let model: Model
     package let tiling: Tiling
     package let sampler: StepSampler
     package let seed: UInt64
+    package let precision: Precision
+    package let phases: [Phase]
     private let upsampler: BicubicUpsampler
 
+    /// Steps of the sampler.
     package var steps: Int { sampler.count }
 
     package static func roundUp(_ value: Int, _ multiple: Int) -> Int { (value + multiple - 1) / multiple * multiple }
@@ -34,24 +64,22 @@ package struct RenderPlan: Sendable {
         return multiple
     }
 
+    /// A super-resolution network's plan.
     package init(
         folder: ModelFolder, inputHeight: Int, inputWidth: Int, scale: Double, steps: Int, sampler kind: SamplerKind, tile: Int,
         overlap: Tiling.Overlap, offset: Tiling.Offset, offsetRange: Int?, seed: UInt64
     ) throws {
         guard let superResolution = folder.superResolution else { throw CommandError.notForUpscaling(model: folder.url.path) }
-        let (height, width) = (Double(inputHeight) * scale, Double(inputWidth) * scale)
-        guard height <= Double(WireLimits.imageSide), width <= Double(WireLimits.imageSide) else {
-            throw CommandError.outputTooLarge(width: Int(width), height: Int(height))
-        }
-        self.inputHeight = inputHeight
-        self.inputWidth = inputWidth
-        outputHeight = max(Int(height.rounded()), inputHeight)
-        outputWidth = max(Int(width.rounded()), inputWidth)
-        self.superResolution = superResolution
+        (outputHeight, outputWidth) = try Self.outputSize(inputHeight, inputWidth, scale: scale)
+        (self.inputHeight, self.inputWidth) = (inputHeight, inputWidth)
+        channels = 3
+        model = .superResolution(superResolution)
         self.seed = seed
+        precision = .float32
         upsampler = try BicubicUpsampler(
             inputHeight: inputHeight, inputWidth: inputWidth, outputHeight: outputHeight, outputWidth: outputWidth)
         sampler = try StepSampler(schedule: folder.schedule, kind: kind, steps: steps)
+        phases = (0..<sampler.count).map { .denoise($0) }
         let alignment = try Self.alignment(of: folder, scale: scale)
         let least = min(Self.leastCanvas, tile)
         tiling = try Tiling(
@@ -60,40 +88,169 @@ package struct RenderPlan: Sendable {
             tile: tile, overlap: overlap, offset: offset, offsetRange: offsetRange, alignment: alignment, seed: seed)
     }
 
+    /// A latent model's plan.
+    /// - Parameters:
+    ///   - tile: in latents, as overlap and offset range
+    ///   - strength: the part of the schedule's steps that image to image takes; the upscale pipeline takes them all
+    package init(
+        latent: LatentPlan, schedule: NoiseScheduleConfiguration, inputHeight: Int, inputWidth: Int, scale: Double, steps: Int,
+        sampler kind: SamplerKind, strength: Double, tile: Int, overlap: Tiling.Overlap, offset: Tiling.Offset, offsetRange: Int?, seed: UInt64,
+        precision: Precision
+    ) throws {
+        (outputHeight, outputWidth) = try Self.outputSize(inputHeight, inputWidth, scale: scale)
+        (self.inputHeight, self.inputWidth) = (inputHeight, inputWidth)
+        channels = latent.channels
+        self.seed = seed
+        self.precision = precision
+        upsampler = try BicubicUpsampler(
+            inputHeight: inputHeight, inputWidth: inputWidth, outputHeight: outputHeight, outputWidth: outputWidth)
+        let alignment = latent.alignment
+        let (height, width) = ((outputHeight + latent.factor - 1) / latent.factor, (outputWidth + latent.factor - 1) / latent.factor)
+        guard height >= alignment, width >= alignment else {
+            throw CommandError.inputTooSmall(width: outputWidth, height: outputHeight, least: alignment * latent.factor)
+        }
+        tiling = try Tiling(
+            canvasHeight: Self.roundUp(height, alignment), canvasWidth: Self.roundUp(width, alignment), tile: tile, overlap: overlap,
+            offset: offset, offsetRange: offsetRange, alignment: alignment, seed: seed)
+        var latent = latent
+        var phases: [Phase] = [.encodeText]
+        switch latent.method {
+        case .upscale:
+            sampler = try StepSampler(schedule: schedule, kind: kind, steps: steps)
+        case .imageToImage:
+            sampler = try StepSampler(schedule: schedule, kind: kind, steps: steps, strength: strength)
+            let encoding = try AutoencoderPasses(latent.autoencoderTiling, height: tiling.canvasHeight, width: tiling.canvasWidth)
+            phases += (0..<encoding.passes).map { .encode(pass: $0) }
+            latent.encoding = encoding
+        }
+        let decoding = try AutoencoderPasses(latent.autoencoderTiling, height: tiling.canvasHeight, width: tiling.canvasWidth)
+        self.phases = phases + (0..<sampler.count).map { .denoise($0) } + (0..<decoding.passes).map { .decode(pass: $0) }
+        latent.decoding = decoding
+        model = .latent(latent)
+    }
+
+    private static func outputSize(_ inputHeight: Int, _ inputWidth: Int, scale: Double) throws -> (height: Int, width: Int) {
+        let (height, width) = (Double(inputHeight) * scale, Double(inputWidth) * scale)
+        guard height <= Double(WireLimits.imageSide), width <= Double(WireLimits.imageSide) else {
+            throw CommandError.outputTooLarge(width: Int(width), height: Int(height))
+        }
+        return (max(Int(height.rounded()), inputHeight), max(Int(width.rounded()), inputWidth))
+    }
+
+    package var latent: LatentPlan? { if case .latent(let latent) = model { latent } else { nil } }
+
+    // MARK: The work
+
+    /// What the scheduler has to know of a phase.
+    package func step(_ index: Int) -> Scheduler.Step {
+        switch phases[index] {
+        case .denoise(let step):
+            return Scheduler.Step(denoising: tiling, step: step, fromNoise: startsWithNoise, kind: 1)
+        case .encodeText:
+            return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
+        case .encode(let pass):
+            return Scheduler.Step(latent?.encoding.map { $0.shape(of: pass) } ?? .barrier(count: 0, inOrder: false), kind: 3)
+        case .decode(let pass):
+            return Scheduler.Step(latent?.decoding.map { $0.shape(of: pass) } ?? .barrier(count: 0, inOrder: false), kind: 4)
+        }
+    }
+
+    package var startsWithNoise: Bool { if case .latent(let latent) = model, case .imageToImage = latent.method { false } else { true } }
+
     /// The task of a tile, everything but the bytes.
-    package func request(step: Int, tile: Int, grid: TileGrid) throws -> DenoiseRequest {
+    package func work(phase index: Int, tile: Int) throws -> Work {
+        switch phases[index] {
+        case .denoise(let step): return .denoise(try denoising(step: step, tile: tile))
+        case .encodeText:
+            let latent = try requireLatent()
+            return .encodeText(TextRequest(byteCount: latent.prompts[tile].utf8.count, tokens: latent.tokens, width: latent.textWidth))
+        case .encode(let pass): return .autoencode(try autoencoding(.encode, pass: pass, tile: tile))
+        case .decode(let pass): return .autoencode(try autoencoding(.decode, pass: pass, tile: tile))
+        }
+    }
+
+    private func requireLatent() throws -> LatentPlan {
+        guard let latent else { throw CommandError.notForUpscaling(model: "the model") }
+        return latent
+    }
+
+    private func denoising(step: Int, tile: Int) throws -> DenoiseRequest {
+        let grid = tiling.grid(step: step)
         let window = grid.window(tile)
+        let conditioning: DenoiseRequest.Conditioning
+        var text: DenoiseRequest.Text?
+        switch model {
+        case .superResolution:
+            conditioning = .enlarged(try enlargement(of: window))
+        case .latent(let latent):
+            switch latent.method {
+            case .upscale(let noiseLevel): conditioning = .noised(level: noiseLevel)
+            case .imageToImage: conditioning = .none
+            }
+            text = DenoiseRequest.Text(tokens: latent.tokens, width: latent.textWidth, scale: latent.guidanceScale)
+        }
         return DenoiseRequest(
             canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, channels: channels, window: window,
             cell: grid.cell(tile), timestep: Float(sampler[step].timestep), coefficients: sampler[step].coefficients, step: step,
-            seed: seed, sampleIsNoise: step == 0, answer: tiling.writesDisjointCells ? .cell : .prediction,
+            // Blended predictions need the sample on the coordinator too, so there it is made.
+            seed: seed, sampleIsNoise: step == 0 && startsWithNoise, answer: tiling.writesDisjointCells ? .cell : .prediction,
+            conditioning: conditioning, text: text)
+    }
+
+    private func autoencoding(_ direction: AutoencodeRequest.Direction, pass: Int, tile: Int) throws -> AutoencodeRequest {
+        let latent = try requireLatent()
+        guard let passes = direction == .encode ? latent.encoding : latent.decoding else { throw CommandError.notForUpscaling(model: "the model") }
+        let window = passes.grid.window(tile)
+        return AutoencodeRequest(
+            direction: direction, canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, window: window, cell: passes.grid.cell(tile),
+            factor: latent.factor, channels: channels, statisticsCount: direction == .encode ? latent.encoderStatistics : latent.decoderStatistics,
+            usesStatistics: pass > 0, answer: pass + 1 < passes.passes ? .statistics : .values,
+            enlargement: direction == .encode ? try enlargement(of: window.scaled(by: latent.factor)) : nil, seed: seed, signal: sampler.start.signal,
+            noise: sampler.start.noise)
+    }
+
+    private func enlargement(of window: Rect) throws -> Enlargement {
+        Enlargement(
             inputHeight: inputHeight, inputWidth: inputWidth, outputHeight: outputHeight, outputWidth: outputWidth,
             source: try upsampler.sourceRect(for: window))
     }
 
-    /// What the coordinator holds as a rule: the canvas (three of them where predictions are blended), the input, and the
+    // MARK: Needs
+
+    /// What the coordinator holds as a rule: the canvas (three of them where predictions are blended), the input, the decoded picture, and the
     /// windows and answers of the tiles that are out. A straggler can make answers wait, a step's at the most.
     package func coordinatorBytes(lanes: Int) -> Int {
         let canvas = tiling.canvasHeight * tiling.canvasWidth * channels * 4
         let window = min(tiling.tile, tiling.canvasHeight) * min(tiling.tile, tiling.canvasWidth) * channels * 4
-        return canvas * (tiling.writesDisjointCells ? 1 : 3) + inputHeight * inputWidth * 12 + 4 * lanes * window + (32 << 20)
+        var bytes = canvas * (tiling.writesDisjointCells ? 1 : 3) + inputHeight * inputWidth * 12 + 4 * lanes * window + (32 << 20)
+        if let latent {
+            let area = latent.factor * latent.factor
+            bytes += tiling.canvasHeight * tiling.canvasWidth * area * 12
+            bytes += 2 * lanes * latent.autoencoderTiling.tile * latent.autoencoderTiling.tile * area * 12
+        }
+        return bytes
     }
 
-    /// Rows of the finished picture, without padding, in [0, 1]: the bicubic guess and the residual that the canvas holds at the end.
-    package func finishedRows(_ rows: Range<Int>, input: RGBImage, canvas: Span<Float>) throws -> [Float] {
-        var result = [Float](repeating: 0, count: rows.count * outputWidth * channels)
+    /// What a worker's process holds at most; nil for the small networks of pixels. One network at a time is in memory.
+    package func workerBytes(lanes: Int) -> Int? { latent?.needs.values.map { $0.bytes(lanes: lanes) }.max() }
+
+    /// Bytes of the largest frame that a worker may send.
+    package var largestAnswer: Int {
+        let window = tiling.tile * tiling.tile * channels * 4
+        guard let latent else { return window }
+        let decoded = latent.autoencoderTiling.tile * latent.factor
+        return max(window, decoded * decoded * 12, latent.tokens * latent.textWidth * 4, 8 * max(latent.encoderStatistics, latent.decoderStatistics))
+    }
+
+    // MARK: The picture
+
+    /// Rows of the enlarged input, without padding.
+    package func enlargedRows(_ rows: Range<Int>, input: RGBImage) throws -> [Float] {
+        var result = [Float](repeating: 0, count: rows.count * outputWidth * 3)
         var span = result.mutableSpan
         try upsampler.upsample(
-            crop: input.pixels.span, cropRect: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), channels: channels,
+            crop: input.pixels.span, cropRect: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), channels: 3,
             window: Rect(y: rows.lowerBound, x: 0, height: rows.count, width: outputWidth), into: &span)
-        // The model's values are in [-1, 1], so a difference of theirs counts half in [0, 1].
-        let gain = 0.5 / superResolution.residualScale
-        let stride = tiling.canvasWidth * channels
-        for row in 0..<rows.count {
-            let from = (rows.lowerBound + row) * stride
-            let to = row * outputWidth * channels
-            for x in 0..<outputWidth * channels { span[to + x] += gain * canvas[from + x] }
-        }
         return result
     }
 

@@ -9,10 +9,37 @@ import HeapModule
 ///
 /// Steps have no barrier where tiles write disjoint cells: a tile is ready as soon as every cell of the step before that its
 /// window touches is merged, the lowest step goes first, and the canvas is updated in place. Because windows are wider than cells, an
-/// answer waits until every window of its own step that reads its cell has been cut out. Where predictions are blended,
-/// a step waits for the whole step before, and answers are merged in the order of the tiles, so that sums have a fixed order.
+/// answer waits until every window of its own step that reads its cell has been cut out. Everything else waits for the whole step
+/// before, and where sums are made answers are merged in the order of the tiles, so that the sums have a fixed order.
 package struct Scheduler {
     package typealias Worker = Int
+
+    /// One step of a job: so many tiles of the same kind of work.
+    package struct Step: Sendable {
+        package enum Shape: Sendable {
+            /// Tiles that write disjoint cells of the canvas. `readsCanvas`: whether their windows hold what the step before wrote.
+            case cells(TileGrid, readsCanvas: Bool)
+            /// Tiles that need nothing but the whole step before. `inOrder`: whether they are merged in the order of their numbers.
+            case barrier(count: Int, inOrder: Bool)
+        }
+
+        package var shape: Shape
+        /// Steps of one kind take a worker about the same time.
+        package var kind: Int
+
+        package init(_ shape: Shape, kind: Int = 0) {
+            self.shape = shape
+            self.kind = kind
+        }
+
+        /// How many tiles it has.
+        package var count: Int {
+            switch shape {
+            case .cells(let grid, _): grid.count
+            case .barrier(let count, _): count
+            }
+        }
+    }
 
     /// A tile of a step.
     package struct Tile: Hashable, Comparable, Sendable {
@@ -53,7 +80,8 @@ package struct Scheduler {
         /// Write the kept answer and forget the kept window.
         case merge(Tile)
         case requeued(Tile, from: Worker, cause: String)
-        /// Every tile of the step is merged. Where predictions are blended the sampler's step is due now, before any later command.
+        /// Every tile of the step is merged. What follows from the whole step (the sampler's step of blended predictions, reduced statistics) is due
+        /// now, before any later command.
         case finishedStep(Int)
         case finishedJob
         /// A tile failed on every worker there is, or on three of them: the job cannot be finished.
@@ -76,7 +104,6 @@ package struct Scheduler {
     /// after which a worker gets nothing more while another one works.
     package static let patience = 3
 
-    package let tiling: Tiling
     package let steps: Int
     package let totalTiles: Int
     package private(set) var mergedTiles = 0
@@ -87,6 +114,7 @@ package struct Scheduler {
     package private(set) var isOver = false
 
     private let leases: LeasePolicy
+    private let makeStep: @Sendable (Int) -> Step
     private var active: Deque<StepState> = []
     private var firstActive = 0
     private var ready = Heap<Tile>()
@@ -99,7 +127,7 @@ package struct Scheduler {
 
     private struct StepState {
         enum Status: UInt8 { case waiting, ready, cut, answered, merged }
-        let grid: TileGrid
+        let step: Step
         var status: [Status]
         /// Cells of the step before that the window touches and that are not merged yet.
         var missing: [Int32]
@@ -108,6 +136,11 @@ package struct Scheduler {
         var merged = 0
         /// The next tile to merge, where the order matters.
         var next = 0
+
+        /// The grid, where tiles write disjoint cells.
+        var grid: TileGrid? { if case .cells(let grid, _) = step.shape { grid } else { nil } }
+        var readsCanvas: Bool { if case .cells(_, let readsCanvas) = step.shape { readsCanvas } else { false } }
+        var isInOrder: Bool { if case .barrier(_, let inOrder) = step.shape { inOrder } else { false } }
     }
 
     /// The newest holder of a tile.
@@ -131,18 +164,22 @@ package struct Scheduler {
         var tasks: [Tile: Double] = [:]
 
         var takesTasks: Bool { credit > 0 && !isDraining }
-        var smoothedSeconds: Double?
+        /// From sending to answer, by the kind of work.
+        var smoothedSeconds: [Int: Double] = [:]
     }
 
-    package init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
-        self.tiling = tiling
+    /// - Parameter step: what the steps 0..<steps are, a pure function.
+    package init(steps: Int, leases: LeasePolicy = LeasePolicy(), step: @escaping @Sendable (Int) -> Step) {
         self.steps = steps
         self.leases = leases
-        totalTiles = (0..<steps).reduce(0) { $0 + tiling.grid(step: $1).count }
-        if steps > 0 {
-            active.append(makeStep(0, after: nil))
-            for index in active[0].status.indices { makeReady(Tile(step: 0, index: index)) }
-        }
+        makeStep = step
+        totalTiles = (0..<steps).reduce(0) { $0 + step($1).count }
+        beginNextStep()
+    }
+
+    /// A job that denoises and does nothing else, from noise.
+    package init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
+        self.init(steps: steps, leases: leases) { Step(denoising: tiling, step: $0, fromNoise: true) }
     }
 
     /// Workers that have joined and not left.
@@ -153,11 +190,6 @@ package struct Scheduler {
     package func tasks(of worker: Worker) -> Int { workers[worker]?.tasks.count ?? 0 }
     /// The lowest step that is not finished.
     package var currentStep: Int { min(firstActive, steps) }
-
-    package func grid(step: Int) -> TileGrid {
-        let index = step - firstActive
-        return active.indices.contains(index) ? active[index].grid : tiling.grid(step: step)
-    }
 
     /// - Parameter now: seconds on any clock that does not go back.
     package mutating func handle(_ event: Event, at now: Double) -> [Command] {
@@ -223,8 +255,9 @@ package struct Scheduler {
         guard let sent = workers[worker]?.tasks.removeValue(forKey: tile) else { return false }
         workers[worker]?.credit += 1
         if let now {
-            let smoothed = workers[worker]?.smoothedSeconds.map { $0 * 0.8 + (now - sent) * 0.2 } ?? now - sent
-            workers[worker]?.smoothedSeconds = smoothed
+            let kind = kind(of: tile)
+            let smoothed = workers[worker]?.smoothedSeconds[kind].map { $0 * 0.8 + (now - sent) * 0.2 } ?? now - sent
+            workers[worker]?.smoothedSeconds[kind] = smoothed
             workers[worker]?.failuresInRow = 0
         }
         offer(worker)
@@ -260,7 +293,7 @@ package struct Scheduler {
             workers[worker]?.credit -= 1
             workers[worker]?.tasks[tile] = now
             offer(worker)
-            let seconds = workers[worker]?.smoothedSeconds.map { max(leases.least, leases.factor * $0) } ?? leases.unmeasured
+            let seconds = workers[worker]?.smoothedSeconds[kind(of: tile)].map { max(leases.least, leases.factor * $0) } ?? leases.unmeasured
             flights[tile] = Flight(worker: worker, deadline: now + seconds)
             if status == .ready {
                 commands.append(.cutAndSend(tile, to: worker))
@@ -280,17 +313,28 @@ package struct Scheduler {
         return active[index].status[tile.index]
     }
 
-    private func makeStep(_ step: Int, after previous: TileGrid?) -> StepState {
-        let grid = tiling.grid(step: step)
-        let tiles = 0..<grid.count
-        var missing = [Int32](repeating: 0, count: grid.count)
+    private func kind(of tile: Tile) -> Int {
+        let index = tile.step - firstActive
+        return active.indices.contains(index) ? active[index].step.kind : makeStep(tile.step).kind
+    }
+
+    private func makeState(_ number: Int, after previous: TileGrid?) -> StepState {
+        let step = makeStep(number)
+        let tiles = 0..<step.count
+        var missing = [Int32](repeating: 0, count: step.count)
         var uncut = missing
-        if tiling.writesDisjointCells, let previous {
-            missing = tiles.map { Int32(previous.tilesWriting(grid.window($0)).count) }
+        if case .cells(let grid, readsCanvas: true) = step.shape {
+            if let previous { missing = tiles.map { Int32(previous.tilesWriting(grid.window($0)).count) } }
             uncut = tiles.map { Int32(grid.tilesReading(grid.cell($0)).count) }
         }
-        // The windows of the first step are pure noise: nobody reads the canvas, and nothing has to wait.
-        return StepState(grid: grid, status: Array(repeating: .waiting, count: grid.count), missing: missing, uncut: uncut)
+        return StepState(step: step, status: Array(repeating: .waiting, count: step.count), missing: missing, uncut: uncut)
+    }
+
+    /// Begins the step after all those that are finished, if it has not begun; it waits for nothing.
+    private mutating func beginNextStep() {
+        guard active.isEmpty, firstActive < steps else { return }
+        active.append(makeState(firstActive, after: nil))
+        for index in active[0].status.indices { makeReady(Tile(step: firstActive, index: index)) }
     }
 
     private mutating func makeReady(_ tile: Tile) {
@@ -301,8 +345,8 @@ package struct Scheduler {
     private mutating func cut(_ tile: Tile, _ commands: inout [Command]) {
         let index = tile.step - firstActive
         active[index].status[tile.index] = .cut
-        guard tiling.writesDisjointCells, tile.step > 0 else { return }
-        for other in active[index].grid.tilesWriting(active[index].grid.window(tile.index)) {
+        guard active[index].readsCanvas, let grid = active[index].grid else { return }
+        for other in grid.tilesWriting(grid.window(tile.index)) {
             active[index].uncut[other] -= 1
             if active[index].uncut[other] == 0, active[index].status[other] == .answered {
                 merge(Tile(step: tile.step, index: other), &commands)
@@ -321,7 +365,7 @@ package struct Scheduler {
         let index = tile.step - firstActive
         active[index].status[tile.index] = .answered
         commands.append(.accept(tile))
-        if tiling.writesDisjointCells {
+        if !active[index].isInOrder {
             if active[index].uncut[tile.index] == 0 { merge(tile, &commands) }
         } else {
             while tile.step == firstActive, !isOver, active[0].next < active[0].status.count, active[0].status[active[0].next] == .answered {
@@ -337,9 +381,13 @@ package struct Scheduler {
         active[index].merged += 1
         mergedTiles += 1
         commands.append(.merge(tile))
-        guard tiling.writesDisjointCells, tile.step + 1 < steps else { return finishSteps(&commands) }
-        if index + 1 == active.count { active.append(makeStep(tile.step + 1, after: active[index].grid)) }
-        let readers = active[index + 1].grid.tilesReading(active[index].grid.cell(tile.index))
+        guard let grid = active[index].grid, tile.step + 1 < steps else { return finishSteps(&commands) }
+        if index + 1 == active.count {
+            // A step that does not read cells waits for all of them.
+            guard case .cells(_, readsCanvas: true) = makeStep(tile.step + 1).shape else { return finishSteps(&commands) }
+            active.append(makeState(tile.step + 1, after: grid))
+        }
+        guard let readers = active[index + 1].grid?.tilesReading(grid.cell(tile.index)) else { return finishSteps(&commands) }
         finishSteps(&commands)
         for reader in readers {
             let next = Tile(step: tile.step + 1, index: reader)
@@ -353,10 +401,7 @@ package struct Scheduler {
             active.removeFirst()
             commands.append(.finishedStep(firstActive))
             firstActive += 1
-            if !tiling.writesDisjointCells, firstActive < steps {
-                active.append(makeStep(firstActive, after: first.grid))
-                for index in active[0].status.indices { makeReady(Tile(step: firstActive, index: index)) }
-            }
+            beginNextStep()
         }
         if firstActive == steps, !isOver {
             isOver = true
@@ -386,5 +431,15 @@ package struct Scheduler {
         } else {
             requeue(tile, from: worker, cause: reason, &commands)
         }
+    }
+}
+
+extension Scheduler.Step {
+    /// A step of a sampler.
+    /// - Parameter fromNoise: the first step's windows are pure noise: nobody reads the canvas, and nothing has to wait.
+    package init(denoising tiling: Tiling, step: Int, fromNoise: Bool, kind: Int = 0) {
+        let grid = tiling.grid(step: step)
+        self.init(
+            tiling.writesDisjointCells ? .cells(grid, readsCanvas: step > 0 || !fromNoise) : .barrier(count: grid.count, inOrder: true), kind: kind)
     }
 }

@@ -3,25 +3,60 @@ import Foundation
 import Protocol
 
 /// The engine as a worker's lanes use it.
-enum Denoiser {
+package enum Denoiser {
     /// - Parameter folder: a diffusers folder.
     /// - Throws: what is wrong with the folder, `ModelFolderError` and others.
     @Sendable
-    static func load(_ folder: URL) throws -> LoadedModel {
-        let model = try TileDenoiser(folder: folder)
-        return LoadedModel {
+    package static func load(_ folder: URL, precision: Precision) throws -> LoadedModel {
+        let folder = try ModelFolder(url: folder)
+        if let pipeline = folder.pipeline { return latent(try StableDiffusion(folder: pipeline, precision: precision)) }
+        return superResolution(try TileDenoiser(folder: folder))
+    }
+
+    private static func superResolution(_ model: TileDenoiser) -> LoadedModel {
+        LoadedModel {
             let workspace = Workspace()
-            return { request, sample, conditioning in
-                try Frame(floatCount: request.answerFloatCount) { answer in
-                    try conditioning.withFloats { conditioning in
-                        if let sample {
-                            try sample.withFloats { sample in
-                                try model.denoise(
-                                    request, sample: sample, conditioning: conditioning, into: &answer, workspace: workspace)
+            return { work, inputs in
+                guard case .denoise(let request) = work, let conditioning = inputs.last else { throw TileDenoiserError.conditioning }
+                return LaneAnswer(
+                    try Frame(floatCount: work.answerByteCount / 4) { answer in
+                        try conditioning.withFloats { conditioning in
+                            if inputs.count == 2 {
+                                try inputs[0].withFloats { sample in
+                                    try model.denoise(
+                                        request, sample: sample, conditioning: conditioning, into: &answer, workspace: workspace)
+                                }
+                            } else {
+                                try model.denoise(request, sample: nil, conditioning: conditioning, into: &answer, workspace: workspace)
                             }
-                        } else {
-                            try model.denoise(request, sample: nil, conditioning: conditioning, into: &answer, workspace: workspace)
                         }
+                    })
+            }
+        }
+    }
+
+    /// Inputs are copied: they are small beside the work.
+    private static func latent(_ model: StableDiffusion) -> LoadedModel {
+        LoadedModel {
+            let workspace = Workspace()
+            return { work, inputs in
+                var inputs = inputs[...]
+                switch work {
+                case .denoise(let request):
+                    let sample = request.sampleIsNoise ? nil : inputs.popFirst()?.floats
+                    let pixels = request.conditioning == .none ? nil : inputs.popFirst()?.floats
+                    return LaneAnswer(
+                        Frame(floats: try model.denoise(
+                            request, sample: sample, pixels: pixels, text: inputs.popFirst()?.floats ?? [], workspace: workspace)))
+                case .encodeText(let request):
+                    let prompt = inputs.popFirst().map { $0.withBytes { String(decoding: $0, as: UTF8.self) } } ?? ""
+                    let (embeddings, note) = try model.encodeText(request, text: prompt, workspace: workspace)
+                    return LaneAnswer(Frame(floats: embeddings), note: note)
+                case .autoencode(let request):
+                    let values = inputs.popFirst()?.floats ?? []
+                    switch try model.autoencode(request, values: values, statistics: inputs.popFirst()?.doubles, workspace: workspace) {
+                    case .values(let values): return LaneAnswer(Frame(floats: values))
+                    case .statistics(let sums): return LaneAnswer(Frame(doubles: sums))
                     }
                 }
             }

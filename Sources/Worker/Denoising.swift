@@ -2,32 +2,43 @@ import Engine
 import Foundation
 import Protocol
 
-/// A lane's own denoiser, workspace included; it stays on the lane's thread.
-///
-/// The sample is window.height x window.width x channels (nil: noise from the seed), the conditioning source.height x
-/// source.width x 3, the answer what `request.answer` says.
-package typealias LaneDenoiser = (_ request: DenoiseRequest, _ sample: Frame?, _ conditioning: Frame) throws -> Frame
+/// What a lane answers: the frame, and what the user should know of it, if anything.
+package struct LaneAnswer: Sendable {
+    package var frame: Frame
+    package var note: String?
+
+    package init(_ frame: Frame, note: String? = nil) {
+        self.frame = frame
+        self.note = note
+    }
+}
+
+/// A lane's own way of doing work, workspace included; it stays on the lane's thread. The inputs are what `Work.inputByteCounts` says, the answer's
+/// size is `Work.answerByteCount`.
+package typealias LaneWork = (_ work: Work, _ inputs: [Frame]) throws -> LaneAnswer
 
 /// A model in memory, shared by all lanes.
 package final class LoadedModel: Sendable {
-    let makeLane: @Sendable () -> LaneDenoiser
+    package let makeLane: @Sendable () -> LaneWork
 
-    package init(makeLane: @escaping @Sendable () -> LaneDenoiser) {
+    package init(makeLane: @escaping @Sendable () -> LaneWork) {
         self.makeLane = makeLane
     }
 
     /// Answers with zeros at once: what is left is the coordinator's own cost and the wire's.
     package static let echo = LoadedModel {
-        { request, _, _ in Frame(zeros: request.answerFloatCount) }
+        { work, _ in LaneAnswer(Frame(zeros: work.answerByteCount / 4)) }
     }
 }
 
 /// Where a worker has the job's model from.
 package enum ModelSource: Sendable {
+    package typealias Load = @Sendable (URL, Precision) throws -> LoadedModel
+
     /// From the coordinator, kept in a store.
-    case store(ModelStore, load: @Sendable (URL) throws -> LoadedModel)
+    case store(ModelStore, load: Load)
     /// The user's copy; a job with another model is refused.
-    case folder(URL, load: @Sendable (URL) throws -> LoadedModel)
+    case folder(URL, load: Load)
     /// No files are needed.
     case loaded(LoadedModel)
 }

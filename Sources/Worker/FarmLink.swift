@@ -1,3 +1,4 @@
+import Engine
 import Foundation
 import Logging
 import Protocol
@@ -115,7 +116,7 @@ private final class Loop {
     private var greetings = 0
     private var leaving: String?
     private var flushDeadline: ContinuousClock.Instant?
-    private var loaded: (model: LoadedModel, digest: ModelDigest)?
+    private var loaded: (model: LoadedModel, digest: ModelDigest, precision: Precision)?
 
     private var tilesOfJob = 0
     private var tiles = 0
@@ -200,8 +201,8 @@ private final class Loop {
             return try join(welcome)
         case .refused(let reason):
             return .refused(reason: reason)
-        case .denoise(let task, let sample, let conditioning):
-            take(task, sample, conditioning)
+        case .task(let task, let inputs):
+            take(task, inputs)
         case .chunk(let file, let offset, let bytes):
             return try take(file: file, offset: offset, bytes)
         case .heartbeat:
@@ -249,7 +250,7 @@ private final class Loop {
             metadata: ["job": "\(welcome.job)", "model": "\(welcome.manifest.digest.short)", "endpoint": "\(settings.endpoint)"])
         if case .loaded(let model) = settings.model {
             begin(welcome, model)
-        } else if let loaded, loaded.digest == welcome.manifest.digest {
+        } else if let loaded, loaded.digest == welcome.manifest.digest, loaded.precision == welcome.precision {
             begin(welcome, loaded.model)
         } else {
             loaded = nil
@@ -262,7 +263,7 @@ private final class Loop {
     /// - Parameter folder: where it is known to be whole.
     private func prepare(_ welcome: Welcome, folder known: URL?) throws {
         phase = .preparing(welcome)
-        let (link, session, manifest) = (link, session, welcome.manifest)
+        let (link, session, manifest, precision) = (link, session, welcome.manifest, welcome.precision)
         _ = try OSThread(name: "model", stackBytes: 16 << 20) {
             let outcome: FarmLink.Preparation
             do {
@@ -271,12 +272,12 @@ private final class Loop {
                     outcome = .loaded(model, manifest.digest)
                 case .folder(let folder, let load):
                     outcome =
-                        if ModelStore.matches(manifest, folder: folder) { .loaded(try load(folder), manifest.digest) } else {
+                        if ModelStore.matches(manifest, folder: folder) { .loaded(try load(folder, precision), manifest.digest) } else {
                             .mismatch("the model in \(folder.path) is not the job's (\(manifest.digest.short)); leave --model out to fetch that")
                         }
                 case .store(let store, let load):
                     if let folder = try known ?? store.find(manifest) {
-                        outcome = .loaded(try load(folder), manifest.digest)
+                        outcome = .loaded(try load(folder, precision), manifest.digest)
                     } else {
                         outcome = .absent
                     }
@@ -297,7 +298,7 @@ private final class Loop {
         if let prepared, prepared.session == session, case .preparing(let welcome) = phase {
             switch prepared.outcome {
             case .loaded(let model, let digest):
-                loaded = (model, digest)
+                loaded = (model, digest, welcome.precision)
                 begin(welcome, model)
             case .absent:
                 if let ending = fetch(welcome) { return ending }
@@ -378,14 +379,13 @@ private final class Loop {
         logger.info("job started", metadata: ["job": "\(welcome.job)", "credit": "\(link.lanes.credit)"])
     }
 
-    private func take(_ task: DenoiseTask, _ sample: Frame?, _ conditioning: Frame) {
+    private func take(_ task: FarmTask, _ inputs: [Frame]) {
         guard case .working(let welcome, let model) = phase else { return }
         guard task.id.job == welcome.job, task.model == welcome.manifest.digest else {
             post(.failure(task.id, .error("the task is of job \(task.id.job), this worker serves job \(welcome.job)")))
             return
         }
-        let assignment = Lanes.Assignment(
-            session: session, task: task, sample: sample, conditioning: conditioning, model: model)
+        let assignment = Lanes.Assignment(session: session, task: task, inputs: inputs, model: model)
         if leaving != nil || !link.lanes.submit(assignment) { post(.failure(task.id, .returned)) }
     }
 
@@ -400,7 +400,7 @@ private final class Loop {
             case .success(let answer):
                 tiles += 1
                 tilesOfJob += 1
-                post(.result(finished.task, seconds: finished.seconds, answer))
+                post(.result(finished.task, seconds: finished.seconds, answer.frame, note: answer.note))
             case .failure(let failure):
                 failures += 1
                 logger.warning("task failed", metadata: ["task": "\(finished.task)", "error": "\(failure.reason)"])

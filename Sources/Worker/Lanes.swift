@@ -9,9 +9,8 @@ import Protocol
 final class Lanes: @unchecked Sendable {
     struct Assignment: Sendable {
         var session: UInt64
-        var task: DenoiseTask
-        var sample: Frame?
-        var conditioning: Frame
+        var task: FarmTask
+        var inputs: [Frame]
         var model: LoadedModel
     }
 
@@ -19,7 +18,7 @@ final class Lanes: @unchecked Sendable {
         var session: UInt64
         var task: TaskID
         var seconds: Double
-        var outcome: Result<Frame, TaskFailure>
+        var outcome: Result<LaneAnswer, TaskFailure>
     }
 
     struct TaskFailure: Error {
@@ -103,21 +102,21 @@ final class Lanes: @unchecked Sendable {
         for thread in threads { thread.join() }
     }
 
-    private func work(_ lane: Int) {
-        var denoiser: (model: LoadedModel, denoise: LaneDenoiser)?
-        while let assignment = next(lane) {
+    private func work(_ number: Int) {
+        var lane: (model: LoadedModel, perform: LaneWork)?
+        while let assignment = next(number) {
             let start = ContinuousClock.now
-            let outcome: Result<Frame, TaskFailure>
+            let outcome: Result<LaneAnswer, TaskFailure>
             do {
-                if denoiser?.model !== assignment.model { denoiser = (assignment.model, assignment.model.makeLane()) }
-                let denoise = denoiser?.denoise ?? assignment.model.makeLane()
-                outcome = .success(try denoise(assignment.task.request, assignment.sample, assignment.conditioning))
+                if lane?.model !== assignment.model { lane = (assignment.model, assignment.model.makeLane()) }
+                let perform = lane?.perform ?? assignment.model.makeLane()
+                outcome = .success(try perform(assignment.task.work, assignment.inputs))
             } catch {
                 outcome = .failure(TaskFailure(reason: "\(error)"))
             }
             let seconds = (ContinuousClock.now - start) / .seconds(1)
             condition.withLock {
-                state.running[lane] = nil
+                state.running[number] = nil
                 state.progress += 1
                 state.finished.append(
                     Finished(session: assignment.session, task: assignment.task.id, seconds: seconds, outcome: outcome))

@@ -1,5 +1,6 @@
 import Coordinator
 import Engine
+import Protocol
 import Testing
 
 @Suite("Render plan")
@@ -27,11 +28,14 @@ struct RenderPlanTests {
         let plan = try Self.plan(width: 61, height: 43)
         let input = Rect(y: 0, x: 0, height: 43, width: 61)
         let canvas = Rect(y: 0, x: 0, height: plan.tiling.canvasHeight, width: plan.tiling.canvasWidth)
+        #expect(plan.phases == (0..<plan.steps).map { .denoise($0) })
         for step in 0..<plan.steps {
-            let grid = plan.tiling.grid(step: step)
-            for tile in 0..<grid.count {
-                let request = try plan.request(step: step, tile: tile, grid: grid)
-                #expect(canvas.contains(request.window) && request.window.contains(request.cell) && input.contains(request.source))
+            for tile in 0..<plan.tiling.grid(step: step).count {
+                guard case .denoise(let request) = try plan.work(phase: step, tile: tile), case .enlarged(let enlargement) = request.conditioning else {
+                    Issue.record("no denoising of an enlarged picture")
+                    return
+                }
+                #expect(canvas.contains(request.window) && request.window.contains(request.cell) && input.contains(enlargement.source))
                 #expect(request.sampleIsNoise == (step == 0) && request.step == step && request.seed == 1 && request.answer == .cell)
                 #expect(Int(request.timestep) == plan.sampler[step].timestep)
             }
@@ -44,19 +48,22 @@ struct RenderPlanTests {
         let plan = try Self.plan(width: 20, height: 12)
         var input = RGBImage(width: 20, height: 12)
         for i in input.pixels.indices { input.pixels[i] = Float(i % 7) / 7 }
-        let size = plan.tiling.canvasHeight * plan.tiling.canvasWidth * 3
-        let zero = [Float](repeating: 0, count: size)
-        let one = [Float](repeating: 1, count: size)
+        let rendering = Rendering(plan: plan, input: input)
         let rows = 5..<23
-        let guess = try plan.finishedRows(rows, input: input, canvas: zero.span)
+        let guess = try rendering.finishedRows(rows)
         var expected = [Float](repeating: 0, count: rows.count * 80 * 3)
         var span = expected.mutableSpan
         try BicubicUpsampler(inputHeight: 12, inputWidth: 20, outputHeight: 48, outputWidth: 80).upsample(
             crop: input.pixels.span, cropRect: Rect(y: 0, x: 0, height: 12, width: 20), channels: 3,
             window: Rect(y: 5, x: 0, height: 18, width: 80), into: &span)
         #expect(guess == expected)
-        let moved = try plan.finishedRows(rows, input: input, canvas: one.span)
-        let gain = 0.5 / plan.superResolution.residualScale
+        for tile in 0..<plan.tiling.grid(step: 0).count {
+            let work = try plan.work(phase: 0, tile: tile)
+            rendering.merge(Frame(floats: Array(repeating: 1, count: work.answerByteCount / 4)), of: work, tile: tile)
+        }
+        let moved = try rendering.finishedRows(rows)
+        guard case .superResolution(let superResolution) = plan.model else { return }
+        let gain = 0.5 / superResolution.residualScale
         #expect(zip(moved, guess).allSatisfy { abs($0 - $1 - gain) < 1e-6 })
     }
 }

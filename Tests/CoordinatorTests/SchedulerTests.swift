@@ -23,6 +23,7 @@ struct SimulatedFarm {
     let width: Int
     var kept: Set<Scheduler.Tile> = []
     var held: Set<Scheduler.Tile> = []
+    let tiling: Tiling
     var queues: [Int: [Scheduler.Tile]] = [:]
     var now = 0.0
     var merges: [Scheduler.Tile] = []
@@ -33,6 +34,7 @@ struct SimulatedFarm {
     var mostKept = 0
 
     init(tiling: Tiling, steps: Int, seed: UInt64) {
+        self.tiling = tiling
         scheduler = Scheduler(tiling: tiling, steps: steps)
         random = SplitMix(state: seed)
         canvas = Array(repeating: 0, count: tiling.canvasHeight * tiling.canvasWidth)
@@ -44,7 +46,7 @@ struct SimulatedFarm {
             switch command {
             case .cutAndSend(let tile, let worker):
                 // The first step's windows are noise, made from coordinates.
-                if tile.step > 0 { expect(scheduler.grid(step: tile.step).window(tile.index), at: tile.step, "cut \(tile)") }
+                if tile.step > 0 { expect(tiling.grid(step: tile.step).window(tile.index), at: tile.step, "cut \(tile)") }
                 #expect(kept.insert(tile).inserted)
                 mostKept = max(mostKept, kept.count)
                 queues[worker, default: []].append(tile)
@@ -58,12 +60,12 @@ struct SimulatedFarm {
             case .merge(let tile):
                 #expect(held.remove(tile) != nil && kept.remove(tile) != nil)
                 merges.append(tile)
-                if scheduler.tiling.writesDisjointCells { advance(scheduler.grid(step: tile.step).cell(tile.index), to: tile.step + 1) }
+                if tiling.writesDisjointCells { advance(tiling.grid(step: tile.step).cell(tile.index), to: tile.step + 1) }
             case .requeued:
                 requeues += 1
             case .finishedStep(let step):
                 finishedSteps.append(step)
-                if !scheduler.tiling.writesDisjointCells {
+                if !tiling.writesDisjointCells {
                     advance(Rect(y: 0, x: 0, height: canvas.count / width, width: width), to: step + 1)
                 }
             case .finishedJob:

@@ -41,6 +41,16 @@ enum Reference {
 
     static func silu(_ x: Double) -> Double { x / (1 + exp(-x)) }
 
+    static func rounded(_ x: Float, to precision: Precision) -> Float {
+        switch precision {
+        case .float32: return x
+        case .float16: return Float(Float16(x))
+        case .bfloat16:
+            let bits = x.bitPattern, low = bits & 0xffff, down = bits - low
+            return Float(bitPattern: low > 0x8000 || (low == 0x8000 && down & 0x10000 != 0) ? down + 0x10000 : down)
+        }
+    }
+
     static func gelu(_ x: Double) -> Double { 0.5 * x * (1 + erf(x / 2.0.squareRoot())) }
 
     static func groupNorm(_ input: Image, gamma: [Float], beta: [Float], groups: Int, eps: Double) -> Image {

@@ -45,8 +45,8 @@ struct TileDenoiserTests {
         }
         let request = DenoiseRequest(
             canvasHeight: 120, canvasWidth: 160, channels: 3, window: window, cell: cell, timestep: Float(sampler[step].timestep),
-            coefficients: sampler[step].coefficients, step: step, seed: 5, sampleIsNoise: step == 0, answer: answer, inputHeight: 30,
-            inputWidth: 40, outputHeight: 120, outputWidth: 160, source: source)
+            coefficients: sampler[step].coefficients, step: step, seed: 5, sampleIsNoise: step == 0, answer: answer,
+            conditioning: .enlarged(Enlargement(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160, source: source)))
         return (request, pixels)
     }
 
@@ -114,7 +114,12 @@ struct TileDenoiserTests {
         #expect(fails({ $0.window.width = 60 }, sample: Array(sample.prefix(64 * 60 * 3))))
         #expect(fails({ $0.channels = 4 }, sample: sample))
         #expect(fails({ $0.cell.x = 8 }, sample: sample))
-        #expect(fails({ $0.source.height = 1 }, sample: sample))
+        #expect(fails({
+            $0.conditioning = .enlarged(
+                Enlargement(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160, source: Rect(y: 0, x: 0, height: 1, width: 40)))
+        }, sample: sample))
+        #expect(fails({ $0.conditioning = .none }, sample: sample))
+        #expect(fails({ $0.text = .init(tokens: 77, width: 32, scale: 7.5) }, sample: sample))
         #expect(fails({ _ in }, sample: Array(sample.dropLast())))
         #expect(fails({ _ in }, sample: Array(repeating: .nan, count: sample.count)), "what is not finite goes no further")
     }

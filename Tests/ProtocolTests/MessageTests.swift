@@ -23,7 +23,7 @@ import Protocol
     @Test("tensors travel beside the header, not in it: the frame sent is the frame given")
     func tensorsAreNotCopied() throws {
         let answer = Frame(zeros: 1000)
-        let frames = try WorkerMessage.result(TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), seconds: 1, answer).frames()
+        let frames = try WorkerMessage.result(TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), seconds: 1, answer, note: nil).frames()
         #expect(frames.count == 2 && frames[1] === answer && frames[0].byteCount < 64)
     }
 
@@ -31,9 +31,9 @@ import Protocol
     func otherVersion() throws {
         // protocol_version = 7, then field 99, which no version has yet.
         let frame = Frame(copying: [0x08, 7, 0x9a, 0x06, 1, 0] as [UInt8])
-        #expect(throws: WireError.version(theirs: 7, ours: 1)) { try WorkerMessage(frames: [frame, frame, frame]) }
-        #expect(throws: WireError.version(theirs: 7, ours: 1)) { try CoordinatorMessage(frames: [frame]) }
-        #expect(WireError.version(theirs: 7, ours: 1).description.contains("version 7"))
+        #expect(throws: WireError.version(theirs: 7, ours: WireLimits.protocolVersion)) { try WorkerMessage(frames: [frame, frame, frame]) }
+        #expect(throws: WireError.version(theirs: 7, ours: WireLimits.protocolVersion)) { try CoordinatorMessage(frames: [frame]) }
+        #expect(WireError.version(theirs: 7, ours: WireLimits.protocolVersion).description.contains("version 7"))
     }
 
     @Test("a refusal is understood in every version")
@@ -46,7 +46,7 @@ import Protocol
 
     @Test("a message without a known body is an unknown message")
     func unknownBody() {
-        let frame = Frame(copying: [0x08, 1, 0x9a, 0x06, 0] as [UInt8])
+        let frame = Frame(copying: [0x08, 2, 0x9a, 0x06, 0] as [UInt8])
         #expect(throws: WireError.unknownMessage) { try WorkerMessage(frames: [frame]) }
         #expect(throws: WireError.unknownMessage) { try CoordinatorMessage(frames: [frame]) }
     }
@@ -69,21 +69,20 @@ import Protocol
         request.canvasWidth = 300
         request.window = Rect(y: 8, x: 8, height: 64, width: 64)
         request.cell = Rect(y: 16, x: 16, height: 48, width: 48)
-        request.inputHeight = 75
-        request.inputWidth = 75
-        request.source = Rect(y: 0, x: 0, height: 20, width: 20)
+        request.text = nil
+        let enlargement = Enlargement(
+            inputHeight: 75, inputWidth: 75, outputHeight: 300, outputWidth: 300, source: Rect(y: 0, x: 0, height: 20, width: 20))
+        request.conditioning = .enlarged(enlargement)
 
         func refusal(_ change: (inout DenoiseRequest) -> Void) -> String? {
             var changed = request
             change(&changed)
-            let conditioning = Frame(zeros: max(0, min(changed.source.area, 1 << 20)) * 3)
-            let task = DenoiseTask(id: TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), model: Samples.digest(1), request: changed)
-            do {
-                _ = try CoordinatorMessage.denoise(task, sample: nil, conditioning: conditioning).frames()
-                return nil
-            } catch {
-                return error.description
-            }
+            return Self.refusal(of: .denoise(changed), inputs: [Frame(zeros: 1200)])
+        }
+        func enlarged(_ change: @escaping (inout Enlargement) -> Void) -> (inout DenoiseRequest) -> Void {
+            var changed = enlargement
+            change(&changed)
+            return { [changed] in $0.conditioning = .enlarged(changed) }
         }
         #expect(refusal { _ in } == nil)
         let faults: [(String, (inout DenoiseRequest) -> Void)] = [
@@ -97,9 +96,15 @@ import Protocol
             ("denoise.window.x", { $0.window.x = .max }),
             ("inside the window", { $0.cell.y = 7 }),
             ("denoise.cell.width", { $0.cell.width = 0 }),
-            ("inside the input", { $0.source.height = 76 }),
-            ("denoise.input.width", { $0.inputWidth = 0 }),
-            ("denoise.output.height", { $0.outputHeight = 1 << 21 }),
+            ("inside the input", enlarged { $0.source.height = 76 }),
+            ("denoise.enlarged.input.width", enlarged { $0.inputWidth = 0 }),
+            ("denoise.enlarged.output.height", enlarged { $0.outputHeight = 1 << 21 }),
+            ("denoise.noise_level", { $0.conditioning = .noised(level: -1) }),
+            ("denoise.text.tokens", { $0.text = .init(tokens: 0, width: 8, scale: 1) }),
+            ("denoise.text.width", { $0.text = .init(tokens: 77, width: 1 << 20, scale: 1) }),
+            ("denoise.text.scale", { $0.text = .init(tokens: 77, width: 8, scale: .nan) }),
+            ("an input of the task", { $0.conditioning = .noised(level: 20) }),
+            ("parts", { $0.conditioning = .none }),
             ("denoise.step", { $0.step = -1 }),
             ("denoise.timestep", { $0.timestep = .nan }),
             ("coefficients.noise", { $0.coefficients.noise = .infinity }),
@@ -117,27 +122,71 @@ import Protocol
         }
     }
 
+    /// Why a task may not be sent, nil if it may.
+    static func refusal(of work: Work, inputs: [Frame]) -> String? {
+        let task = FarmTask(id: TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), model: Samples.digest(1), work: work)
+        do {
+            _ = try CoordinatorMessage.task(task, inputs: inputs).frames()
+            return nil
+        } catch {
+            return error.description
+        }
+    }
+
+    @Test("an autoencoder's task is held against its own geometry, a text against its length")
+    func autoencoderGeometry() throws {
+        let good = AutoencodeRequest(
+            direction: .decode, canvasHeight: 100, canvasWidth: 100, window: Rect(y: 8, x: 8, height: 64, width: 64),
+            cell: Rect(y: 16, x: 16, height: 48, width: 48), factor: 8, channels: 4, statisticsCount: 90, usesStatistics: true, answer: .values)
+        let inputs = [Frame(zeros: 64 * 64 * 4), Frame(doubles: Array(repeating: 1, count: 90))]
+        #expect(Self.refusal(of: .autoencode(good), inputs: inputs) == nil)
+        let faults: [(String, (inout AutoencodeRequest) -> Void)] = [
+            ("autoencode.canvas.width", { $0.canvasWidth = 0 }),
+            ("inside the canvas", { $0.window.x = 37 }),
+            ("inside the window", { $0.cell.y = 7 }),
+            ("autoencode.factor", { $0.factor = 0 }),
+            ("autoencode.channels", { $0.channels = 65 }),
+            ("autoencode.statistics", { $0.statisticsCount = 1 << 20 }),
+            ("pixels of autoencode.window", { $0.factor = 64; $0.canvasHeight = 5000; $0.window.height = 2000 }),
+            ("autoencode.signal", { $0.signal = .nan }),
+            ("autoencode.noise", { $0.noise = .infinity }),
+            ("autoencode.source", { $0.direction = .encode }),
+            ("parts", { $0.usesStatistics = false }),
+            ("an input of the task", { $0.statisticsCount = 89 }),
+        ]
+        for (words, change) in faults {
+            var changed = good
+            change(&changed)
+            let refusal = try #require(Self.refusal(of: .autoencode(changed), inputs: inputs), "\(words) was accepted")
+            #expect(refusal.contains(words))
+        }
+        let text = TextRequest(byteCount: WireLimits.promptBytes + 1, tokens: 77, width: 8)
+        #expect(Self.refusal(of: .encodeText(text), inputs: [])?.contains("encode_text.bytes") == true)
+    }
+
     @Test("frames of another size, and too few or too many, are named errors")
     func frameSizes() throws {
         var random = SplitMix64(state: 11)
         var request = Samples.request(using: &random)
         request.sampleIsNoise = false
-        let task = DenoiseTask(id: Samples.task(using: &random), model: Samples.digest(1), request: request)
-        let sample = Samples.tensor(bytes: request.sampleByteCount, using: &random)
-        let conditioning = Samples.tensor(bytes: request.conditioningByteCount, using: &random)
-        let frames = try CoordinatorMessage.denoise(task, sample: sample, conditioning: conditioning).frames()
+        request.conditioning = .enlarged(Samples.enlargement(using: &random))
+        request.text = nil
+        let task = FarmTask(id: Samples.task(using: &random), model: Samples.digest(1), work: .denoise(request))
+        let inputs = task.work.inputByteCounts.map { Samples.tensor(bytes: $0, using: &random) }
+        let sample = inputs[0]
+        let frames = try CoordinatorMessage.task(task, inputs: inputs).frames()
 
-        #expect(throws: WireError.partCount(message: "denoise task", expected: 3, found: 2)) {
+        #expect(throws: WireError.partCount(message: "task", expected: 3, found: 2)) {
             try CoordinatorMessage(frames: Array(frames.dropLast()))
         }
-        #expect(throws: WireError.partCount(message: "denoise task", expected: 3, found: 4)) {
+        #expect(throws: WireError.partCount(message: "task", expected: 3, found: 4)) {
             try CoordinatorMessage(frames: frames + [sample])
         }
         let short = Frame(copying: sample.withBytes { [UInt8]($0.dropLast()) })
-        #expect(throws: WireError.frameSize(frame: "the sample", expected: sample.byteCount, found: sample.byteCount - 1)) {
+        #expect(throws: WireError.frameSize(frame: "an input of the task", expected: sample.byteCount, found: sample.byteCount - 1)) {
             try CoordinatorMessage(frames: [frames[0], short, frames[2]])
         }
-        let result = try WorkerMessage.result(task.id, seconds: 1, sample).frames()
+        let result = try WorkerMessage.result(task.id, seconds: 1, sample, note: nil).frames()
         #expect(throws: WireError.frameSize(frame: "the answer", expected: sample.byteCount, found: sample.byteCount - 1)) {
             try WorkerMessage(frames: [result[0], short])
         }

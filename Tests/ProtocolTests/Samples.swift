@@ -30,10 +30,31 @@ enum Samples {
         ])
     }
 
+    static func enlargement(using random: inout SplitMix64) -> Enlargement {
+        let (height, width) = (Int.random(in: 1...80, using: &random), Int.random(in: 1...80, using: &random))
+        return Enlargement(
+            inputHeight: height, inputWidth: width, outputHeight: 4 * height, outputWidth: 4 * width,
+            source: rect(inside: Rect(y: 0, x: 0, height: height, width: width), using: &random))
+    }
+
+    static func autoencode(using random: inout SplitMix64) -> AutoencodeRequest {
+        let canvas = Rect(y: 0, x: 0, height: .random(in: 1...60, using: &random), width: .random(in: 1...60, using: &random))
+        let window = rect(inside: canvas, using: &random)
+        let encodes = Bool.random(using: &random)
+        return AutoencodeRequest(
+            direction: encodes ? .encode : .decode, canvasHeight: canvas.height, canvasWidth: canvas.width, window: window,
+            cell: rect(inside: window, using: &random), factor: .random(in: 1...8, using: &random), channels: .random(in: 1...16, using: &random),
+            statisticsCount: .random(in: 0...300, using: &random), usesStatistics: .random(using: &random),
+            answer: Bool.random(using: &random) ? .statistics : .values, enlargement: encodes ? enlargement(using: &random) : nil,
+            seed: random.next(), signal: .random(in: 0...1, using: &random), noise: .random(in: 0...1, using: &random))
+    }
+
     static func request(using random: inout SplitMix64) -> DenoiseRequest {
         let (canvasHeight, canvasWidth) = (Int.random(in: 1...300, using: &random), Int.random(in: 1...300, using: &random))
         let window = rect(inside: Rect(y: 0, x: 0, height: canvasHeight, width: canvasWidth), using: &random)
-        let (inputHeight, inputWidth) = (Int.random(in: 1...80, using: &random), Int.random(in: 1...80, using: &random))
+        let conditionings: [DenoiseRequest.Conditioning] = [
+            .none, .enlarged(enlargement(using: &random)), .noised(level: .random(in: 0...999, using: &random)),
+        ]
         return DenoiseRequest(
             canvasHeight: canvasHeight, canvasWidth: canvasWidth, channels: .random(in: 1...4, using: &random), window: window,
             cell: rect(inside: window, using: &random), timestep: .random(in: 0...999, using: &random),
@@ -43,9 +64,9 @@ enum Samples {
                 nextFromSample: .random(in: -2...2, using: &random), nextFromPrediction: .random(in: -2...2, using: &random),
                 noise: .random(in: 0...1, using: &random)),
             step: .random(in: 0...99, using: &random), seed: random.next(), sampleIsNoise: .random(using: &random),
-            answer: Bool.random(using: &random) ? .cell : .prediction, inputHeight: inputHeight, inputWidth: inputWidth,
-            outputHeight: canvasHeight, outputWidth: canvasWidth,
-            source: rect(inside: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), using: &random))
+            answer: Bool.random(using: &random) ? .cell : .prediction, conditioning: conditionings[.random(in: 0...2, using: &random)],
+            text: Bool.random(using: &random)
+                ? .init(tokens: .random(in: 1...77, using: &random), width: 8, scale: Bool.random(using: &random) ? 1 : 7.5) : nil)
     }
 
     static func rect(inside outer: Rect, using random: inout SplitMix64) -> Rect {
@@ -56,22 +77,21 @@ enum Samples {
     }
 
     static func tensor(bytes: Int, using random: inout SplitMix64) -> Frame {
-        Frame(floats: (0..<bytes / 4).map { _ in Float.random(in: -1...1, using: &random) })
+        Frame(copying: (0..<bytes).map { _ in UInt8.random(in: 0...255, using: &random) })
     }
 
-    static func denoise(using random: inout SplitMix64) -> CoordinatorMessage {
-        let request = request(using: &random)
-        return .denoise(
-            DenoiseTask(id: task(using: &random), model: digest(9), request: request),
-            sample: request.sampleIsNoise ? nil : tensor(bytes: request.sampleByteCount, using: &random),
-            conditioning: tensor(bytes: request.conditioningByteCount, using: &random))
+    static func message(_ work: Work, using random: inout SplitMix64) -> CoordinatorMessage {
+        .task(
+            FarmTask(id: task(using: &random), model: digest(9), work: work),
+            inputs: work.inputByteCounts.map { tensor(bytes: $0, using: &random) })
     }
 
     static func workerMessages(using random: inout SplitMix64) -> [WorkerMessage] {
         [
             .hello(Hello(session: random.next(), name: "n3", host: "tower", lanes: 8, kernels: "avx512", memoryBytes: 64 << 30)),
             .ready(credit: 16, model: digest(7)),
-            .result(task(using: &random), seconds: 0.25, tensor(bytes: 4 * .random(in: 0...500, using: &random), using: &random)),
+            .result(task(using: &random), seconds: 0.25, tensor(bytes: 4 * .random(in: 0...500, using: &random), using: &random), note: nil),
+            .result(task(using: &random), seconds: 0, Frame(zeros: 1), note: "the prompt was cut"),
             .failure(task(using: &random), .returned),
             .failure(task(using: &random), .error("the model has no such layer")),
             .heartbeat(Heartbeat(progress: random.next(), running: [task(using: &random), task(using: &random)])),
@@ -86,9 +106,11 @@ enum Samples {
             .welcome(
                 Welcome(session: random.next(), job: 7, manifest: try manifest(), requiredKernels: "avx512", heartbeatMilliseconds: 500)),
             .welcome(
-                Welcome(session: 1, job: random.next(), manifest: try manifest(), requiredKernels: nil, heartbeatMilliseconds: 60_000)),
+                Welcome(session: 1, job: random.next(), manifest: try manifest(), requiredKernels: nil, heartbeatMilliseconds: 60_000, precision: .bfloat16)),
             .refused("this job takes kernels avx2 only"),
-            denoise(using: &random),
+            message(.denoise(request(using: &random)), using: &random),
+            message(.autoencode(autoencode(using: &random)), using: &random),
+            message(.encodeText(TextRequest(byteCount: .random(in: 0...99, using: &random), tokens: 77, width: 1024)), using: &random),
             .chunk(file: 1, offset: 1 << 20, Frame(copying: [1, 2, 3] as [UInt8])),
             .heartbeat,
             .introduceYourself,

@@ -201,7 +201,7 @@ import Worker
     func otherVersion() throws {
         let hand = try Hand(farmer.endpoint, model)
         let (peer, _) = try farmer.hello()
-        _ = try farmer.router.send([Frame(copying: [0x08, 2, 0x9a, 0x06, 0] as [UInt8])], to: peer)
+        _ = try farmer.router.send([Frame(copying: [0x08, 9, 0x9a, 0x06, 0] as [UInt8])], to: peer)
         guard case .refused(let reason) = try hand.end() else {
             Issue.record("not refused")
             return

@@ -52,7 +52,7 @@ final class Farmer {
     }
 
     func result() throws -> (task: TaskID, answer: Frame) {
-        try next { if case .result(let task, _, let answer) = $1 { (task, answer) } else { nil } }
+        try next { if case .result(let task, _, let answer, _) = $1 { (task, answer) } else { nil } }
     }
 
     func send(_ message: CoordinatorMessage, to peer: Peer) throws {
@@ -84,24 +84,25 @@ final class Farmer {
     }
 
     /// Makes a task of 4x5 pixels whose answer is its sample, one added.
-    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0) -> (DenoiseTask, sample: Frame, conditioning: Frame) {
+    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0) -> (task: FarmTask, inputs: [Frame]) {
         let window = Rect(y: 0, x: 0, height: 4, width: 5)
         let request = DenoiseRequest(
             canvasHeight: 8, canvasWidth: 8, channels: 3, window: window, cell: window, timestep: 999,
             coefficients: StepCoefficients(
                 originalFromSample: 0, originalFromPrediction: 0, clipRange: nil, nextFromOriginal: 0, nextFromSample: 0,
                 nextFromPrediction: 0, noise: 0),
-            step: step, seed: 1, sampleIsNoise: false, answer: .cell, inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8,
-            source: Rect(y: 0, x: 0, height: 2, width: 2))
+            step: step, seed: 1, sampleIsNoise: false, answer: .cell,
+            conditioning: .enlarged(
+                Enlargement(inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8, source: Rect(y: 0, x: 0, height: 2, width: 2))))
         let id = TaskID(job: job, stage: 0, step: step, tile: tile, attempt: 0)
         return (
-            DenoiseTask(id: id, model: model.manifest.digest, request: request),
-            Frame(floats: (0..<60).map { Float(tile * 100 + $0) }), Frame(zeros: 12)
+            FarmTask(id: id, model: model.manifest.digest, work: .denoise(request)),
+            [Frame(floats: (0..<60).map { Float(tile * 100 + $0) }), Frame(zeros: 12)]
         )
     }
 
-    func send(_ task: (DenoiseTask, sample: Frame, conditioning: Frame), to peer: Peer) throws {
-        try send(.denoise(task.0, sample: task.sample, conditioning: task.conditioning), to: peer)
+    func send(_ task: (task: FarmTask, inputs: [Frame]), to peer: Peer) throws {
+        try send(.task(task.task, inputs: task.inputs), to: peer)
     }
 }
 
@@ -165,17 +166,13 @@ final class Hand: Sendable {
 
     init(_ endpoint: Endpoint, _ model: TestModel, lanes: Int = 1, gate: Gate? = nil, source: Source = .cache, local: Bool = false) throws {
         let denoiser = LoadedModel {
-            { request, sample, _ in
+            { work, inputs in
                 gate?.pass()
-                if request.step == 13 { throw Misfortune() }
-                return Frame(floatCount: request.answerFloatCount) { answer in
-                    sample?.withFloats { sample in
-                        for i in sample.indices { answer[i] = sample[i] + 1 }
-                    }
-                }
+                guard case .denoise(let request) = work, request.step != 13 else { throw Misfortune() }
+                return LaneAnswer(Frame(floats: inputs[0].floats.map { $0 + 1 }), note: request.step == 7 ? "the seventh step" : nil)
             }
         }
-        let load: @Sendable (URL) throws -> LoadedModel = { folder in
+        let load: ModelSource.Load = { folder, _ in
             guard FileManager.default.fileExists(atPath: folder.appending(path: "config.json").path) else { throw Misfortune() }
             return denoiser
         }

@@ -42,9 +42,17 @@ struct tf_linear_functions {
     void (*pack_bias)(const tf_linear *, const float *, float *);
 };
 
+struct tf_attention_functions {
+    void (*attend)(const tf_attention *, float *);
+    size_t (*scratch)(const tf_attention *);
+};
+
 /// Rows and depth of what is held of the left factor of a product, half a second-level cache of 2 MB.
-#define ROW_BLOCK 196
+#define ROW_BLOCK 112
 #define DEPTH_BLOCK 1280
+/// Keys whose scores are held at a time.
+#define KEY_BLOCK 128
+#define ROWS_MOST 14  // of any variant's ROWS
 
 static inline int depth_blocks(int depth) { return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK; }
 /// Even, but for the last one, as dot products want it.
@@ -105,6 +113,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
+#include "attention.inc"
 #undef NAME
 #undef LANES
 #undef MINIMUM
@@ -123,6 +132,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
+#include "attention.inc"
 #undef NAME
 #undef LANES
 #undef ROWS
@@ -150,6 +160,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #include "convolution.inc"
 #include "transformer.inc"
 #include "linear.inc"
+#include "attention.inc"
 #pragma clang attribute pop
 
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bf16,avx2,fma,prfchw"))), apply_to = function)
@@ -159,6 +170,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #define splat splat_avx512
 #define A_STEP (DEPTH_BLOCK + 16)
 #define TILE(x) x##_dots
+#define DOTS
 #define ADD(sum, x, b) ((V)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(x), (__m512bh)(b)))
 #include "tile.inc"
 static void linear_dots(const tf_linear *l, float *scratch) { multiply_avx512(l, scratch, tiles_dots); }
@@ -174,11 +186,17 @@ static const struct tf_functions *functions(tf_isa isa) {
 
 tf_isa tf_best_isa(void) {
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return TF_BASELINE;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return TF_BASELINE;
     // What SkylakeX has, since OpenBLAS is told that the processor is one.
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")) return TF_AVX512;
     return TF_AVX2;
+}
+
+int tf_has_bfloat16_dots(void) { return tf_best_isa() == TF_AVX512 && __builtin_cpu_supports("avx512bf16"); }
+int tf_has_fast_bfloat16_dots(void) {
+    if (!tf_has_bfloat16_dots()) return 0;
+    return __builtin_cpu_is("amd") || __builtin_cpu_is("cooperlake");
 }
 
 int tf_lanes(tf_isa isa) { return functions(isa)->lanes; }
@@ -260,8 +278,9 @@ size_t tf_linear_weights(tf_isa isa, const tf_linear *l) {
 }
 size_t tf_linear_bias(tf_isa isa, const tf_linear *l) { return (size_t)linear_panels(l, tf_lanes(isa)) * 2 * tf_lanes(isa); }
 size_t tf_linear_scratch(tf_isa isa, const tf_linear *l) {
-    const int rows = l->rows < ROW_BLOCK ? l->rows : ROW_BLOCK;
-    return (size_t)rows * (DEPTH_BLOCK + 16) + (DEPTH_BLOCK + 16) * 2 * tf_lanes(isa);
+    const size_t rows = l->rows < ROW_BLOCK ? l->rows : ROW_BLOCK, panel = 2 * tf_lanes(isa), panels = linear_panels(l, tf_lanes(isa));
+    const int keeps = depth_blocks(l->inputs) > 1 && (l->gated || l->outputs % panel);
+    return rows * (DEPTH_BLOCK + 16) + DEPTH_BLOCK * panel + (keeps ? rows * panels * panel : ROWS_MOST * panel);
 }
 void tf_pack_linear(tf_isa isa, const tf_linear *l, const float *weights, void *packed) { linear_functions(isa)->pack(l, weights, packed); }
 void tf_pack_bias(tf_isa isa, const tf_linear *l, const float *bias, float *packed) { linear_functions(isa)->pack_bias(l, bias, packed); }
@@ -269,3 +288,16 @@ void tf_multiply(tf_isa isa, const tf_linear *l, float *scratch) {
     if (l->storage == TF_BFLOAT16_DOTS) linear_dots(l, scratch);
     else linear_functions(isa)->multiply(l, scratch);
 }
+
+// MARK: attention
+
+static const struct tf_attention_functions *attention_functions(tf_isa isa) {
+    switch (isa) {
+    case TF_AVX512: return &attention_functions_avx512;
+    case TF_AVX2: return &attention_functions_avx2;
+    default: return &attention_functions_baseline;
+    }
+}
+
+size_t tf_attention_scratch(tf_isa isa, const tf_attention *a) { return attention_functions(isa)->scratch(a); }
+void tf_attend(tf_isa isa, const tf_attention *a, float *scratch) { attention_functions(isa)->attend(a, scratch); }

@@ -28,6 +28,10 @@ public struct NoiseField: Sendable, Hashable {
         case sampler = 2
         /// Where the cut lines of a step lie.
         case offset = 3
+        /// What the low-resolution pixels are noised with to their noise level, over the pixels of the input; step 0.
+        case lowResolution = 4
+        /// What is drawn from the distribution that an autoencoder's encoder answers, over the latents; step 0.
+        case posterior = 5
     }
 
     public var purpose: Purpose

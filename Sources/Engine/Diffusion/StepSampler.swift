@@ -4,9 +4,18 @@
 public struct StepSampler: Sendable {
     private let plan: [SamplerStep]
 
+    /// The share of the image and that of the noise in the sample that the loop begins with: x_T = signal x_0 + noise z.
+    public let start: (signal: Float, noise: Float)
+
+    /// - Parameter strength: the last part of the schedule's steps that is taken, above 0 to 1: image to image begins in the middle, at
+    ///   step count - int(count * strength), as diffusers' `StableDiffusionImg2ImgPipeline.get_timesteps` has it, but takes one step at least.
     /// - Throws: `NoiseScheduleError`.
-    public init(schedule: NoiseScheduleConfiguration, kind: SamplerKind, steps: Int) throws {
-        plan = try NoiseSchedule(schedule).plan(kind, steps: steps)
+    public init(schedule: NoiseScheduleConfiguration, kind: SamplerKind, steps: Int, strength: Double = 1) throws {
+        let schedule = try NoiseSchedule(schedule)
+        let taken = min(steps, max(1, Int(Double(steps) * strength)))
+        plan = Array(try schedule.plan(kind, steps: steps).suffix(taken))
+        let share = schedule.alphasCumprod[plan[0].timestep]
+        start = (Float(share.squareRoot()), Float((1 - share).squareRoot()))
     }
 
     /// Steps of the loop.

@@ -56,6 +56,13 @@ public struct BicubicUpsampler: Sendable, Hashable {
         self.outputWidth = outputWidth
     }
 
+    /// - Throws: as above.
+    public init(_ enlargement: Enlargement) throws {
+        try self.init(
+            inputHeight: enlargement.inputHeight, inputWidth: enlargement.inputWidth, outputHeight: enlargement.outputHeight,
+            outputWidth: enlargement.outputWidth)
+    }
+
     /// The input pixels that `window` of the output depends on: a rectangle inside the input.
     ///
     /// - Throws: `ResampleError.invalidWindow`.

@@ -36,6 +36,16 @@ package final class AlignedBuffer<Element: BitwiseCopyable> {
     }
 }
 
+/// Weights packed for a kernel, in whatever form it reads: written once, while a model is loaded, and then only read.
+package struct ConstantBytes: @unchecked Sendable {
+    private let buffer: AlignedBuffer<UInt8>
+
+    package init(_ buffer: consuming AlignedBuffer<UInt8>) { self.buffer = buffer }
+
+    package var count: Int { buffer.count }
+    package var pointer: UnsafeRawPointer { UnsafeRawPointer(buffer.pointer) }
+}
+
 /// Numbers that are written once, while a model is loaded, and then only read, so that every lane may share them.
 package struct ConstantBuffer: @unchecked Sendable {
     private let buffer: AlignedBuffer<Float>

@@ -19,7 +19,7 @@ public enum KernelEnvironment {
         guard getenv(guardVariable) == nil, getenv("OPENBLAS_CORETYPE") == nil else { return }
         let core: String
         switch (try? KernelSet.chosen()) ?? .baseline {
-        case .avx512: core = "SkylakeX"
+        case .avx512, .avx512bf16: core = "SkylakeX"
         case .avx2: core = "Haswell"
         case .baseline: core = "Prescott"
         }

@@ -1,19 +1,40 @@
 internal import COpenBLAS
+internal import CKernels
 
-/// y = x W^T + b for many rows x, by OpenBLAS in the calling thread.
+/// y = x W^T + b for many rows x, with packed weights.
 package final class Linear: Sendable {
     package let inputs, outputs: Int
-    private let weights: ConstantBuffer  // outputs x inputs
-    private let bias: ConstantBuffer?
+    package let kernels: KernelSet
+    private let gated: Bool
+    private let storage: tf_storage
+    private let weights: ConstantBytes
+    private let bias: ConstantBuffer
 
     /// - Parameters:
-    ///   - weights: outputs x inputs
-    ///   - bias: outputs, or none
-    package init(weights: [Float], bias: [Float]?, inputs: Int, outputs: Int, precision: Precision = .float32, kernels: KernelSet) {
-        precondition(weights.count == inputs * outputs && bias.map { $0.count == outputs } ?? true)
-        (self.inputs, self.outputs) = (inputs, outputs)
-        self.weights = ConstantBuffer(weights)
-        self.bias = bias.map { ConstantBuffer($0) }
+    ///   - weights: outputs x inputs; 2 * outputs x inputs if `gated`
+    ///   - bias: outputs (2 * outputs), or none
+    ///   - gated: the layer ends in diffusers' `GEGLU`: the first half of the weights makes a value, the second half its gate, and the output is
+    ///     value * gelu(gate). The same as `Gating.geglu` of a layer with twice as many outputs, which are never stored.
+    package init(
+        weights: [Float], bias: [Float]?, inputs: Int, outputs: Int, gated: Bool = false, precision: Precision = .float32, kernels: KernelSet
+    ) {
+        let columns = gated ? 2 * outputs : outputs
+        precondition(weights.count == inputs * columns && bias.map { $0.count == columns } ?? true)
+        precondition(inputs > 0 && outputs > 0 && inputs < 1 << 20 && columns < 1 << 20, "the kernels count in 32 bits")
+        (self.inputs, self.outputs, self.gated, self.kernels) = (inputs, outputs, gated, kernels)
+        storage = switch precision {
+        case .float32: TF_FLOAT32
+        case .float16: TF_FLOAT16
+        case .bfloat16: kernels.hasBFloat16Dots ? TF_BFLOAT16_DOTS : TF_BFLOAT16
+        }
+        var shape = tf_linear()
+        (shape.inputs, shape.outputs, shape.storage, shape.gated) = (Int32(inputs), Int32(outputs), storage, gated ? 1 : 0)
+        let packed = AlignedBuffer<UInt8>(count: tf_linear_weights(kernels.isa, &shape))
+        tf_pack_linear(kernels.isa, &shape, weights, packed.pointer)
+        self.weights = ConstantBytes(packed)
+        let packedBias = AlignedBuffer<Float>(count: tf_linear_bias(kernels.isa, &shape))
+        if let bias { tf_pack_bias(kernels.isa, &shape, bias, packedBias.pointer) }
+        self.bias = ConstantBuffer(packedBias)
     }
 
     /// - Parameters:
@@ -21,22 +42,23 @@ package final class Linear: Sendable {
     ///   - residual: height x width x outputs, added
     /// - Returns: height x width x outputs
     package func callAsFunction(_ input: Activation, residual: Activation? = nil, workspace: Workspace) -> Activation {
-        precondition(input.channels == inputs)
+        precondition(input.channels == inputs && input.height * input.width < 1 << 31)
         precondition(residual.map { ($0.height, $0.width, $0.channels) == (input.height, input.width, outputs) } ?? true)
         let output = workspace.activation(height: input.height, width: input.width, channels: outputs)
-        let rows = input.height * input.width
         output.moments = nil
-        // What is added stands in the output before the product is.
-        let to = output.values.pointer, added = residual?.values.pointer, bias = bias?.pointer
-        for row in 0..<rows {
-            for i in 0..<outputs { to[row * outputs + i] = (bias?[i] ?? 0) + (added?[row * outputs + i] ?? 0) }
-        }
-        OpenBLAS.product(
-            rows: rows, columns: outputs, depth: inputs, UnsafePointer(input.values.pointer), step: inputs, weights.pointer, step: inputs,
-            transposed: true, adding: true, to: output.values.pointer, step: outputs)
+        var call = tf_linear()
+        (call.rows, call.inputs, call.outputs) = (Int32(input.height * input.width), Int32(inputs), Int32(outputs))
+        (call.input, call.input_step) = (UnsafePointer(input.values.pointer), inputs)
+        (call.storage, call.gated, call.weights, call.bias) = (storage, gated ? 1 : 0, weights.pointer, bias.pointer)
+        (call.residual, call.residual_step) = (residual.map { UnsafePointer($0.values.pointer) }, outputs)
+        (call.output, call.output_step) = (output.values.pointer, outputs)
+        tf_multiply(kernels.isa, &call, workspace.scratch(tf_linear_scratch(kernels.isa, &call)).pointer)
         withExtendedLifetime((input, residual)) {}
         return output
     }
+
+    /// Multiplications and additions for so many rows.
+    package func flops(rows: Int) -> Double { 2 * Double(rows) * Double(inputs) * Double(gated ? 2 * outputs : outputs) }
 }
 
 /// Matrix products of the calling thread.

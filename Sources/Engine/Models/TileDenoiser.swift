@@ -8,18 +8,20 @@ public final class TileDenoiser: Sendable {
     private let network: UNet2D
     private let superResolution: SuperResolutionConfiguration
 
-    /// - Parameter folder: a diffusers folder with a tilefarm.json.
+    /// - Parameter url: a diffusers folder with a tilefarm.json.
     /// - Throws: `ModelFolderError`, `ModelError`, `SafetensorsError`.
-    public init(folder url: URL) throws {
-        let folder = try ModelFolder(url: url)
-        guard let superResolution = folder.superResolution else { throw TileDenoiserError.notForUpscaling(folder: url.path) }
+    public convenience init(folder url: URL) throws { try self.init(folder: ModelFolder(url: url)) }
+
+    /// - Throws: `ModelError`, `SafetensorsError`, `TileDenoiserError`.
+    public init(folder: ModelFolder) throws {
+        guard let superResolution = folder.superResolution else { throw TileDenoiserError.notForUpscaling(folder: folder.url.path) }
         network = try UNet2D(folder: folder.denoiser)
         self.superResolution = superResolution
         let depth = superResolution.spaceToDepth * superResolution.spaceToDepth
         let configuration = network.configuration
         guard configuration.inChannels == 6 * depth, configuration.outChannels == 3 * depth else {
             throw TileDenoiserError.channels(
-                folder: url.path, have: [configuration.inChannels, configuration.outChannels], need: [6 * depth, 3 * depth])
+                folder: folder.url.path, have: [configuration.inChannels, configuration.outChannels], need: [6 * depth, 3 * depth])
         }
     }
 
@@ -28,7 +30,7 @@ public final class TileDenoiser: Sendable {
 
     /// - Parameters:
     ///   - sample: x_t of the window, window.height x window.width x 3; nil when the request's `sampleIsNoise`.
-    ///   - conditioning: the low-resolution pixels of `request.source`, height x width x 3 in [0, 1].
+    ///   - conditioning: the low-resolution pixels of the request's enlargement, height x width x 3 in [0, 1].
     ///   - answer: receives x_{t-1} of the cell, or the prediction of the window.
     /// - Throws: `TileDenoiserError`, `ResampleError`, `ModelError`.
     public func denoise(
@@ -38,6 +40,9 @@ public final class TileDenoiser: Sendable {
         let window = request.window
         let channels = 3
         let answered = request.answer == .cell ? request.cell : window
+        guard case .enlarged(let enlargement) = request.conditioning, request.text == nil else {
+            throw TileDenoiserError.conditioning
+        }
         guard request.channels == channels, window.height % alignment == 0, window.width % alignment == 0, window.area > 0,
             window.contains(request.cell), answer.count == answered.area * channels
         else { throw TileDenoiserError.window(window, alignment: alignment) }
@@ -45,26 +50,25 @@ public final class TileDenoiser: Sendable {
         workspace.prepare(height: window.height, width: window.width)
         if let sample {
             guard sample.count == window.area * channels else { throw TileDenoiserError.window(window, alignment: alignment) }
-            try advance(request, x: sample, conditioning: conditioning, into: &answer, workspace: workspace)
+            try advance(request, enlargement, x: sample, conditioning: conditioning, into: &answer, workspace: workspace)
         } else {
             let noise = workspace.activation(height: window.height, width: window.width, channels: channels)
             var values = noise.mutableSpan
             Noise.fill(&values, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
-            try advance(request, x: noise.span, conditioning: conditioning, into: &answer, workspace: workspace)
+            try advance(request, enlargement, x: noise.span, conditioning: conditioning, into: &answer, workspace: workspace)
         }
     }
 
     /// - Parameter x: x_t of the window. All sizes have been checked.
     private func advance(
-        _ request: DenoiseRequest, x: Span<Float>, conditioning: Span<Float>, into answer: inout MutableSpan<Float>, workspace: Workspace
+        _ request: DenoiseRequest, _ enlargement: Enlargement, x: Span<Float>, conditioning: Span<Float>, into answer: inout MutableSpan<Float>,
+        workspace: Workspace
     ) throws {
         let (window, channels) = (request.window, request.channels)
         let guess = workspace.activation(height: window.height, width: window.width, channels: channels)
         var guessed = guess.mutableSpan
-        try BicubicUpsampler(
-            inputHeight: request.inputHeight, inputWidth: request.inputWidth, outputHeight: request.outputHeight,
-            outputWidth: request.outputWidth
-        ).upsample(crop: conditioning, cropRect: request.source, channels: channels, window: window, into: &guessed)
+        try BicubicUpsampler(enlargement).upsample(
+            crop: conditioning, cropRect: enlargement.source, channels: channels, window: window, into: &guessed)
 
         let factor = superResolution.spaceToDepth
         let (height, width) = (window.height / factor, window.width / factor)
@@ -94,6 +98,7 @@ public final class TileDenoiser: Sendable {
 public enum TileDenoiserError: Error, Equatable, CustomStringConvertible {
     case notForUpscaling(folder: String)
     case channels(folder: String, have: [Int], need: [Int])
+    case conditioning
     case window(Rect, alignment: Int)
     case notFinite(timestep: Float)
 
@@ -103,6 +108,8 @@ public enum TileDenoiserError: Error, Equatable, CustomStringConvertible {
             "\(folder): no tilefarm.json says how this model enlarges images; use a super-resolution model"
         case .channels(let folder, let have, let need):
             "\(folder): the network takes \(have[0]) channels and gives \(have[1]), but its tilefarm.json needs \(need[0]) and \(need[1]): correct space_to_depth"
+        case .conditioning:
+            "the task's conditioning is not the one that this model takes: use the same version of tilefarm on every machine"
         case .window(let window, let alignment):
             "a window of \(window.width)x\(window.height) does not fit the task or is not a multiple of \(alignment): use the same version of tilefarm on every machine"
         case .notFinite(let timestep):

@@ -33,4 +33,7 @@ public struct Rect: Hashable, Sendable {
         guard top < bottom, left < right else { return nil }
         return Rect(y: top, x: left, height: bottom - top, width: right - left)
     }
+
+    /// The same part of a canvas that has `factor` pixels for each of this one's, along either axis.
+    public func scaled(by factor: Int) -> Rect { Rect(y: y * factor, x: x * factor, height: height * factor, width: width * factor) }
 }

@@ -29,7 +29,7 @@ extension VerificationError: CustomStringConvertible {
         case .malformed(let file, let reason):
             "\(file): \(reason); \(source)"
         case .unknownKind(let folder, let reason):
-            "\(folder): not a kind of case that can be verified: \(reason); the kinds are UNet2DModel, UNet2DConditionModel, AutoencoderKL, schedules, guidance-rescale and upsample-guidance"
+            "\(folder): not a kind of case that can be verified: \(reason); the kinds are UNet2DModel, UNet2DConditionModel, AutoencoderKL, CLIPTextModel, tokenizer, schedules, guidance-rescale and upsample-guidance"
         case .unknownTensor(let file, let tensor):
             "\(file): nothing is known that answers tensor \(tensor); \(source)"
         case .wrongShape(let file, let tensor, let shape, let expected):
@@ -47,6 +47,7 @@ public struct Verification {
     /// - Returns: one report for each tensor out.*, sorted by name.
     /// - Throws: `VerificationError`, or what reading the tensors or the model throws.
     public static func run(caseDirectory: URL) throws -> [TensorReport] {
+        if let reports = try tokenizer(caseDirectory) { return reports }
         let file = try Safetensors(url: caseDirectory.appending(path: "case.safetensors"))
         let verification = Verification(directory: caseDirectory, file: file)
         let tolerance = try verification.tolerance()
@@ -85,6 +86,7 @@ public struct Verification {
             case "UNet2DModel": return try unet2D(folder)
             case "UNet2DConditionModel": return try unet2DCondition(folder)
             case "AutoencoderKL": return try autoencoderKL(folder)
+            case "CLIPTextModel": return try clipText(folder)
             default: throw VerificationError.unknownKind(folder: directory.path, reason: "its model is of class \(folder.className)")
             }
         }

@@ -133,6 +133,11 @@ extension JSON {
             }
             let rest = bytes[offset...].prefix { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") || "+-.eE".utf8.contains($0) }
             let text = String(decoding: rest, as: UTF8.self)
+            // A vocabulary has fifty thousand integers, and the expression below takes its time.
+            if let integer = Int(text), integer > 0, rest.first != UInt8(ascii: "0"), rest.first != UInt8(ascii: "+") {
+                offset += rest.count
+                return .integer(integer)
+            }
             guard text.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil, let fraction = Double(text), fraction.isFinite else {
                 throw error("not a value")
             }

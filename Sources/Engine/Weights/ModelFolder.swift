@@ -162,3 +162,15 @@ extension ModelFolderError: CustomStringConvertible {
         return line.replacing("\n", with: " ")
     }
 }
+
+extension ModelFolder {
+    /// The precision in which the denoiser's weights are as exact as in the folder, and no larger.
+    /// - Throws: `SafetensorsError`.
+    public func naturalPrecision() throws -> Precision {
+        switch try denoiser.parameters().type {
+        case .float16: .float16
+        case .bfloat16: .bfloat16
+        default: .float32
+        }
+    }
+}

@@ -132,6 +132,9 @@ package final class ModelWeights: Sendable {
     /// - Throws: `SafetensorsError` if there is no such tensor, or it is of another shape or not of F32, F16 or BF16.
     package func tensor(_ name: String, shape: [Int]) throws -> [Float] { try file(of: name).tensor(name, shape: shape) }
 
+    /// One row of a tensor; see `Safetensors.row`.
+    func row(_ index: Int, of name: String, shape: [Int]) throws -> [Float] { try file(of: name).row(index, of: name, shape: shape) }
+
     private func file(of name: String) -> Safetensors {
         // A name that is nowhere is missed in the first file.
         files[places[name] ?? 0]

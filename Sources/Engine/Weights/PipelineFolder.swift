@@ -26,6 +26,8 @@ public struct PipelineFolder: Sendable {
     public let unet, vae, textEncoder: NetworkFolder
     public let unetConfiguration: UNet2DConditionConfiguration
     public let vaeConfiguration: AutoencoderKLConfiguration
+    /// Positions and hidden size of the text encoder.
+    public let tokens, textWidth: Int
     /// With `vocab.json` and `merges.txt`.
     public let tokenizer: URL
     public let schedule: NoiseScheduleConfiguration
@@ -104,7 +106,10 @@ public struct PipelineFolder: Sendable {
         try fits(
             (unetConfiguration.classEmbeddings != nil) == (kind == .upscale),
             "the U-Net has \(unetConfiguration.classEmbeddings == nil ? "no " : "")embeddings of classes (num_class_embeds)")
-        let width = try reader.object("text_encoder/config.json")["hidden_size"]?.integer ?? 512
+        // Defaults of transformers.
+        let text = try reader.object("text_encoder/config.json")
+        (tokens, textWidth) = (text["max_position_embeddings"]?.integer ?? 77, text["hidden_size"]?.integer ?? 512)
+        let width = textWidth
         try fits(
             width == unetConfiguration.crossAttentionDim,
             "the text encoder gives \(width) values a token, the U-Net takes \(unetConfiguration.crossAttentionDim)")

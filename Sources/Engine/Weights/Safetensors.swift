@@ -63,6 +63,20 @@ public final class Safetensors: Sendable {
         return try floats(name, entry)
     }
 
+    /// One of the rows (the first dimension) of a tensor of F32, F16 or BF16, as single precision; no other is read.
+    /// - Throws: as `tensor`.
+    /// - Precondition: the row is one of `shape`, which has at least one dimension.
+    func row(_ index: Int, of name: String, shape: [Int]) throws -> [Float] {
+        var entry = try entry(name)
+        guard entry.shape == shape else {
+            throw SafetensorsError.wrongShape(file: url.path, tensor: name, shape: entry.shape, expected: shape)
+        }
+        precondition(index >= 0 && index < shape[0])
+        let size = entry.range.count / shape[0]
+        entry.range = entry.range.lowerBound + index * size..<entry.range.lowerBound + (index + 1) * size
+        return try floats(name, entry)
+    }
+
     /// A tensor of F32, F16 or BF16 with the shape it has in the file.
     /// - Throws: `SafetensorsError` if there is no such tensor or its elements are of another type.
     public func tensor(_ name: String) throws -> Tensor {

@@ -11,7 +11,7 @@
 /// What a coordinator and a worker say to each other. docs/protocol.md tells the rest: framing, order, limits.
 ///
 /// Every message is a ZeroMQ multipart message: one header (a WorkerHeader or a CoordinatorHeader), then the tensors it
-/// names as raw frames (float32, little-endian, height x width x channels), never inside the header.
+/// names as raw frames (little-endian; float32, height x width x channels, unless said), never inside the header.
 
 #if canImport(FoundationEssentials)
 internal import FoundationEssentials
@@ -176,6 +176,9 @@ nonisolated struct Tilefarm_V1_Result: Sendable {
 
   /// of the frame
   var bytes: UInt64 = 0
+
+  /// what the user should know about it, one line; empty: nothing
+  var note: String = String()
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -391,6 +394,9 @@ nonisolated struct Tilefarm_V1_Welcome: Sendable {
 
   var heartbeatMilliseconds: UInt32 = 0
 
+  /// of the model's weights and products: float32, float16 or bfloat16
+  var precision: String = String()
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
@@ -473,10 +479,28 @@ nonisolated struct Tilefarm_V1_Task: Sendable {
     set {work = .denoise(newValue)}
   }
 
+  var encodeText: Tilefarm_V1_EncodeText {
+    get {
+      if case .encodeText(let v)? = work {return v}
+      return Tilefarm_V1_EncodeText()
+    }
+    set {work = .encodeText(newValue)}
+  }
+
+  var autoencode: Tilefarm_V1_Autoencode {
+    get {
+      if case .autoencode(let v)? = work {return v}
+      return Tilefarm_V1_Autoencode()
+    }
+    set {work = .autoencode(newValue)}
+  }
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   nonisolated enum OneOf_Work: Equatable, Sendable {
     case denoise(Tilefarm_V1_Denoise)
+    case encodeText(Tilefarm_V1_EncodeText)
+    case autoencode(Tilefarm_V1_Autoencode)
 
   }
 
@@ -485,7 +509,8 @@ nonisolated struct Tilefarm_V1_Task: Sendable {
   fileprivate var _id: Tilefarm_V1_TaskId? = nil
 }
 
-/// Frames: the sample (window, `channels`), unless `sample_is_noise`; then the conditioning (source, 3 channels).
+/// Frames: the sample (window, `channels`), unless `sample_is_noise`; the conditioning, if there is one; the embeddings of the
+/// text (prompt, then the negative prompt, tokens x width each), with `text`.
 nonisolated struct Tilefarm_V1_Denoise: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -559,37 +584,47 @@ nonisolated struct Tilefarm_V1_Denoise: @unchecked Sendable {
     set {_uniqueStorage()._answer = newValue}
   }
 
-  /// the low-resolution image
-  var input: Tilefarm_V1_Size {
-    get {_storage._input ?? Tilefarm_V1_Size()}
-    set {_uniqueStorage()._input = newValue}
+  var conditioning: OneOf_Conditioning? {
+    get {return _storage._conditioning}
+    set {_uniqueStorage()._conditioning = newValue}
   }
-  /// Returns true if `input` has been explicitly set.
-  var hasInput: Bool {_storage._input != nil}
-  /// Clears the value of `input`. Subsequent reads from it will return its default value.
-  mutating func clearInput() {_uniqueStorage()._input = nil}
 
-  /// the enlarged image, before it is padded to the canvas
-  var output: Tilefarm_V1_Size {
-    get {_storage._output ?? Tilefarm_V1_Size()}
-    set {_uniqueStorage()._output = newValue}
+  /// frame: the source, 3 channels in [0, 1]; the model sees it enlarged
+  var enlarged: Tilefarm_V1_Enlargement {
+    get {
+      if case .enlarged(let v)? = _storage._conditioning {return v}
+      return Tilefarm_V1_Enlargement()
+    }
+    set {_uniqueStorage()._conditioning = .enlarged(newValue)}
   }
-  /// Returns true if `output` has been explicitly set.
-  var hasOutput: Bool {_storage._output != nil}
-  /// Clears the value of `output`. Subsequent reads from it will return its default value.
-  mutating func clearOutput() {_uniqueStorage()._output = nil}
 
-  /// the part of the low-resolution image in the conditioning frame
-  var source: Tilefarm_V1_Rect {
-    get {_storage._source ?? Tilefarm_V1_Rect()}
-    set {_uniqueStorage()._source = newValue}
+  /// frame: the low-resolution pixels of the window, 3 channels in [0, 1]; the model sees them noised so much
+  var noiseLevel: UInt32 {
+    get {
+      if case .noiseLevel(let v)? = _storage._conditioning {return v}
+      return 0
+    }
+    set {_uniqueStorage()._conditioning = .noiseLevel(newValue)}
   }
-  /// Returns true if `source` has been explicitly set.
-  var hasSource: Bool {_storage._source != nil}
-  /// Clears the value of `source`. Subsequent reads from it will return its default value.
-  mutating func clearSource() {_uniqueStorage()._source = nil}
+
+  var text: Tilefarm_V1_TextGuidance {
+    get {_storage._text ?? Tilefarm_V1_TextGuidance()}
+    set {_uniqueStorage()._text = newValue}
+  }
+  /// Returns true if `text` has been explicitly set.
+  var hasText: Bool {_storage._text != nil}
+  /// Clears the value of `text`. Subsequent reads from it will return its default value.
+  mutating func clearText() {_uniqueStorage()._text = nil}
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  nonisolated enum OneOf_Conditioning: Equatable, Sendable {
+    /// frame: the source, 3 channels in [0, 1]; the model sees it enlarged
+    case enlarged(Tilefarm_V1_Enlargement)
+    /// frame: the low-resolution pixels of the window, 3 channels in [0, 1]; the model sees them noised so much
+    case noiseLevel(UInt32)
+
+  }
 
   nonisolated enum Answer: SwiftProtobuf.Enum, Swift.CaseIterable {
     typealias RawValue = Int
@@ -598,7 +633,7 @@ nonisolated struct Tilefarm_V1_Denoise: @unchecked Sendable {
     /// x_{t-1} of the cell
     case cell // = 1
 
-    /// the model's output on the whole window
+    /// the guided output of the model on the whole window
     case prediction // = 2
     case UNRECOGNIZED(Int)
 
@@ -629,6 +664,228 @@ nonisolated struct Tilefarm_V1_Denoise: @unchecked Sendable {
       .unspecified,
       .cell,
       .prediction,
+    ]
+
+  }
+
+  init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// A part of a low-resolution image, and what it is a part of.
+nonisolated struct Tilefarm_V1_Enlargement: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// the low-resolution image
+  var input: Tilefarm_V1_Size {
+    get {_input ?? Tilefarm_V1_Size()}
+    set {_input = newValue}
+  }
+  /// Returns true if `input` has been explicitly set.
+  var hasInput: Bool {self._input != nil}
+  /// Clears the value of `input`. Subsequent reads from it will return its default value.
+  mutating func clearInput() {self._input = nil}
+
+  /// the enlarged image, before it is padded to the canvas
+  var output: Tilefarm_V1_Size {
+    get {_output ?? Tilefarm_V1_Size()}
+    set {_output = newValue}
+  }
+  /// Returns true if `output` has been explicitly set.
+  var hasOutput: Bool {self._output != nil}
+  /// Clears the value of `output`. Subsequent reads from it will return its default value.
+  mutating func clearOutput() {self._output = nil}
+
+  /// the part of the low-resolution image that is sent
+  var source: Tilefarm_V1_Rect {
+    get {_source ?? Tilefarm_V1_Rect()}
+    set {_source = newValue}
+  }
+  /// Returns true if `source` has been explicitly set.
+  var hasSource: Bool {self._source != nil}
+  /// Clears the value of `source`. Subsequent reads from it will return its default value.
+  mutating func clearSource() {self._source = nil}
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+
+  fileprivate var _input: Tilefarm_V1_Size? = nil
+  fileprivate var _output: Tilefarm_V1_Size? = nil
+  fileprivate var _source: Tilefarm_V1_Rect? = nil
+}
+
+/// Classifier-free guidance: negative + scale (positive - negative); with scale 1 the negative prompt is not sent.
+nonisolated struct Tilefarm_V1_TextGuidance: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var tokens: UInt32 = 0
+
+  var width: UInt32 = 0
+
+  var scale: Float = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+/// Frame: the text, UTF-8. Answer: tokens x width.
+nonisolated struct Tilefarm_V1_EncodeText: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// of the text
+  var bytes: UInt32 = 0
+
+  var tokens: UInt32 = 0
+
+  var width: UInt32 = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+/// A tile of an image through one half of the autoencoder. Frames: encoding, the source (3 channels in [0, 1]); decoding, the latent
+/// window; then the sums of the group norms as float64, if `uses_statistics`.
+nonisolated struct Tilefarm_V1_Autoencode: @unchecked Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var direction: Tilefarm_V1_Autoencode.Direction {
+    get {_storage._direction}
+    set {_uniqueStorage()._direction = newValue}
+  }
+
+  /// in latents, as the rectangles
+  var canvas: Tilefarm_V1_Size {
+    get {_storage._canvas ?? Tilefarm_V1_Size()}
+    set {_uniqueStorage()._canvas = newValue}
+  }
+  /// Returns true if `canvas` has been explicitly set.
+  var hasCanvas: Bool {_storage._canvas != nil}
+  /// Clears the value of `canvas`. Subsequent reads from it will return its default value.
+  mutating func clearCanvas() {_uniqueStorage()._canvas = nil}
+
+  var window: Tilefarm_V1_Rect {
+    get {_storage._window ?? Tilefarm_V1_Rect()}
+    set {_uniqueStorage()._window = newValue}
+  }
+  /// Returns true if `window` has been explicitly set.
+  var hasWindow: Bool {_storage._window != nil}
+  /// Clears the value of `window`. Subsequent reads from it will return its default value.
+  mutating func clearWindow() {_uniqueStorage()._window = nil}
+
+  var cell: Tilefarm_V1_Rect {
+    get {_storage._cell ?? Tilefarm_V1_Rect()}
+    set {_uniqueStorage()._cell = newValue}
+  }
+  /// Returns true if `cell` has been explicitly set.
+  var hasCell: Bool {_storage._cell != nil}
+  /// Clears the value of `cell`. Subsequent reads from it will return its default value.
+  mutating func clearCell() {_uniqueStorage()._cell = nil}
+
+  /// pixels per latent and axis
+  var factor: UInt32 {
+    get {_storage._factor}
+    set {_uniqueStorage()._factor = newValue}
+  }
+
+  /// of a latent
+  var channels: UInt32 {
+    get {_storage._channels}
+    set {_uniqueStorage()._channels = newValue}
+  }
+
+  /// how many sums the group norms of this half have
+  var statistics: UInt32 {
+    get {_storage._statistics}
+    set {_uniqueStorage()._statistics = newValue}
+  }
+
+  /// the norms use these instead of the window's own
+  var usesStatistics: Bool {
+    get {_storage._usesStatistics}
+    set {_uniqueStorage()._usesStatistics = newValue}
+  }
+
+  /// answer: the cell's sums, float64; else the cell: a noised latent (encoding) or pixels in [0, 1] (decoding)
+  var answersStatistics: Bool {
+    get {_storage._answersStatistics}
+    set {_uniqueStorage()._answersStatistics = newValue}
+  }
+
+  /// encoding: what the frame holds, and how it is enlarged
+  var source: Tilefarm_V1_Enlargement {
+    get {_storage._source ?? Tilefarm_V1_Enlargement()}
+    set {_uniqueStorage()._source = newValue}
+  }
+  /// Returns true if `source` has been explicitly set.
+  var hasSource: Bool {_storage._source != nil}
+  /// Clears the value of `source`. Subsequent reads from it will return its default value.
+  mutating func clearSource() {_uniqueStorage()._source = nil}
+
+  /// encoding: of the noise
+  var seed: UInt64 {
+    get {_storage._seed}
+    set {_uniqueStorage()._seed = newValue}
+  }
+
+  /// encoding: the answer is signal * latent + noise * z
+  var signal: Float {
+    get {_storage._signal}
+    set {_uniqueStorage()._signal = newValue}
+  }
+
+  var noise: Float {
+    get {_storage._noise}
+    set {_uniqueStorage()._noise = newValue}
+  }
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  nonisolated enum Direction: SwiftProtobuf.Enum, Swift.CaseIterable {
+    typealias RawValue = Int
+    case unspecified // = 0
+    case encode // = 1
+    case decode // = 2
+    case UNRECOGNIZED(Int)
+
+    init() {
+      self = .unspecified
+    }
+
+    init?(rawValue: Int) {
+      switch rawValue {
+      case 0: self = .unspecified
+      case 1: self = .encode
+      case 2: self = .decode
+      default: self = .UNRECOGNIZED(rawValue)
+      }
+    }
+
+    var rawValue: Int {
+      switch self {
+      case .unspecified: return 0
+      case .encode: return 1
+      case .decode: return 2
+      case .UNRECOGNIZED(let i): return i
+      }
+    }
+
+    // The compiler won't synthesize support with the UNRECOGNIZED case.
+    static let allCases: [Tilefarm_V1_Autoencode.Direction] = [
+      .unspecified,
+      .encode,
+      .decode,
     ]
 
   }
@@ -1012,7 +1269,7 @@ nonisolated extension Tilefarm_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Result"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}seconds\0\u{1}bytes\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}seconds\0\u{1}bytes\0\u{1}note\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1023,6 +1280,7 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
       case 1: try { try decoder.decodeSingularMessageField(value: &self._task) }()
       case 2: try { try decoder.decodeSingularDoubleField(value: &self.seconds) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.note) }()
       default: break
       }
     }
@@ -1042,6 +1300,9 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
     if self.bytes != 0 {
       try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 3)
     }
+    if !self.note.isEmpty {
+      try visitor.visitSingularStringField(value: self.note, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1049,6 +1310,7 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
     if lhs._task != rhs._task {return false}
     if lhs.seconds != rhs.seconds {return false}
     if lhs.bytes != rhs.bytes {return false}
+    if lhs.note != rhs.note {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1404,7 +1666,7 @@ nonisolated extension Tilefarm_V1_CoordinatorHeader: SwiftProtobuf.Message, Swif
 
 nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Welcome"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}job\0\u{1}model\0\u{1}files\0\u{3}required_kernels\0\u{3}heartbeat_milliseconds\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}job\0\u{1}model\0\u{1}files\0\u{3}required_kernels\0\u{3}heartbeat_milliseconds\0\u{1}precision\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1418,6 +1680,7 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
       case 4: try { try decoder.decodeRepeatedMessageField(value: &self.files) }()
       case 5: try { try decoder.decodeSingularStringField(value: &self.requiredKernels) }()
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self.heartbeatMilliseconds) }()
+      case 7: try { try decoder.decodeSingularStringField(value: &self.precision) }()
       default: break
       }
     }
@@ -1442,6 +1705,9 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
     if self.heartbeatMilliseconds != 0 {
       try visitor.visitSingularUInt32Field(value: self.heartbeatMilliseconds, fieldNumber: 6)
     }
+    if !self.precision.isEmpty {
+      try visitor.visitSingularStringField(value: self.precision, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1452,6 +1718,7 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
     if lhs.files != rhs.files {return false}
     if lhs.requiredKernels != rhs.requiredKernels {return false}
     if lhs.heartbeatMilliseconds != rhs.heartbeatMilliseconds {return false}
+    if lhs.precision != rhs.precision {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1579,7 +1846,7 @@ nonisolated extension Tilefarm_V1_TaskId: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Task"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}model\0\u{1}denoise\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}model\0\u{1}denoise\0\u{3}encode_text\0\u{1}autoencode\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1602,6 +1869,32 @@ nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Me
           self.work = .denoise(v)
         }
       }()
+      case 4: try {
+        var v: Tilefarm_V1_EncodeText?
+        var hadOneofValue = false
+        if let current = self.work {
+          hadOneofValue = true
+          if case .encodeText(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.work = .encodeText(v)
+        }
+      }()
+      case 5: try {
+        var v: Tilefarm_V1_Autoencode?
+        var hadOneofValue = false
+        if let current = self.work {
+          hadOneofValue = true
+          if case .autoencode(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.work = .autoencode(v)
+        }
+      }()
       default: break
       }
     }
@@ -1618,9 +1911,21 @@ nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Me
     if !self.model.isEmpty {
       try visitor.visitSingularBytesField(value: self.model, fieldNumber: 2)
     }
-    try { if case .denoise(let v)? = self.work {
+    switch self.work {
+    case .denoise?: try {
+      guard case .denoise(let v)? = self.work else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
+    }()
+    case .encodeText?: try {
+      guard case .encodeText(let v)? = self.work else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    }()
+    case .autoencode?: try {
+      guard case .autoencode(let v)? = self.work else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    }()
+    case nil: break
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1635,7 +1940,7 @@ nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Denoise"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}canvas\0\u{1}channels\0\u{1}window\0\u{1}cell\0\u{1}timestep\0\u{1}coefficients\0\u{1}step\0\u{1}seed\0\u{3}sample_is_noise\0\u{1}answer\0\u{1}input\0\u{1}output\0\u{1}source\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}canvas\0\u{1}channels\0\u{1}window\0\u{1}cell\0\u{1}timestep\0\u{1}coefficients\0\u{1}step\0\u{1}seed\0\u{3}sample_is_noise\0\u{1}answer\0\u{1}enlarged\0\u{3}noise_level\0\u{1}text\0")
 
   fileprivate class _StorageClass {
     var _canvas: Tilefarm_V1_Size? = nil
@@ -1648,9 +1953,8 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
     var _seed: UInt64 = 0
     var _sampleIsNoise: Bool = false
     var _answer: Tilefarm_V1_Denoise.Answer = .unspecified
-    var _input: Tilefarm_V1_Size? = nil
-    var _output: Tilefarm_V1_Size? = nil
-    var _source: Tilefarm_V1_Rect? = nil
+    var _conditioning: Tilefarm_V1_Denoise.OneOf_Conditioning?
+    var _text: Tilefarm_V1_TextGuidance? = nil
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1671,9 +1975,8 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
       _seed = source._seed
       _sampleIsNoise = source._sampleIsNoise
       _answer = source._answer
-      _input = source._input
-      _output = source._output
-      _source = source._source
+      _conditioning = source._conditioning
+      _text = source._text
     }
   }
 
@@ -1702,9 +2005,28 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
         case 8: try { try decoder.decodeSingularFixed64Field(value: &_storage._seed) }()
         case 9: try { try decoder.decodeSingularBoolField(value: &_storage._sampleIsNoise) }()
         case 10: try { try decoder.decodeSingularEnumField(value: &_storage._answer) }()
-        case 11: try { try decoder.decodeSingularMessageField(value: &_storage._input) }()
-        case 12: try { try decoder.decodeSingularMessageField(value: &_storage._output) }()
-        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._source) }()
+        case 11: try {
+          var v: Tilefarm_V1_Enlargement?
+          var hadOneofValue = false
+          if let current = _storage._conditioning {
+            hadOneofValue = true
+            if case .enlarged(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._conditioning = .enlarged(v)
+          }
+        }()
+        case 12: try {
+          var v: UInt32?
+          try decoder.decodeSingularUInt32Field(value: &v)
+          if let v = v {
+            if _storage._conditioning != nil {try decoder.handleConflictingOneOf()}
+            _storage._conditioning = .noiseLevel(v)
+          }
+        }()
+        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._text) }()
         default: break
         }
       }
@@ -1747,13 +2069,18 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
       if _storage._answer != .unspecified {
         try visitor.visitSingularEnumField(value: _storage._answer, fieldNumber: 10)
       }
-      try { if let v = _storage._input {
+      switch _storage._conditioning {
+      case .enlarged?: try {
+        guard case .enlarged(let v)? = _storage._conditioning else { preconditionFailure() }
         try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
-      } }()
-      try { if let v = _storage._output {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
-      } }()
-      try { if let v = _storage._source {
+      }()
+      case .noiseLevel?: try {
+        guard case .noiseLevel(let v)? = _storage._conditioning else { preconditionFailure() }
+        try visitor.visitSingularUInt32Field(value: v, fieldNumber: 12)
+      }()
+      case nil: break
+      }
+      try { if let v = _storage._text {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
       } }()
     }
@@ -1775,9 +2102,8 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
         if _storage._seed != rhs_storage._seed {return false}
         if _storage._sampleIsNoise != rhs_storage._sampleIsNoise {return false}
         if _storage._answer != rhs_storage._answer {return false}
-        if _storage._input != rhs_storage._input {return false}
-        if _storage._output != rhs_storage._output {return false}
-        if _storage._source != rhs_storage._source {return false}
+        if _storage._conditioning != rhs_storage._conditioning {return false}
+        if _storage._text != rhs_storage._text {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -1789,6 +2115,288 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
 
 nonisolated extension Tilefarm_V1_Denoise.Answer: SwiftProtobuf._ProtoNameProviding {
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}CELL\0\u{1}PREDICTION\0")
+}
+
+nonisolated extension Tilefarm_V1_Enlargement: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Enlargement"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}input\0\u{1}output\0\u{1}source\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._input) }()
+      case 2: try { try decoder.decodeSingularMessageField(value: &self._output) }()
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._source) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._input {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    try { if let v = self._output {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    } }()
+    try { if let v = self._source {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_Enlargement, rhs: Tilefarm_V1_Enlargement) -> Bool {
+    if lhs._input != rhs._input {return false}
+    if lhs._output != rhs._output {return false}
+    if lhs._source != rhs._source {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_TextGuidance: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".TextGuidance"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tokens\0\u{1}width\0\u{1}scale\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.tokens) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.width) }()
+      case 3: try { try decoder.decodeSingularFloatField(value: &self.scale) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.tokens != 0 {
+      try visitor.visitSingularUInt32Field(value: self.tokens, fieldNumber: 1)
+    }
+    if self.width != 0 {
+      try visitor.visitSingularUInt32Field(value: self.width, fieldNumber: 2)
+    }
+    if self.scale.bitPattern != 0 {
+      try visitor.visitSingularFloatField(value: self.scale, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_TextGuidance, rhs: Tilefarm_V1_TextGuidance) -> Bool {
+    if lhs.tokens != rhs.tokens {return false}
+    if lhs.width != rhs.width {return false}
+    if lhs.scale != rhs.scale {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_EncodeText: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".EncodeText"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}bytes\0\u{1}tokens\0\u{1}width\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.bytes) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.tokens) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.width) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.bytes != 0 {
+      try visitor.visitSingularUInt32Field(value: self.bytes, fieldNumber: 1)
+    }
+    if self.tokens != 0 {
+      try visitor.visitSingularUInt32Field(value: self.tokens, fieldNumber: 2)
+    }
+    if self.width != 0 {
+      try visitor.visitSingularUInt32Field(value: self.width, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_EncodeText, rhs: Tilefarm_V1_EncodeText) -> Bool {
+    if lhs.bytes != rhs.bytes {return false}
+    if lhs.tokens != rhs.tokens {return false}
+    if lhs.width != rhs.width {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Autoencode"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}direction\0\u{1}canvas\0\u{1}window\0\u{1}cell\0\u{1}factor\0\u{1}channels\0\u{1}statistics\0\u{3}uses_statistics\0\u{3}answers_statistics\0\u{1}source\0\u{1}seed\0\u{1}signal\0\u{1}noise\0")
+
+  fileprivate class _StorageClass {
+    var _direction: Tilefarm_V1_Autoencode.Direction = .unspecified
+    var _canvas: Tilefarm_V1_Size? = nil
+    var _window: Tilefarm_V1_Rect? = nil
+    var _cell: Tilefarm_V1_Rect? = nil
+    var _factor: UInt32 = 0
+    var _channels: UInt32 = 0
+    var _statistics: UInt32 = 0
+    var _usesStatistics: Bool = false
+    var _answersStatistics: Bool = false
+    var _source: Tilefarm_V1_Enlargement? = nil
+    var _seed: UInt64 = 0
+    var _signal: Float = 0
+    var _noise: Float = 0
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _direction = source._direction
+      _canvas = source._canvas
+      _window = source._window
+      _cell = source._cell
+      _factor = source._factor
+      _channels = source._channels
+      _statistics = source._statistics
+      _usesStatistics = source._usesStatistics
+      _answersStatistics = source._answersStatistics
+      _source = source._source
+      _seed = source._seed
+      _signal = source._signal
+      _noise = source._noise
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularEnumField(value: &_storage._direction) }()
+        case 2: try { try decoder.decodeSingularMessageField(value: &_storage._canvas) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._window) }()
+        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._cell) }()
+        case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._factor) }()
+        case 6: try { try decoder.decodeSingularUInt32Field(value: &_storage._channels) }()
+        case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._statistics) }()
+        case 8: try { try decoder.decodeSingularBoolField(value: &_storage._usesStatistics) }()
+        case 9: try { try decoder.decodeSingularBoolField(value: &_storage._answersStatistics) }()
+        case 10: try { try decoder.decodeSingularMessageField(value: &_storage._source) }()
+        case 11: try { try decoder.decodeSingularFixed64Field(value: &_storage._seed) }()
+        case 12: try { try decoder.decodeSingularFloatField(value: &_storage._signal) }()
+        case 13: try { try decoder.decodeSingularFloatField(value: &_storage._noise) }()
+        default: break
+        }
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._direction != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._direction, fieldNumber: 1)
+      }
+      try { if let v = _storage._canvas {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+      } }()
+      try { if let v = _storage._window {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      try { if let v = _storage._cell {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+      } }()
+      if _storage._factor != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._factor, fieldNumber: 5)
+      }
+      if _storage._channels != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._channels, fieldNumber: 6)
+      }
+      if _storage._statistics != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._statistics, fieldNumber: 7)
+      }
+      if _storage._usesStatistics != false {
+        try visitor.visitSingularBoolField(value: _storage._usesStatistics, fieldNumber: 8)
+      }
+      if _storage._answersStatistics != false {
+        try visitor.visitSingularBoolField(value: _storage._answersStatistics, fieldNumber: 9)
+      }
+      try { if let v = _storage._source {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+      } }()
+      if _storage._seed != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._seed, fieldNumber: 11)
+      }
+      if _storage._signal.bitPattern != 0 {
+        try visitor.visitSingularFloatField(value: _storage._signal, fieldNumber: 12)
+      }
+      if _storage._noise.bitPattern != 0 {
+        try visitor.visitSingularFloatField(value: _storage._noise, fieldNumber: 13)
+      }
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_Autoencode, rhs: Tilefarm_V1_Autoencode) -> Bool {
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._direction != rhs_storage._direction {return false}
+        if _storage._canvas != rhs_storage._canvas {return false}
+        if _storage._window != rhs_storage._window {return false}
+        if _storage._cell != rhs_storage._cell {return false}
+        if _storage._factor != rhs_storage._factor {return false}
+        if _storage._channels != rhs_storage._channels {return false}
+        if _storage._statistics != rhs_storage._statistics {return false}
+        if _storage._usesStatistics != rhs_storage._usesStatistics {return false}
+        if _storage._answersStatistics != rhs_storage._answersStatistics {return false}
+        if _storage._source != rhs_storage._source {return false}
+        if _storage._seed != rhs_storage._seed {return false}
+        if _storage._signal != rhs_storage._signal {return false}
+        if _storage._noise != rhs_storage._noise {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_Autoencode.Direction: SwiftProtobuf._ProtoNameProviding {
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}ENCODE\0\u{1}DECODE\0")
 }
 
 nonisolated extension Tilefarm_V1_Size: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {

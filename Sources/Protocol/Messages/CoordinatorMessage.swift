@@ -6,9 +6,8 @@ public enum CoordinatorMessage: Sendable, Equatable {
     case welcome(Welcome)
     /// Answers a hello too: this worker cannot serve this job, and why.
     case refused(String)
-    /// The sample is window.height x window.width x channels, nil when the request's `sampleIsNoise`; the conditioning is
-    /// source.height x source.width x 3.
-    case denoise(DenoiseTask, sample: Frame?, conditioning: Frame)
+    /// The inputs have the sizes that `Work.inputByteCounts` says.
+    case task(FarmTask, inputs: [Frame])
     /// Bytes of a model file, from `offset`.
     case chunk(file: Int, offset: Int, Frame)
     /// Answers a heartbeat.
@@ -28,25 +27,31 @@ public struct Welcome: Sendable, Hashable {
     public var requiredKernels: String?
     /// How often the worker says that it lives, `WireLimits.heartbeatMilliseconds`.
     public var heartbeatMilliseconds: Int
+    /// Of the model's weights and products.
+    public var precision: Precision
 
-    public init(session: UInt64, job: UInt64, manifest: ModelManifest, requiredKernels: String?, heartbeatMilliseconds: Int) {
+    public init(
+        session: UInt64, job: UInt64, manifest: ModelManifest, requiredKernels: String?, heartbeatMilliseconds: Int, precision: Precision = .float32
+    ) {
         self.session = session
         self.job = job
         self.manifest = manifest
         self.requiredKernels = requiredKernels
         self.heartbeatMilliseconds = heartbeatMilliseconds
+        self.precision = precision
     }
 }
 
-public struct DenoiseTask: Sendable, Hashable {
+/// One try at one piece of work, without the bytes.
+public struct FarmTask: Sendable, Hashable {
     public var id: TaskID
     public var model: ModelDigest
-    public var request: DenoiseRequest
+    public var work: Work
 
-    public init(id: TaskID, model: ModelDigest, request: DenoiseRequest) {
+    public init(id: TaskID, model: ModelDigest, work: Work) {
         self.id = id
         self.model = model
-        self.request = request
+        self.work = work
     }
 }
 
@@ -69,18 +74,9 @@ extension CoordinatorMessage {
             guard task.hasID else { throw .missing(field: "task.id") }
             let id = try TaskID(task.id)
             let model = try digest(task.model, "task.model")
-            switch task.work {
-            case .denoise(let denoise):
-                let request = try DenoiseRequest(denoise)
-                try expect(request.sampleIsNoise ? 2 : 3, of: frames, "denoise task")
-                let sample = request.sampleIsNoise ? nil : frames[1]
-                let conditioning = frames[frames.count - 1]
-                if let sample { try expect(bytes: request.sampleByteCount, of: sample, "the sample") }
-                try expect(bytes: request.conditioningByteCount, of: conditioning, "the conditioning")
-                self = .denoise(DenoiseTask(id: id, model: model, request: request), sample: sample, conditioning: conditioning)
-            case nil:
-                throw .unknownMessage
-            }
+            let work = try Work(task)
+            try work.expectInputs(Array(frames.dropFirst()))
+            self = .task(FarmTask(id: id, model: model, work: work), inputs: Array(frames.dropFirst()))
         case .chunk(let chunk):
             try expect(2, of: frames, "chunk")
             try expect(bytes: bounded(chunk.length, "chunk.length", in: 1...WireLimits.chunkBytes), of: frames[1], "the chunk")
@@ -111,17 +107,12 @@ extension CoordinatorMessage {
             header.welcome = try welcome.wire()
         case .refused(let reason):
             header.refused.reason = cleaned(reason)
-        case .denoise(let task, let sample, let conditioning):
+        case .task(let task, let inputs):
             header.task.id = try task.id.wire()
             header.task.model = .init(task.model.bytes)
-            header.task.denoise = try task.request.wire()
-            if !task.request.sampleIsNoise {
-                guard let sample else { throw .missing(field: "the sample") }
-                try expect(bytes: task.request.sampleByteCount, of: sample, "the sample")
-                tensors.append(sample)
-            }
-            try expect(bytes: task.request.conditioningByteCount, of: conditioning, "the conditioning")
-            tensors.append(conditioning)
+            header.task.work = try task.work.wire()
+            try task.work.expectInputs(inputs)
+            tensors = inputs
         case .chunk(let file, let offset, let bytes):
             header.chunk.file = try bounded32(file, "chunk.file", in: 0...WireLimits.modelFiles - 1)
             header.chunk.offset = UInt64(try bounded(offset, "chunk.offset", in: 0...WireLimits.modelBytes))
@@ -159,10 +150,15 @@ extension Welcome {
             throw .outOfRange(field: "welcome.model", value: "another digest", allowed: "that of the files listed")
         }
         let kernels = try text(wire.requiredKernels, "welcome.required_kernels", limit: WireLimits.nameBytes)
+        guard let precision = Precision(rawValue: wire.precision) else {
+            throw .outOfRange(
+                field: "welcome.precision", value: cleaned(wire.precision, limit: WireLimits.nameBytes),
+                allowed: Precision.allCases.map(\.rawValue).joined(separator: ", "))
+        }
         self.init(
             session: wire.session, job: wire.job, manifest: manifest, requiredKernels: kernels.isEmpty ? nil : kernels,
             heartbeatMilliseconds: try bounded(
-                wire.heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds))
+                wire.heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds), precision: precision)
     }
 
     func wire() throws(WireError) -> Tilefarm_V1_Welcome {
@@ -180,6 +176,7 @@ extension Welcome {
         wire.requiredKernels = try text(requiredKernels ?? "", "welcome.required_kernels", limit: WireLimits.nameBytes)
         wire.heartbeatMilliseconds = try bounded32(
             heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds)
+        wire.precision = precision.rawValue
         return wire
     }
 }

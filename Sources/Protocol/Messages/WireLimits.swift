@@ -1,7 +1,7 @@
 /// Every bound on what a peer may say. Nothing is allocated, and no arithmetic done, by a number that was not held against these.
 public enum WireLimits {
     /// The version of the messages; peers of another one are refused.
-    public static let protocolVersion: UInt32 = 1
+    public static let protocolVersion: UInt32 = 2
     /// Parts of a message: the header and up to three tensors.
     public static let parts = 4
     /// Bytes of a header.
@@ -16,6 +16,15 @@ public enum WireLimits {
     /// Pixels along a side of a window, and of the low-resolution part sent with it.
     public static let windowSide = 4096
     public static let channels = 64
+    /// Pixels per latent and axis.
+    public static let autoencoderFactor = 64
+    /// Sums of all group norms of one half of an autoencoder.
+    public static let statistics = 1 << 16
+    /// UTF-8 bytes of a prompt, positions of a text encoder, and its hidden size.
+    public static let promptBytes = 16 << 10
+    public static let tokens = 1024
+    public static let embeddingWidth = 8192
+    public static let noiseLevel = 999_999
     /// Stages, steps, attempts: noise tells steps apart by 16 bits.
     public static let count = 65_535
     /// Tiles of a step.

@@ -4,8 +4,8 @@ public enum WorkerMessage: Sendable, Equatable {
     case hello(Hello)
     /// The model is loaded, `credit` tasks may be sent.
     case ready(credit: Int, model: ModelDigest)
-    /// The answer of a task, `seconds` of computing; gives one credit back.
-    case result(TaskID, seconds: Double, Frame)
+    /// The answer of a task, `seconds` of computing, and what the user should know of it, if anything; gives one credit back.
+    case result(TaskID, seconds: Double, Frame, note: String?)
     /// Gives one credit back too.
     case failure(TaskID, FailureKind)
     case heartbeat(Heartbeat)
@@ -74,7 +74,8 @@ extension WorkerMessage {
             guard result.hasTask else { throw .missing(field: "result.task") }
             try expect(bytes: bounded(result.bytes, "result.bytes", in: 0...WireLimits.tensorBytes), of: frames[1], "the answer")
             guard result.seconds.isFinite, result.seconds >= 0 else { throw .notFinite(field: "result.seconds") }
-            self = .result(try TaskID(result.task), seconds: result.seconds, frames[1])
+            let note = try text(result.note, "result.note", limit: WireLimits.textBytes)
+            self = .result(try TaskID(result.task), seconds: result.seconds, frames[1], note: note.isEmpty ? nil : note)
         case .failure(let failure):
             try expect(1, of: frames, "failure")
             guard failure.hasTask else { throw .missing(field: "failure.task") }
@@ -116,10 +117,11 @@ extension WorkerMessage {
         case .ready(let credit, let model):
             header.ready.credit = try bounded32(credit, "ready.credit", in: 1...WireLimits.credit)
             header.ready.model = .init(model.bytes)
-        case .result(let task, let seconds, let answer):
+        case .result(let task, let seconds, let answer, let note):
             header.result.task = try task.wire()
             header.result.seconds = try finite(seconds, "result.seconds")
             header.result.bytes = UInt64(try bounded(answer.byteCount, "result.bytes", in: 0...WireLimits.tensorBytes))
+            header.result.note = cleaned(note ?? "")
             tensors = [answer]
         case .failure(let task, let kind):
             header.failure.task = try task.wire()

@@ -84,6 +84,35 @@ public final class Frame: @unchecked Sendable {
         }
     }
 
+    /// The bytes of `frames`, one after another.
+    public convenience init(joining frames: [Frame]) {
+        self.init(byteCount: frames.reduce(0) { $0 + $1.byteCount }) { bytes in
+            var at = 0
+            for frame in frames {
+                frame.withBytes { UnsafeMutableRawBufferPointer(rebasing: bytes[at..<at + $0.count]).copyMemory(from: $0) }
+                at += frame.byteCount
+            }
+        }
+    }
+
+    /// Float64 values, as group-norm statistics are sent.
+    public convenience init(doubles values: [Double]) {
+        self.init(byteCount: 8 * values.count) { bytes in values.withUnsafeBytes { bytes.copyMemory(from: $0) } }
+    }
+
+    /// A copy of the float32 values.
+    public var floats: [Float] {
+        withFloats { floats in [Float](unsafeUninitializedCapacity: floats.count) { target, count in
+            for i in floats.indices { target.initializeElement(at: i, to: floats[i]) }
+            count = floats.count
+        } }
+    }
+
+    /// A copy of the float64 values; bytes beyond a multiple of eight are not counted.
+    public var doubles: [Double] {
+        withBytes { bytes in (0..<bytes.count / 8).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) } }
+    }
+
     /// The bytes, for as long as `body` runs.
     public func withBytes<R, E: Error>(_ body: (UnsafeRawBufferPointer) throws(E) -> R) throws(E) -> R {
         try body(UnsafeRawBufferPointer(start: zmq_msg_data(message), count: byteCount))

@@ -12,6 +12,10 @@ typedef enum { TF_BASELINE = 0, TF_AVX2 = 1, TF_AVX512 = 2 } tf_isa;
 
 /// The best kernels that this processor and its operating system can run.
 tf_isa tf_best_isa(void);
+/// Whether the processor has dot products of bfloat16 pairs (AVX512-BF16), and whether they are faster than float32: twice on AMD's Zen 4 and
+/// later and on Cooper Lake, half as fast on Intel's later ones, which have AMX for it.
+int tf_has_bfloat16_dots(void);
+int tf_has_fast_bfloat16_dots(void);
 /// Floats in a vector.
 int tf_lanes(tf_isa isa);
 
@@ -104,5 +108,19 @@ size_t tf_linear_scratch(tf_isa isa, const tf_linear *l);
 void tf_pack_linear(tf_isa isa, const tf_linear *l, const float *weights, void *packed);
 void tf_pack_bias(tf_isa isa, const tf_linear *l, const float *bias, float *packed);
 void tf_multiply(tf_isa isa, const tf_linear *l, float *scratch);
+
+/// softmax(query key^T / sqrt(width)) value, for each head; rows `..._step` floats apart, a head's channels side by side, heads side by side.
+typedef struct {
+    int queries, keys, heads, width;
+    int causal;  ///< query i reads only the keys 0...i
+    const float *query, *key, *value;
+    ptrdiff_t query_step, key_step, value_step;
+    float *output;
+    ptrdiff_t output_step;
+} tf_attention;
+
+/// Floats of scratch memory.
+size_t tf_attention_scratch(tf_isa isa, const tf_attention *a);
+void tf_attend(tf_isa isa, const tf_attention *a, float *scratch);
 
 #endif

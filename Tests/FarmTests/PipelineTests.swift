@@ -1,0 +1,124 @@
+import Coordinator
+import Engine
+import Foundation
+import Protocol
+import Testing
+import Worker
+
+/// A case that diffusers has answered: a small pipeline with random weights, and the farm's own noise.
+struct PipelineCase {
+    let name: String
+    let folder: URL
+    let tensors: Safetensors
+    let settings: [String: Any]
+
+    init(_ name: String) throws {
+        self.name = name
+        let cases = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "EngineTests/Cases")
+        folder = cases.appending(path: "pipeline-\(name)")
+        tensors = try Safetensors(url: folder.appending(path: "case.safetensors"))
+        let json = try JSONSerialization.jsonObject(with: Data(contentsOf: folder.appending(path: "case.json")))
+        settings = json as? [String: Any] ?? [:]
+    }
+
+    var model: URL { folder.appending(path: "model") }
+
+    /// The options of `tilefarm upscale` that the case was made with, for a run of so many steps.
+    func options(steps: Int) -> [String] {
+        var options = ["--model", model.path, "--precision", "float32", "--seed", "\(settings["seed"] ?? "")"]
+        options += ["--prompt", settings["prompt"] as? String ?? "", "--negative-prompt", settings["negative_prompt"] as? String ?? ""]
+        options += ["--guidance-scale", "\(settings["guidance_scale"] ?? "")"]
+        if let level = settings["noise_level"] { options += ["--noise-level", "\(level)"] }
+        if let strength = settings["strength"] { options += ["--strength", "\(strength)"] }
+        if let scale = settings["scale"] { options += ["--scale", "\(scale)"] }
+        let runs = settings["steps"] as? [Int] ?? []
+        let counts = settings["num_inference_steps"] as? [Int] ?? runs
+        return options + ["--steps", "\(counts[runs.firstIndex(of: steps) ?? 0])"]
+    }
+
+    /// Batch x channels x height x width to height x width x channels.
+    func image(_ name: String) throws -> (height: Int, width: Int, values: [Float]) {
+        let tensor = try tensors.tensor(name)
+        let (channels, height, width) = (tensor.shape[1], tensor.shape[2], tensor.shape[3])
+        let values = (0..<height * width).flatMap { pixel in (0..<channels).map { tensor.values[$0 * height * width + pixel] } }
+        return (height, width, values)
+    }
+
+    func input() throws -> RGBImage {
+        let (height, width, values) = try image("in.image")
+        return RGBImage(width: width, height: height, pixels: values)
+    }
+}
+
+/// The largest difference over the largest value.
+private func relativeError(_ values: [Float], _ expected: [Float]) -> Float {
+    guard values.count == expected.count else { return .infinity }
+    let scale = expected.reduce(0) { max($0, abs($1)) }
+    return zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) } / scale
+}
+
+@Suite("Pipelines")
+struct PipelineTests {
+    /// Does a job's work tile after tile, as farm and workers do it together; calls `look` after every phase.
+    static func render(_ plan: RenderPlan, _ input: RGBImage, model: URL, look: (RenderPlan.Phase, Rendering) throws -> Void) throws {
+        let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
+        let rendering = Rendering(plan: plan, input: input)
+        for (index, phase) in plan.phases.enumerated() {
+            let tiles = try (0..<plan.step(index).count).map { tile in
+                let work = try plan.work(phase: index, tile: tile)
+                let inputs = rendering.inputs(of: work, tile: tile)
+                #expect(inputs.map(\.byteCount) == work.inputByteCounts)
+                return (tile, work, try perform(work, inputs).frame)
+            }
+            for (tile, work, answer) in tiles {
+                #expect(answer.byteCount == work.answerByteCount)
+                rendering.merge(answer, of: work, tile: tile)
+            }
+            rendering.finish(phase: index)
+            try look(phase, rendering)
+        }
+    }
+
+    @Test(
+        "latents after 1, 5 and 20 steps and the pixels are those of diffusers, to a thousandth", arguments: ["upscale", "img2img"], [1, 5, 20])
+    func diffusers(name: String, steps: Int) throws {
+        let reference = try PipelineCase(name)
+        let input = try reference.input()
+        let plan = try UpscaleOptions.plan(
+            reference.options(steps: steps), folder: ModelFolder(url: reference.model), inputHeight: input.height, inputWidth: input.width)
+        #expect(plan.steps == steps)
+        #expect((0..<steps).map { plan.sampler[$0].timestep } == (try reference.tensors.integers("out.\(steps).timesteps")))
+        try Self.render(plan, input, model: reference.model) { phase, rendering in
+            switch phase {
+            case .denoise(steps - 1):
+                #expect(relativeError(rendering.latents, try reference.image("out.\(steps).latents").values) < 1e-3)
+            case .decode:
+                let expected = try reference.image("out.\(steps).image")
+                let pixels = expected.values.map { min(max($0 / 2 + 0.5, 0), 1) }
+                #expect(relativeError(try rendering.finishedRows(0..<expected.height), pixels) < 1e-3)
+            default: break
+            }
+        }
+    }
+
+    @Test("the programs render a pipeline folder, and the picture is that of diffusers to one step of a byte", arguments: ["upscale", "img2img"])
+    func program(name: String) throws {
+        let reference = try PipelineCase(name)
+        let scratch = try Scratch()
+        let image = try reference.input()
+        let input = scratch.path("in.png"), output = scratch.path("out.png")
+        let writer = try PNGWriter(path: input, width: image.width, height: image.height, bitDepth: 8, grey: false, alpha: false)
+        for row in 0..<image.height {
+            try writer.writeRow(rgb: image.pixels.span.extracting(row * image.width * 3..<(row + 1) * image.width * 3), alpha: [Float]().span)
+        }
+        try writer.finish()
+
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output] + reference.options(steps: 5))
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        let rendered = try RGBImage(reading: PNGReader(path: output))
+        let expected = try reference.image("out.5.image")
+        #expect((rendered.height, rendered.width) == (expected.height, expected.width))
+        let difference = zip(rendered.pixels, expected.values).reduce(0) { max($0, abs($1.0 - min(max($1.1 / 2 + 0.5, 0), 1))) }
+        #expect(difference * 255 <= 1)
+    }
+}
