@@ -116,6 +116,44 @@ import Testing
         #expect(alone > 100 * largest)  // or the statistics would not have mattered
     }
 
+    @Test("with the layers at the latents' resolution done on the whole canvas, attention too sees what it sees in the whole")
+    func exactWithAttention() throws {
+        let vae = try Self.load("vae-old-names"), configuration = vae.configuration
+        let (height, width) = (16, 24)
+        let latent = latent(height, width, 4), workspace = Workspace()
+        let features = try vae.decoderFeatures(latent, workspace: workspace)
+        let whole = try vae.decode(latent, workspace: workspace), factor = configuration.factor
+        let untiled = try vae.decode(features: features, workspace: workspace)
+        #expect(whole.span.indices.allSatisfy { whole.span[$0] == untiled.span[$0] })
+
+        let tiles = tiles(height, width, cell: 8, halo: 6)
+        var statistics: CanvasStatistics?
+        for norm in configuration.decoderTrunkNorms..<configuration.decoderNorms {
+            let parts = try tiles.map {
+                try vae.decoderStatistics(
+                    features: crop(features, $0.window), cell: $0.cell, given: statistics, norms: norm..<norm + 1, workspace: workspace)
+            }
+            var sums = parts[0]
+            for part in parts.dropFirst() { try sums.add(part) }
+            if statistics == nil { statistics = sums } else { try statistics?.append(sums) }
+        }
+        for (window, cell) in tiles {
+            let there = Rect(y: window.y + cell.y, x: window.x + cell.x, height: cell.height, width: cell.width)
+            let image = try vae.decode(features: crop(features, window), statistics: statistics, workspace: workspace)
+            #expect(relativeError(crop(image, cell.scaled(by: factor)), crop(whole, there.scaled(by: factor))) < 1e-5)
+        }
+    }
+
+    @Test("an encoding in two parts has the bits of one")
+    func encoderParts() throws {
+        let vae = try Self.load("vae-old-names")
+        let image = latentImage(vae), workspace = Workspace()
+        let features = try vae.encoderFeatures(image, workspace: workspace)
+        #expect(features.channels == vae.configuration.encoderFeatureChannels)
+        let parts = try vae.encode(features: features, workspace: workspace), whole = try vae.encode(image, workspace: workspace)
+        #expect(whole.span.indices.allSatisfy { whole.span[$0] == parts.span[$0] })
+    }
+
     @Test("the encoder's tiles make the latents of the whole in the same way")
     func exactEncoder() throws {
         let vae = try Self.load("vae-bare")

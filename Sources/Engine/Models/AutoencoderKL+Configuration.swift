@@ -19,6 +19,13 @@ public struct AutoencoderKLConfiguration: Sendable, Equatable {
     /// Group norms of the decoder, and of the encoder.
     public var decoderNorms: Int { middleNorms + blockOutChannels.count * (layersPerBlock + 1) * 2 + 1 }
     public var encoderNorms: Int { middleNorms + blockOutChannels.count * layersPerBlock * 2 + 1 }
+    /// Of the decoder's norms the first, those at the latents' resolution.
+    public var decoderTrunkNorms: Int { middleNorms + (layersPerBlock + 1) * 2 }
+    /// Of the encoder's norms the first, those above the latents' resolution.
+    public var encoderFeatureNorms: Int { (blockOutChannels.count - 1) * layersPerBlock * 2 }
+    /// Channels of what is between the parts of the decoder, and of the encoder.
+    public var decoderFeatureChannels: Int { blockOutChannels[blockOutChannels.count - 1] }
+    public var encoderFeatureChannels: Int { blockOutChannels[max(blockOutChannels.count - 2, 0)] }
     private var middleNorms: Int { midAttention ? 5 : 4 }
 
     /// Reads `config.json`. An option that is unknown, or set to what the engine cannot do, is an error.

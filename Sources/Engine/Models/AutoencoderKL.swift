@@ -25,6 +25,8 @@ public final class AutoencoderKL: Sendable {
         self.kernels = kernels
     }
 
+    // MARK: Encoding
+
     /// The distribution of an image's latents.
     /// - Parameters:
     ///   - image: height x width x `inChannels` in [-1, 1], height and width multiples of `configuration.factor`
@@ -34,18 +36,24 @@ public final class AutoencoderKL: Sendable {
     /// - Throws: `ModelError`.
     public func encode(_ image: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
         try checkImage(image)
-        return try encoder(image, norms: try pass(statistics, count: configuration.encoderNorms), workspace: workspace)
+        let pass = try pass(statistics, count: configuration.encoderNorms)
+        return try encoder.trunk(encoder.features(image, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
     }
 
-    /// The image of a latent.
-    /// - Parameters:
-    ///   - latent: height x width x `latentChannels`, divided by the scaling factor
-    ///   - statistics: of the canvas, for the decoder's first norms; the others are normalised by the latent's own
-    /// - Returns: height * factor x width * factor x `outChannels`, about [-1, 1]
+    /// The part of `encode` above the latents' resolution, which can be done in tiles: `encode(features:)` does the rest.
+    /// - Parameters: as `encode`
+    /// - Returns: height / factor x width / factor x `encoderFeatureChannels`
     /// - Throws: `ModelError`.
-    public func decode(_ latent: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
-        try checkLatent(latent)
-        return try decoder(latent, norms: try pass(statistics, count: configuration.decoderNorms), workspace: workspace)
+    public func encoderFeatures(_ image: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
+        try checkImage(image)
+        return try encoder.features(image, norms: try pass(statistics, count: configuration.encoderNorms), workspace: workspace)
+    }
+
+    /// The rest of `encode`, from the features of the whole canvas.
+    /// - Throws: `ModelError`.
+    public func encode(features: Activation, workspace: Workspace) throws -> Activation {
+        try check(features, channels: configuration.encoderFeatureChannels)
+        return try encoder.trunk(features, norms: nil, workspace: workspace)
     }
 
     /// What a tile adds to the statistics of an image's encoding.
@@ -58,9 +66,42 @@ public final class AutoencoderKL: Sendable {
         _ image: Activation, cell: Rect, given: CanvasStatistics? = nil, norms: Range<Int>, workspace: Workspace
     ) throws -> CanvasStatistics {
         try checkImage(image)
-        return try collect(image, cell, given, norms, count: configuration.encoderNorms, multiple: configuration.factor) {
-            _ = try encoder(image, norms: $0, workspace: workspace)
+        return try collect(image, cell, given, norms, among: 0..<configuration.encoderNorms, multiple: configuration.factor) { pass in
+            _ = try encoder.trunk(encoder.features(image, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
         }
+    }
+
+    // MARK: Decoding
+
+    /// The image of a latent.
+    /// - Parameters:
+    ///   - latent: height x width x `latentChannels`, divided by the scaling factor
+    ///   - statistics: of the canvas, for the decoder's first norms; the others are normalised by the latent's own
+    /// - Returns: height * factor x width * factor x `outChannels`, about [-1, 1]
+    /// - Throws: `ModelError`.
+    public func decode(_ latent: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
+        try check(latent, channels: configuration.latentChannels)
+        let pass = try pass(statistics, count: configuration.decoderNorms)
+        return try decoder.image(decoder.trunk(latent, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
+    }
+
+    /// The part of `decode` at the latents' resolution, an eighth of its operations: on the whole canvas, so that its attention sees everything;
+    /// `decode(features:)` does the rest, which can be done in tiles.
+    /// - Parameter latent: as `decode`
+    /// - Returns: height x width x `decoderFeatureChannels`
+    /// - Throws: `ModelError`.
+    public func decoderFeatures(_ latent: Activation, workspace: Workspace) throws -> Activation {
+        try check(latent, channels: configuration.latentChannels)
+        return try decoder.trunk(latent, norms: nil, workspace: workspace)
+    }
+
+    /// The rest of `decode`.
+    /// - Parameter statistics: of the canvas, for the first norms from `decoderTrunkNorms` on
+    /// - Throws: `ModelError`.
+    public func decode(features: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
+        try check(features, channels: configuration.decoderFeatureChannels)
+        let pass = try pass(statistics, count: configuration.decoderNorms, start: configuration.decoderTrunkNorms)
+        return try decoder.image(features, norms: pass, workspace: workspace)
     }
 
     /// What a tile adds to the statistics of a latent's decoding.
@@ -72,30 +113,38 @@ public final class AutoencoderKL: Sendable {
     public func decoderStatistics(
         _ latent: Activation, cell: Rect, given: CanvasStatistics? = nil, norms: Range<Int>, workspace: Workspace
     ) throws -> CanvasStatistics {
-        try checkLatent(latent)
-        return try collect(latent, cell, given, norms, count: configuration.decoderNorms, multiple: 1) {
-            _ = try decoder(latent, norms: $0, workspace: workspace)
+        try check(latent, channels: configuration.latentChannels)
+        return try collect(latent, cell, given, norms, among: 0..<configuration.decoderNorms, multiple: 1) { pass in
+            _ = try decoder.image(decoder.trunk(latent, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
+        }
+    }
+
+    /// The same for features in place of the latent: for norms from `decoderTrunkNorms` on.
+    public func decoderStatistics(
+        features: Activation, cell: Rect, given: CanvasStatistics? = nil, norms: Range<Int>, workspace: Workspace
+    ) throws -> CanvasStatistics {
+        try check(features, channels: configuration.decoderFeatureChannels)
+        return try collect(features, cell, given, norms, among: configuration.decoderTrunkNorms..<configuration.decoderNorms, multiple: 1) { pass in
+            _ = try decoder.image(features, norms: pass, workspace: workspace)
         }
     }
 
     // MARK: -
 
-    private func pass(_ statistics: CanvasStatistics?, count: Int) throws -> NormPass? {
+    /// - Parameter start: the first norm of the call
+    private func pass(_ statistics: CanvasStatistics?, count: Int, start: Int = 0) throws -> NormPass? {
         guard let statistics else { return nil }
-        guard statistics.groups == configuration.normNumGroups, statistics.norms.lowerBound == 0, statistics.norms.upperBound <= count else {
-            throw ModelError.wrongStatistics(
-                "norms \(statistics.norms) of \(statistics.groups) groups are not the first of \(count) norms of \(configuration.normNumGroups) groups")
-        }
-        return NormPass(given: statistics)
+        try check(statistics, start..<count)
+        return NormPass(given: statistics, start: start)
     }
 
     private func collect(
-        _ input: Activation, _ cell: Rect, _ given: CanvasStatistics?, _ norms: Range<Int>, count: Int, multiple: Int,
+        _ input: Activation, _ cell: Rect, _ given: CanvasStatistics?, _ norms: Range<Int>, among all: Range<Int>, multiple: Int,
         _ run: (NormPass) throws -> Void
     ) throws -> CanvasStatistics {
-        _ = try pass(given, count: count)
-        guard !norms.isEmpty, norms.lowerBound >= 0, norms.upperBound <= count else {
-            throw ModelError.wrongStatistics("norms \(norms) are not among the network's \(count)")
+        if let given { try check(given, all) }
+        guard !norms.isEmpty, norms.lowerBound >= all.lowerBound, norms.upperBound <= all.upperBound else {
+            throw ModelError.wrongStatistics("norms \(norms) are not among \(all)")
         }
         guard cell.area > 0, Rect(y: 0, x: 0, height: input.height, width: input.width).contains(cell),
             [cell.y, cell.x, cell.height, cell.width].allSatisfy({ $0 % multiple == 0 })
@@ -103,9 +152,18 @@ public final class AutoencoderKL: Sendable {
             throw ModelError.wrongStatistics(
                 "the cell at \(cell.x),\(cell.y) of \(cell.width)x\(cell.height) is not within \(input.width)x\(input.height) in multiples of \(multiple)")
         }
-        let pass = NormPass(given: given, wanted: (norms, cell, input.height, input.width))
+        let pass = NormPass(given: given, start: all.lowerBound, wanted: (norms, cell, input.height, input.width))
         do { try run(pass) } catch is NormPass.Complete {}
         return try CanvasStatistics(groups: configuration.normNumGroups, norms: norms, values: pass.values)
+    }
+
+    private func check(_ statistics: CanvasStatistics, _ norms: Range<Int>) throws {
+        guard statistics.groups == configuration.normNumGroups, statistics.norms.lowerBound <= norms.lowerBound,
+            statistics.norms.upperBound <= norms.upperBound
+        else {
+            throw ModelError.wrongStatistics(
+                "norms \(statistics.norms) of \(statistics.groups) groups are not the first of norms \(norms) of \(configuration.normNumGroups) groups")
+        }
     }
 
     private func checkImage(_ image: Activation) throws {
@@ -117,11 +175,10 @@ public final class AutoencoderKL: Sendable {
         }
     }
 
-    private func checkLatent(_ latent: Activation) throws {
-        guard latent.channels == configuration.latentChannels, latent.count > 0 else {
+    private func check(_ latent: Activation, channels: Int) throws {
+        guard latent.channels == channels, latent.count > 0 else {
             throw ModelError.wrongShape(
-                what: "a latent", shape: [latent.height, latent.width, latent.channels],
-                expected: "not empty, with \(configuration.latentChannels) channels")
+                what: "a latent", shape: [latent.height, latent.width, latent.channels], expected: "not empty, with \(channels) channels")
         }
     }
 }
@@ -174,12 +231,21 @@ private struct Encoder {
         quant = configuration.quantConv ? try build.linear(weights / "quant_conv", inputs: moments, outputs: moments) : nil
     }
 
-    func callAsFunction(_ image: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+    /// To the input of the last level.
+    func features(_ image: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
         var x = convIn(image, workspace: workspace)
         for level in levels {
+            guard let downsample = level.downsample else { break }
             for resnet in level.resnets { x = try resnet(x, norms: norms, workspace: workspace) }
-            if let downsample = level.downsample { x = downsample(x, workspace: workspace) }
+            x = downsample(x, workspace: workspace)
         }
+        return x
+    }
+
+    /// The last level and all that follows, at the latents' resolution.
+    func trunk(_ features: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+        var x = features
+        for resnet in levels.last?.resnets ?? [] { x = try resnet(x, norms: norms, workspace: workspace) }
         x = try middle(x, norms: norms, workspace: workspace)
         let norm = try norms?.scaleShift(normOut, x, workspace: workspace) ?? normOut.scaleShift(x, workspace: workspace)
         x = convOut(x, normalization: norm, moments: false, workspace: workspace)
@@ -216,12 +282,19 @@ private struct Decoder {
         convOut = try build.convolution(place / "conv_out", inputs: widths[0], outputs: configuration.outChannels)
     }
 
-    func callAsFunction(_ latent: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+    /// All that is at the latents' resolution, which ends with the first level.
+    func trunk(_ latent: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
         var x = convIn(postQuant?(latent, workspace: workspace) ?? latent, workspace: workspace)
         x = try middle(x, norms: norms, workspace: workspace)
-        for level in levels {
-            for resnet in level.resnets { x = try resnet(x, norms: norms, workspace: workspace) }
+        for resnet in levels[0].resnets { x = try resnet(x, norms: norms, workspace: workspace) }
+        return x
+    }
+
+    func image(_ features: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+        var x = features
+        for (level, next) in zip(levels, levels.dropFirst()) {
             if let upsample = level.upsample { x = upsample(x, workspace: workspace) }
+            for resnet in next.resnets { x = try resnet(x, norms: norms, workspace: workspace) }
         }
         let norm = try norms?.scaleShift(normOut, x, workspace: workspace) ?? normOut.scaleShift(x, workspace: workspace)
         return convOut(x, normalization: norm, moments: false, workspace: workspace)

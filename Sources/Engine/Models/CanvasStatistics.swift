@@ -29,6 +29,15 @@ public struct CanvasStatistics: Sendable, Hashable {
         for i in values.indices { values[i] += other.values[i] }
     }
 
+    /// Appends those of the norms that follow.
+    /// - Throws: `ModelError.wrongStatistics` if they are of others.
+    public mutating func append(_ next: CanvasStatistics) throws {
+        guard next.groups == groups, next.norms.lowerBound == norms.upperBound else {
+            throw ModelError.wrongStatistics("those of norms \(next.norms) do not follow those of norms \(norms)")
+        }
+        self = try CanvasStatistics(groups: groups, norms: norms.lowerBound..<next.norms.upperBound, values: values + next.values)
+    }
+
     /// The sums of a norm, nil if it is not covered.
     func sums(of norm: Int) -> [GroupSums]? {
         guard norms.contains(norm) else { return nil }
@@ -45,12 +54,14 @@ final class NormPass {
 
     private let given: CanvasStatistics?
     private let wanted: (norms: Range<Int>, cell: Rect, height: Int, width: Int)?
-    private var index = 0
+    private var index: Int
     private(set) var values: [Double] = []
 
-    /// - Parameter wanted: which norms' inputs to sum up within `cell`, which lies in an input of the network of `height` x `width`
-    init(given: CanvasStatistics?, wanted: (norms: Range<Int>, cell: Rect, height: Int, width: Int)? = nil) {
-        (self.given, self.wanted) = (given, wanted)
+    /// - Parameters:
+    ///   - start: the number of the first norm that the call comes to
+    ///   - wanted: which norms' inputs to sum up within `cell`, which lies in an input of the call of `height` x `width`
+    init(given: CanvasStatistics?, start: Int = 0, wanted: (norms: Range<Int>, cell: Rect, height: Int, width: Int)? = nil) {
+        (self.given, index, self.wanted) = (given, start, wanted)
     }
 
     /// Of the next norm.
