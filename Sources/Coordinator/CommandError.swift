@@ -30,7 +30,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
         case .outputNeedsMemory(let needed, let machine):
             "the output needs \(PlanCommand.size(needed)) of memory and this machine has \(PlanCommand.size(machine)): choose a smaller --scale or a part of the picture"
         case .modelNeedsMemory(let needed, let machine):
-            "the local workers need \(PlanCommand.size(needed)) for this model and this machine has \(PlanCommand.size(machine)): choose fewer --workers or --precision float16"
+            "a job with this model needs \(PlanCommand.size(needed)) on this machine, which has \(PlanCommand.size(machine)): choose fewer --workers, --precision float16, or workers elsewhere (--bind)"
         case .scale(let scale):
             "--scale \(scale): must be from 1 to 64"
         case .scaleOfModel(let scale, let own):

@@ -92,6 +92,9 @@ final class Farm {
     private var scheduler: Scheduler
     private let rendering: Rendering
     private var summary = FarmSummary()
+    /// What is done, and what there is to do, in units of `RenderPlan.cost`.
+    private var doneCost = 0.0
+    private let totalCost: Double
     private var progress: ProgressLine
 
     private var workers: [Int: WorkerPeer] = [:]
@@ -113,7 +116,8 @@ final class Farm {
         self.logger = logger
         plan = configuration.plan
         stopRequest = stop
-        scheduler = Scheduler(steps: plan.phases.count) { [plan] in plan.step($0) }
+        scheduler = Scheduler(steps: plan.phases.count, leases: plan.leases) { [plan] in plan.step($0) }
+        totalCost = plan.totalCost
         rendering = Rendering(plan: plan, input: configuration.input)
         progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
         socket = try RouterSocket(
@@ -180,7 +184,7 @@ final class Farm {
         happened(.tick)
         strangers.report(to: logger, now: now)
         progress.update(
-            done: scheduler.mergedTiles, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)], inFlight: scheduler.inFlight, retried: scheduler.repeats,
+            done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)], inFlight: scheduler.inFlight, retried: scheduler.repeats,
             workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
             elapsed: now - start, logger: logger)
@@ -224,8 +228,7 @@ final class Farm {
         case .ready(let credit, let model):
             ready(number, credit: credit, model: model)
         case .result(let id, let seconds, let frame, let note):
-            result(number, id, seconds: seconds, frame)
-            if let note { logger.warning("\(note)") }
+            result(number, id, seconds: seconds, frame, note: note)
         case .failure(let id, let kind):
             guard let tile = tile(of: id) else { return }
             switch kind {
@@ -259,7 +262,7 @@ final class Farm {
             remove(old.number, reason: "connected anew")
         }
         // The first word names our own kernels, the second those of OpenBLAS.
-        if let required = configuration.requiredKernels, required != hello.kernels, required[...] != hello.kernels.prefix(while: { $0 != " " }) {
+        if let required = configuration.requiredKernels, required != hello.kernels, required[...] != bits(hello.kernels).prefix(while: { $0 != " " }) {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
             return strangers.note(peer, "\(hello.name) has \(hello.kernels) kernels, not \(required)")
         }
@@ -276,6 +279,11 @@ final class Farm {
             number: number, peer: peer, hello: hello, name: isTaken ? "\(hello.name)#\(number)" : hello.name, lastHeard: Clock.now)
         numbers[peer] = number
         welcome(hello, to: number)
+    }
+
+    /// The kernels that a worker has, as far as they decide this job's bytes: dot products of bfloat16 serve jobs of that precision alone.
+    private func bits(_ kernels: String) -> String {
+        plan.precision == .bfloat16 ? kernels : kernels.replacingOccurrences(of: KernelSet.avx512bf16.rawValue, with: KernelSet.avx512.rawValue)
     }
 
     private func welcome(_ hello: Hello, to number: Int) {
@@ -301,7 +309,7 @@ final class Farm {
             metadata: [
                 "worker": "\(worker.name)", "host": "\(worker.hello.host)", "lanes": "\(worker.hello.lanes)", "kernels": "\(worker.hello.kernels)",
             ])
-        if !hasMixedKernels, workers.values.contains(where: { $0.isReady && $0.hello.kernels != worker.hello.kernels }) {
+        if !hasMixedKernels, workers.values.contains(where: { $0.isReady && bits($0.hello.kernels) != bits(worker.hello.kernels) }) {
             hasMixedKernels = true
             logger.warning("workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind")
         }
@@ -309,10 +317,14 @@ final class Farm {
     }
 
     /// The scheduler counts answers from those alone who were given the task, and only workers that are ready are given any.
-    private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame) {
+    private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame, note: String?) {
         guard let tile = tile(of: id) else { return }
         if let task = tasks[tile], frame.byteCount != task.work.answerByteCount {
             return happened(.failed(number, tile, reason: "an answer of \(frame.byteCount) bytes instead of \(task.work.answerByteCount)"))
+        }
+        if let note, tasks[tile] != nil {
+            let isNegative = plan.phases[tile.step] == .encodeText && tile.index == 1
+            logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
         }
         if let worker = workers[number] {
             workers[number]?.tiles += 1
@@ -383,6 +395,7 @@ final class Farm {
             guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
             let copying = Clock.threadProcessor
             rendering.merge(answer, of: task.work, tile: tile.index)
+            doneCost += plan.cost(phase: tile.step)
             summary.copySeconds += Clock.threadProcessor - copying
         case .requeued(let tile, let number, let cause):
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])

@@ -22,13 +22,18 @@ package struct LatentPlan: Sendable {
     package var factor: Int
     /// Of the denoiser, in latents.
     package var alignment: Int
-    /// Sums that the group norms of the encoder, and of the decoder, have.
-    package var encoderStatistics, decoderStatistics: Int
+    package var autoencoder: AutoencoderKLConfiguration
     package var autoencoderTiling: AutoencoderTiling
     /// Of the networks, at the plan's windows and precision.
     package var needs: [PipelineFolder.Part: PipelineFolder.Need]
-    /// Made by the plan, when the canvas is known.
-    package var encoding, decoding: AutoencoderPasses?
+    /// The way into the latents and the way out; made when the canvas is known.
+    package var encoding: [AutoencoderPass] = []
+    package var decoding: [AutoencoderPass] = []
+
+    /// Of what stands between the autoencoder's layers at the latents' resolution and the others.
+    package func featureChannels(_ direction: AutoencodeRequest.Direction) -> Int {
+        direction == .encode ? autoencoder.encoderFeatureChannels : autoencoder.decoderFeatureChannels
+    }
 
     /// What is encoded: the prompt and, where there is guidance, the negative prompt.
     package var prompts: [String] { guidanceScale == 1 ? [prompt] : [prompt, negativePrompt] }
@@ -56,9 +61,7 @@ extension LatentPlan {
         (tokens, textWidth) = (pipeline.tokens, pipeline.textWidth)
         (channels, factor) = (vae.latentChannels, vae.factor)
         alignment = pipeline.unetConfiguration.alignment
-        // Of every norm and group: sum, sum of squares, count.
-        encoderStatistics = 3 * vae.normNumGroups * vae.encoderNorms
-        decoderStatistics = 3 * vae.normNumGroups * vae.decoderNorms
+        autoencoder = vae
         autoencoderTiling = AutoencoderTiling()
         needs = [:]
         for part in PipelineFolder.Part.allCases {
@@ -74,29 +77,56 @@ package struct AutoencoderTiling: Sendable, Hashable {
     package var tile = 64
     /// Context around each cell.
     package var halo = 8
-    /// Passes that gather group-norm statistics before the one that answers pixels. Each uses the statistics of the one before.
+    /// Canvases of up to so many latents have the layers at their own resolution done in one piece: the attention then sees everything. Beyond, it
+    /// sees a window.
+    package var wholeLimit = 256 * 256
+    /// Passes that gather group-norm statistics before the one that answers.
     package var statisticsPasses = 2
 
     package init() {}
 }
 
-/// The tiles of one way through the autoencoder, and how often they are visited.
-package struct AutoencoderPasses: Sendable {
-    package let grid: TileGrid
-    /// Those that gather statistics, and one.
-    package let passes: Int
-
-    package var count: Int { grid.count }
+/// One visit of all tiles on the way through the autoencoder.
+package struct AutoencoderPass: Sendable {
+    package var layers: AutoencodeRequest.Layers
+    package var grid: TileGrid
+    /// The layers' first norms, by the sums of the passes before; the others are the tile's own.
+    package var givenNorms = 0
+    /// Those whose sums are gathered; empty for the pass that answers.
+    package var wantedNorms = 0..<0
 
     /// Sums are added in a fixed order; pixels need none.
-    func shape(of pass: Int) -> Scheduler.Step.Shape { .barrier(count: grid.count, inOrder: pass + 1 < passes) }
+    var shape: Scheduler.Step.Shape { .barrier(count: grid.count, inOrder: !wantedNorms.isEmpty) }
 
+    /// What a tile costs, about, beside a decoded window.
+    func share(of tiling: AutoencoderTiling) -> Double {
+        let windows = (0..<grid.count).reduce(0.0) { $0 + Double(grid.window($1).area) } / Double(grid.count) / Double(tiling.tile * tiling.tile)
+        // The layers at the latents' resolution are an eighth of a decoder.
+        return windows * (layers == .trunk ? 0.125 : layers == .detail ? 0.875 : 1)
+    }
+
+    /// The passes of one way over a canvas of `height` x `width` latents.
     /// - Throws: `TilingError`.
-    package init(_ tiling: AutoencoderTiling, height: Int, width: Int) throws {
-        grid = try Tiling(
-            canvasHeight: height, canvasWidth: width, tile: tiling.tile, overlap: .implicit(halo: tiling.halo), offset: .none, alignment: 1, seed: 0
-        ).grid(step: 0)
+    package static func passes(
+        _ direction: AutoencodeRequest.Direction, _ tiling: AutoencoderTiling, _ autoencoder: AutoencoderKLConfiguration, height: Int, width: Int
+    ) throws -> [AutoencoderPass] {
+        func grid(_ tile: Int, halo: Int) throws -> TileGrid {
+            try Tiling(
+                canvasHeight: height, canvasWidth: width, tile: tile, overlap: .implicit(halo: halo), offset: .none, alignment: 1, seed: 0
+            ).grid(step: 0)
+        }
+        let tiles = try grid(tiling.tile, halo: tiling.halo)
         // One window has the canvas's own statistics.
-        passes = grid.count == 1 ? 1 : tiling.statisticsPasses + 1
+        guard tiles.count > 1 else { return [AutoencoderPass(layers: .all, grid: tiles)] }
+        let isWhole = height * width <= tiling.wholeLimit
+        let layers: AutoencodeRequest.Layers = isWhole ? .detail : .all
+        let norms = autoencoder.norms(direction, layers).count
+        var passes = (0..<tiling.statisticsPasses).map { pass in
+            AutoencoderPass(layers: layers, grid: tiles, givenNorms: pass == 0 ? 0 : norms, wantedNorms: 0..<norms)
+        }
+        passes.append(AutoencoderPass(layers: layers, grid: tiles, givenNorms: norms))
+        guard isWhole else { return passes }
+        let whole = AutoencoderPass(layers: .trunk, grid: try grid(max(height, width), halo: 0))
+        return direction == .decode ? [whole] + passes : passes + [whole]
     }
 }

@@ -54,6 +54,7 @@ struct ModelCommand: ParsableCommand {
                 line("can", "enlarge a picture by any --scale and denoise it anew (--strength), guided by a prompt (--prompt)")
             }
         } else {
+            if let precision, precision != .float32 { throw CommandError.optionOfOtherModels("--precision", model: folder.architecture.rawValue) }
             let unet = try UNet2DConfiguration(file: folder.network.appending(path: "config.json"))
             let factor = folder.superResolution?.spaceToDepth ?? 1
             let tile = tile ?? RenderPlan.roundUp(RenderPlan.defaultTile, factor * unet.alignment)

@@ -14,8 +14,8 @@ struct ProgressLine {
     private let isTerminal = isatty(STDERR_FILENO) == 1
     private var nextLine = interval
     private var isWaiting = false
-    /// Elapsed seconds and tiles done of the last half minute, for the rate.
-    private var history: [(elapsed: Double, done: Int)] = []
+    /// Elapsed seconds, tiles done and the share of the work of the last half minute, for the rate and the rest of the time.
+    private var history: [(elapsed: Double, done: Int, share: Double)] = []
 
     init(job: UInt64, steps: Int, total: Int) {
         self.job = job
@@ -25,15 +25,16 @@ struct ProgressLine {
 
     /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
     mutating func update(
-        done: Int, phase: RenderPlan.Phase, inFlight: Int, retried: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
+        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
         logger: Logger
     ) {
-        history.append((elapsed, done))
+        history.append((elapsed, done, share))
         history.removeAll { $0.elapsed < elapsed - 30 }
         let span = elapsed - (history.first?.elapsed ?? elapsed)
         let rate = span > 0 ? Double(done - (history.first?.done ?? 0)) / span : 0
-        let eta = rate > 0 ? Self.clock(Double(total - done) / rate) : "?"
-        let percent = String(format: "%.1f%%", 100 * Double(done) / Double(max(total, 1)))
+        let pace = span > 0 ? (share - (history.first?.share ?? 0)) / span : 0
+        let eta = pace > 0 ? Self.clock((1 - share) / pace) : "?"
+        let percent = String(format: "%.1f%%", 100 * share)
 
         if workers == 0, !isWaiting, elapsed > Self.interval {
             isWaiting = true
@@ -47,7 +48,7 @@ struct ProgressLine {
         if case .denoise(let number) = phase { step = "\(number + 1)/\(steps)" } else { step = "-" }
         if isTerminal {
             let width = 24
-            let filled = done * width / max(total, 1)
+            let filled = min(width, Int(share * Double(width)))
             let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
             FarmLogHandler.showBar(
                 "\(bar) \(percent)  \(phase.name) \(step)  \(String(format: "%.1f", rate)) tiles/s  eta \(eta)  workers \(workers)")

@@ -20,7 +20,7 @@ package struct RenderPlan: Sendable {
     /// A part of the job that all workers finish before the next begins, but for the sampler's steps among themselves.
     package enum Phase: Sendable, Hashable {
         case encodeText
-        /// All passes but the last gather statistics.
+        /// See `AutoencoderPass`.
         case encode(pass: Int)
         /// A step of the sampler.
         case denoise(Int)
@@ -113,19 +113,18 @@ package struct RenderPlan: Sendable {
             canvasHeight: Self.roundUp(height, alignment), canvasWidth: Self.roundUp(width, alignment), tile: tile, overlap: overlap,
             offset: offset, offsetRange: offsetRange, alignment: alignment, seed: seed)
         var latent = latent
-        var phases: [Phase] = [.encodeText]
         switch latent.method {
         case .upscale:
             sampler = try StepSampler(schedule: schedule, kind: kind, steps: steps)
         case .imageToImage:
             sampler = try StepSampler(schedule: schedule, kind: kind, steps: steps, strength: strength)
-            let encoding = try AutoencoderPasses(latent.autoencoderTiling, height: tiling.canvasHeight, width: tiling.canvasWidth)
-            phases += (0..<encoding.passes).map { .encode(pass: $0) }
-            latent.encoding = encoding
+            latent.encoding = try AutoencoderPass.passes(
+                .encode, latent.autoencoderTiling, latent.autoencoder, height: tiling.canvasHeight, width: tiling.canvasWidth)
         }
-        let decoding = try AutoencoderPasses(latent.autoencoderTiling, height: tiling.canvasHeight, width: tiling.canvasWidth)
-        self.phases = phases + (0..<sampler.count).map { .denoise($0) } + (0..<decoding.passes).map { .decode(pass: $0) }
-        latent.decoding = decoding
+        latent.decoding = try AutoencoderPass.passes(
+            .decode, latent.autoencoderTiling, latent.autoencoder, height: tiling.canvasHeight, width: tiling.canvasWidth)
+        phases = [.encodeText] + latent.encoding.indices.map { .encode(pass: $0) } + (0..<sampler.count).map { .denoise($0) }
+            + latent.decoding.indices.map { .decode(pass: $0) }
         model = .latent(latent)
     }
 
@@ -149,10 +148,17 @@ package struct RenderPlan: Sendable {
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):
-            return Scheduler.Step(latent?.encoding.map { $0.shape(of: pass) } ?? .barrier(count: 0, inOrder: false), kind: 3)
+            return Scheduler.Step(latent?.encoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 3 + 2 * pass)
         case .decode(let pass):
-            return Scheduler.Step(latent?.decoding.map { $0.shape(of: pass) } ?? .barrier(count: 0, inOrder: false), kind: 4)
+            return Scheduler.Step(latent?.decoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 4 + 2 * pass)
         }
+    }
+
+    /// Large networks have to be loaded before they answer for the first time.
+    package var leases: Scheduler.LeasePolicy {
+        var policy = Scheduler.LeasePolicy()
+        if latent != nil { (policy.unmeasured, policy.least) = (900, 60) }
+        return policy
     }
 
     package var startsWithNoise: Bool { if case .latent(let latent) = model, case .imageToImage = latent.method { false } else { true } }
@@ -197,16 +203,16 @@ package struct RenderPlan: Sendable {
             conditioning: conditioning, text: text)
     }
 
-    private func autoencoding(_ direction: AutoencodeRequest.Direction, pass: Int, tile: Int) throws -> AutoencodeRequest {
+    private func autoencoding(_ direction: AutoencodeRequest.Direction, pass index: Int, tile: Int) throws -> AutoencodeRequest {
         let latent = try requireLatent()
-        guard let passes = direction == .encode ? latent.encoding : latent.decoding else { throw CommandError.notForUpscaling(model: "the model") }
-        let window = passes.grid.window(tile)
+        let pass = (direction == .encode ? latent.encoding : latent.decoding)[index]
+        let window = pass.grid.window(tile)
         return AutoencodeRequest(
-            direction: direction, canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, window: window, cell: passes.grid.cell(tile),
-            factor: latent.factor, channels: channels, statisticsCount: direction == .encode ? latent.encoderStatistics : latent.decoderStatistics,
-            usesStatistics: pass > 0, answer: pass + 1 < passes.passes ? .statistics : .values,
-            enlargement: direction == .encode ? try enlargement(of: window.scaled(by: latent.factor)) : nil, seed: seed, signal: sampler.start.signal,
-            noise: sampler.start.noise)
+            direction: direction, layers: pass.layers, canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, window: window,
+            cell: pass.grid.cell(tile), factor: latent.factor, channels: channels, featureChannels: latent.featureChannels(direction),
+            groups: latent.autoencoder.normNumGroups, givenNorms: pass.givenNorms, wantedNorms: pass.wantedNorms,
+            enlargement: direction == .encode && pass.layers != .trunk ? try enlargement(of: window.scaled(by: latent.factor)) : nil, seed: seed,
+            signal: sampler.start.signal, noise: sampler.start.noise)
     }
 
     private func enlargement(of window: Rect) throws -> Enlargement {
@@ -217,6 +223,20 @@ package struct RenderPlan: Sendable {
 
     // MARK: Needs
 
+    package var totalCost: Double { phases.indices.reduce(0) { $0 + cost(phase: $1) * Double(step($1).count) } }
+
+    /// About what a tile of a phase costs, in any unit: floating-point operations where they differ.
+    package func cost(phase index: Int) -> Double {
+        guard let latent else { return 1 }
+        func flops(_ part: PipelineFolder.Part) -> Double { latent.needs[part]?.flops ?? 1 }
+        switch phases[index] {
+        case .encodeText: return flops(.text)
+        case .denoise: return flops(.unet) * (latent.guidanceScale == 1 ? 1 : 2)
+        case .encode(let pass): return flops(.vae) * latent.encoding[pass].share(of: latent.autoencoderTiling)
+        case .decode(let pass): return flops(.vae) * latent.decoding[pass].share(of: latent.autoencoderTiling)
+        }
+    }
+
     /// What the coordinator holds as a rule: the canvas (three of them where predictions are blended), the input, the decoded picture, and the
     /// windows and answers of the tiles that are out. A straggler can make answers wait, a step's at the most.
     package func coordinatorBytes(lanes: Int) -> Int {
@@ -225,7 +245,12 @@ package struct RenderPlan: Sendable {
         var bytes = canvas * (tiling.writesDisjointCells ? 1 : 3) + inputHeight * inputWidth * 12 + 4 * lanes * window + (32 << 20)
         if let latent {
             let area = latent.factor * latent.factor
-            bytes += tiling.canvasHeight * tiling.canvasWidth * area * 12
+            let positions = tiling.canvasHeight * tiling.canvasWidth
+            bytes += positions * area * 12
+            if (latent.encoding + latent.decoding).contains(where: { $0.layers == .trunk }) {
+                // The features, and once more while they travel.
+                bytes += 8 * positions * max(latent.featureChannels(.encode), latent.featureChannels(.decode))
+            }
             bytes += 2 * lanes * latent.autoencoderTiling.tile * latent.autoencoderTiling.tile * area * 12
         }
         return bytes
@@ -239,7 +264,14 @@ package struct RenderPlan: Sendable {
         let window = tiling.tile * tiling.tile * channels * 4
         guard let latent else { return window }
         let decoded = latent.autoencoderTiling.tile * latent.factor
-        return max(window, decoded * decoded * 12, latent.tokens * latent.textWidth * 4, 8 * max(latent.encoderStatistics, latent.decoderStatistics))
+        var largest = max(window, decoded * decoded * 12, latent.tokens * latent.textWidth * 4)
+        for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)] {
+            for pass in passes {
+                let cell = pass.layers == .all ? 0 : (0..<pass.grid.count).reduce(0) { max($0, pass.grid.cell($1).area) }
+                largest = max(largest, cell * latent.featureChannels(direction) * 4, 24 * latent.autoencoder.normNumGroups * pass.wantedNorms.count)
+            }
+        }
+        return largest
     }
 
     // MARK: The picture

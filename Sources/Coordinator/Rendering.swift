@@ -10,9 +10,11 @@ package final class Rendering {
     /// Embeddings of the prompts, and those of all of them side by side once they are there.
     private var embeddings: [Int: Frame] = [:]
     private var text: Frame?
-    /// The sums that the present pass gathers, and those of the pass before.
+    /// The sums that the present pass gathers, and those of the passes before.
     private var gathered: [Double] = []
-    private var statistics: Frame?
+    private var sums: [Double] = []
+    /// Canvas high and wide: what stands between the autoencoder's layers at the latents' resolution and the others.
+    private var features: Canvas?
     /// What was decoded: canvas times the autoencoder's factor.
     private var pixels: Canvas?
 
@@ -39,8 +41,13 @@ package final class Rendering {
         case .encodeText:
             return [Frame(copying: Array((plan.latent?.prompts[tile] ?? "").utf8))]
         case .autoencode(let request):
-            let values = request.enlargement.map { cut($0.source) } ?? canvas.cut(request.window)
-            return [values] + (request.usesStatistics ? [statistics].compactMap { $0 } : [])
+            let values: Frame =
+                switch (request.direction, request.layers) {
+                case (.encode, .all), (.encode, .detail): cut(request.enlargement?.source ?? request.window)
+                case (.encode, .trunk), (.decode, .detail): features?.cut(request.window) ?? Frame(zeros: 0)
+                case (.decode, .all), (.decode, .trunk): canvas.cut(request.window)
+                }
+            return [values] + (request.givenNorms > 0 ? [Frame(doubles: Array(sums.prefix(request.sumCount(request.givenNorms))))] : [])
         }
     }
 
@@ -52,13 +59,18 @@ package final class Rendering {
         case .encodeText:
             embeddings[tile] = answer
         case .autoencode(let request):
-            switch (request.answer, request.direction) {
-            case (.statistics, _):
+            guard request.wantedNorms.isEmpty else {
                 let sums = answer.doubles
                 gathered = gathered.isEmpty ? sums : zip(gathered, sums).map { $0 + $1 }
-            case (.values, .encode):
+                return
+            }
+            switch (request.direction, request.layers) {
+            case (.encode, .all), (.encode, .trunk):
                 canvas.write(answer, at: request.cell)
-            case (.values, .decode):
+            case (.encode, .detail), (.decode, .trunk):
+                if features == nil { features = Canvas(height: canvas.height, width: canvas.width, channels: request.featureChannels) }
+                features?.write(answer, at: request.cell)
+            case (.decode, .all), (.decode, .detail):
                 if pixels == nil {
                     pixels = Canvas(height: canvas.height * request.factor, width: canvas.width * request.factor, channels: 3)
                 }
@@ -75,10 +87,24 @@ package final class Rendering {
         case .encodeText:
             text = Frame(joining: embeddings.sorted { $0.key < $1.key }.map(\.value))
             embeddings = [:]
-        case .encode, .decode:
-            statistics = gathered.isEmpty ? nil : Frame(doubles: gathered)
+        case .encode(let pass):
+            finish(pass, of: plan.latent?.encoding ?? [])
+        case .decode(let pass):
+            finish(pass, of: plan.latent?.decoding ?? [])
+        }
+    }
+
+    private func finish(_ index: Int, of passes: [AutoencoderPass]) {
+        let wanted = passes[index].wantedNorms
+        if !wanted.isEmpty {
+            // Passes gather the norms in their order, or all of them anew.
+            let start = gathered.count / wanted.count * wanted.lowerBound
+            sums.replaceSubrange(start..<min(sums.count, start + gathered.count), with: gathered)
             gathered = []
         }
+        guard index == passes.count - 1 else { return }
+        sums = []
+        features = nil
     }
 
     /// The canvas: height x width x channels.

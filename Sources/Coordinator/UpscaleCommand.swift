@@ -70,7 +70,8 @@ struct UpscaleCommand: AsyncParsableCommand {
         let stop = try StopRequest()
         let lanes = Self.lanes(workers: workers ?? 1, cores: ProcessInfo.processInfo.activeProcessorCount)
         if bind == nil, let needed = lanes.reduce(Optional(0), { sum, lanes in sum.flatMap { sum in plan.workerBytes(lanes: lanes).map { sum + $0 } } }) {
-            guard needed < machine else { throw CommandError.modelNeedsMemory(needed: needed, machine: machine) }
+            let all = needed + plan.coordinatorBytes(lanes: lanes.reduce(0, +))
+            guard all < machine else { throw CommandError.modelNeedsMemory(needed: all, machine: machine) }
         }
         let local = bind != nil ? nil : try LocalWorkers(
             endpoint: endpoint.description, lanes: lanes, extraArguments: ["--model", folder.url.path] + (echo ? ["--echo"] : []), logger: logger

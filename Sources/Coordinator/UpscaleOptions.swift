@@ -62,13 +62,13 @@ package struct UpscaleOptions: ParsableArguments {
     @Option(help: "How the cut lines move from step to step.")
     var offset = OffsetName.random
 
-    @Option(help: "Bound of the offsets in pixels. Default: as far as costs no more tiles.")
+    @Option(help: "Bound of the offsets in pixels or latents. Default: as far as costs no more tiles.")
     var offsetRange: Int?
 
     @Option(help: "How tiles meet: implicit (FSTD), reference (FSTD as published), explicit (blended), none.")
     var overlap = OverlapName.implicit
 
-    @Option(help: "Pixels that neighbouring windows share with --overlap explicit. Default: half a tile.")
+    @Option(help: "Pixels or latents that neighbouring windows share with --overlap explicit. Default: half a tile.")
     var overlapWidth: Int?
 
     @Option(help: "How windows are blended with --overlap explicit.")

@@ -56,7 +56,7 @@ public struct FarmLogHandler: LogHandler {
     }
 
     private static let order = [
-        "job", "worker", "stage", "step", "tiles", "done", "rate", "elapsed", "eta", "workers", "inflight", "retried", "slowest", "reason",
+        "job", "worker", "stage", "phase", "step", "tiles", "done", "rate", "elapsed", "eta", "workers", "inflight", "retried", "slowest", "reason",
     ]
 
     private static func sorted(_ facts: Logger.Metadata) -> [(key: String, value: String)] {

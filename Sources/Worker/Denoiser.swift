@@ -54,7 +54,7 @@ package enum Denoiser {
                     return LaneAnswer(Frame(floats: embeddings), note: note)
                 case .autoencode(let request):
                     let values = inputs.popFirst()?.floats ?? []
-                    switch try model.autoencode(request, values: values, statistics: inputs.popFirst()?.doubles, workspace: workspace) {
+                    switch try model.autoencode(request, values: values, sums: inputs.popFirst()?.doubles, workspace: workspace) {
                     case .values(let values): return LaneAnswer(Frame(floats: values))
                     case .statistics(let sums): return LaneAnswer(Frame(doubles: sums))
                     }

@@ -137,7 +137,7 @@ import Protocol
     func autoencoderGeometry() throws {
         let good = AutoencodeRequest(
             direction: .decode, canvasHeight: 100, canvasWidth: 100, window: Rect(y: 8, x: 8, height: 64, width: 64),
-            cell: Rect(y: 16, x: 16, height: 48, width: 48), factor: 8, channels: 4, statisticsCount: 90, usesStatistics: true, answer: .values)
+            cell: Rect(y: 16, x: 16, height: 48, width: 48), factor: 8, channels: 4, featureChannels: 512, groups: 10, givenNorms: 3)
         let inputs = [Frame(zeros: 64 * 64 * 4), Frame(doubles: Array(repeating: 1, count: 90))]
         #expect(Self.refusal(of: .autoencode(good), inputs: inputs) == nil)
         let faults: [(String, (inout AutoencodeRequest) -> Void)] = [
@@ -146,13 +146,18 @@ import Protocol
             ("inside the window", { $0.cell.y = 7 }),
             ("autoencode.factor", { $0.factor = 0 }),
             ("autoencode.channels", { $0.channels = 65 }),
-            ("autoencode.statistics", { $0.statisticsCount = 1 << 20 }),
-            ("pixels of autoencode.window", { $0.factor = 64; $0.canvasHeight = 5000; $0.window.height = 2000 }),
+            ("autoencode.feature_channels", { $0.featureChannels = 1 << 20 }),
+            ("autoencode.groups", { $0.groups = 0 }),
+            ("autoencode.given_norms", { $0.givenNorms = 1 << 20 }),
+            ("autoencode.wanted_from", { $0.wantedNorms = 1 << 20..<1 << 20 }),
+            ("autoencode.wanted_norms", { $0.wantedNorms = 0..<1 << 20 }),
+            ("bytes of autoencode.window", { $0.factor = 64; $0.canvasHeight = 5000; $0.window.height = 2000 }),
             ("autoencode.signal", { $0.signal = .nan }),
             ("autoencode.noise", { $0.noise = .infinity }),
             ("autoencode.source", { $0.direction = .encode }),
-            ("parts", { $0.usesStatistics = false }),
-            ("an input of the task", { $0.statisticsCount = 89 }),
+            ("autoencode.source", { $0.enlargement = Enlargement(inputHeight: 1, inputWidth: 1, outputHeight: 1, outputWidth: 1, source: .init(y: 0, x: 0, height: 1, width: 1)) }),
+            ("parts", { $0.givenNorms = 0 }),
+            ("an input of the task", { $0.givenNorms = 2 }),
         ]
         for (words, change) in faults {
             var changed = good

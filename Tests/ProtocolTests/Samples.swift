@@ -40,12 +40,14 @@ enum Samples {
     static func autoencode(using random: inout SplitMix64) -> AutoencodeRequest {
         let canvas = Rect(y: 0, x: 0, height: .random(in: 1...60, using: &random), width: .random(in: 1...60, using: &random))
         let window = rect(inside: canvas, using: &random)
-        let encodes = Bool.random(using: &random)
+        let encodes = Bool.random(using: &random), layers = AutoencodeRequest.Layers.allCases[.random(in: 0...2, using: &random)]
+        let wanted = Int.random(in: 0...9, using: &random)
         return AutoencodeRequest(
-            direction: encodes ? .encode : .decode, canvasHeight: canvas.height, canvasWidth: canvas.width, window: window,
+            direction: encodes ? .encode : .decode, layers: layers, canvasHeight: canvas.height, canvasWidth: canvas.width, window: window,
             cell: rect(inside: window, using: &random), factor: .random(in: 1...8, using: &random), channels: .random(in: 1...16, using: &random),
-            statisticsCount: .random(in: 0...300, using: &random), usesStatistics: .random(using: &random),
-            answer: Bool.random(using: &random) ? .statistics : .values, enlargement: encodes ? enlargement(using: &random) : nil,
+            featureChannels: .random(in: 1...40, using: &random), groups: .random(in: 1...8, using: &random),
+            givenNorms: .random(in: 0...9, using: &random), wantedNorms: wanted..<wanted + .random(in: 0...9, using: &random),
+            enlargement: encodes && layers != .trunk ? enlargement(using: &random) : nil,
             seed: random.next(), signal: .random(in: 0...1, using: &random), noise: .random(in: 0...1, using: &random))
     }
 

@@ -30,8 +30,18 @@ extension PipelineFolder {
         }
     }
 
+    /// The precision of a network in a job of precision `job`: that, unless the denoiser's weights have it in the folder and this network's are wider,
+    /// as with a float16 U-Net beside a float32 autoencoder.
+    /// - Throws: `SafetensorsError`.
+    public func precision(of part: Part, job: Precision) throws -> Precision {
+        let (denoiser, own) = (try unet.parameters().type, try folder(of: part).parameters().type)
+        let isAsStored = job.rawValue == (denoiser == .float16 ? "float16" : denoiser == .bfloat16 ? "bfloat16" : "float32")
+        return isAsStored && own == .float32 ? .float32 : job
+    }
+
     /// - Parameters:
     ///   - side: of a window, in latents
+    ///   - precision: of the job
     /// - Throws: `SafetensorsError`, `ModelError`.
     public func need(of part: Part, side: Int, precision: Precision) throws -> Need {
         let parameters = try folder(of: part).parameters().count
@@ -52,7 +62,7 @@ extension PipelineFolder {
             laneFloats = 24 * tokens * textWidth
             flops = try CLIPTextConfiguration(file: textEncoder.configuration).flops(tokens: tokens)
         }
-        let weightBytes = parameters * (precision == .float32 ? 4 : 2)
+        let weightBytes = parameters * (try self.precision(of: part, job: precision) == .float32 ? 4 : 2)
         // Packing pads to vectors; layers are expanded one at a time while they load.
         return Need(parameters: parameters, weightBytes: weightBytes + weightBytes / 16 + (96 << 20), laneBytes: 4 * laneFloats + (24 << 20), flops: flops)
     }

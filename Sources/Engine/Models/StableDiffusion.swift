@@ -32,7 +32,7 @@ public final class StableDiffusion: Sendable {
         try latest.withLock { latest in
             if case .text(let tokenizer, let model) = latest { return (tokenizer, model) }
             latest = nil
-            let (tokenizer, model) = (try CLIPTokenizer(folder: folder.tokenizer), try CLIPText(folder: folder.textEncoder, precision: precision))
+            let (tokenizer, model) = (try CLIPTokenizer(folder: folder.tokenizer), try CLIPText(folder: folder.textEncoder, precision: folder.precision(of: .text, job: precision)))
             latest = .text(tokenizer, model)
             return (tokenizer, model)
         }
@@ -42,7 +42,7 @@ public final class StableDiffusion: Sendable {
         try latest.withLock { latest in
             if case .denoiser(let model) = latest { return model }
             latest = nil
-            let model = try UNet2DCondition(folder: folder.unet, precision: precision)
+            let model = try UNet2DCondition(folder: folder.unet, precision: folder.precision(of: .unet, job: precision))
             latest = .denoiser(model)
             return model
         }
@@ -52,7 +52,7 @@ public final class StableDiffusion: Sendable {
         try latest.withLock { latest in
             if case .autoencoder(let model) = latest { return model }
             latest = nil
-            let model = try AutoencoderKL(folder: folder.vae, precision: precision)
+            let model = try AutoencoderKL(folder: folder.vae, precision: folder.precision(of: .vae, job: precision))
             latest = .autoencoder(model)
             return model
         }
@@ -161,54 +161,77 @@ public final class StableDiffusion: Sendable {
     public enum Autoencoded: Sendable {
         /// The sums of the cell, as `CanvasStatistics.values` has them.
         case statistics([Double])
-        /// The cell: latents, or pixels in [0, 1].
+        /// The cell: latents, features, or pixels in [0, 1].
         case values([Float])
     }
 
     /// - Parameters:
-    ///   - values: the source's pixels in [0, 1] to encode, or the window's latents to decode
-    ///   - statistics: of the canvas, as `CanvasStatistics.values` has them
+    ///   - values: the source's pixels in [0, 1], or the window's latents or features
+    ///   - sums: of the canvas, for the norms that are given, as `CanvasStatistics.values` has them
     /// - Throws: `StableDiffusionError`, `ModelError`, `ResampleError`, or what is wrong with the autoencoder's folder.
-    public func autoencode(_ request: AutoencodeRequest, values: [Float], statistics: [Double]?, workspace: Workspace) throws -> Autoencoded {
+    public func autoencode(_ request: AutoencodeRequest, values: [Float], sums: [Double]?, workspace: Workspace) throws -> Autoencoded {
         let vae = try autoencoder(), configuration = vae.configuration
-        let (window, cell, channels, factor) = (request.window, request.cell, configuration.latentChannels, configuration.factor)
-        let norms = request.direction == .encode ? configuration.encoderNorms : configuration.decoderNorms
-        guard request.factor == factor, request.channels == channels, window.contains(cell),
-            request.statisticsCount == 3 * norms * configuration.normNumGroups
+        let (window, cell, factor) = (request.window, request.cell, configuration.factor)
+        let encodes = request.direction == .encode
+        let features = encodes ? configuration.encoderFeatureChannels : configuration.decoderFeatureChannels
+        guard request.factor == factor, request.channels == configuration.latentChannels, window.contains(cell),
+            request.groups == configuration.normNumGroups, request.layers == .all || request.featureChannels == features
         else { throw StableDiffusionError.mismatch("a tile of \(window.width) x \(window.height) latents") }
-        let given = try statistics.map { try CanvasStatistics(groups: configuration.normNumGroups, norms: 0..<norms, values: $0) }
-        let inside = Rect(y: cell.y - window.y, x: cell.x - window.x, height: cell.height, width: cell.width)
-        workspace.prepare(height: window.height * factor, width: -window.width * factor)
-
-        var answer: [Float]
-        switch request.direction {
-        case .encode:
-            let image = try image(request, values, workspace: workspace)
-            if request.answer == .statistics {
-                return .statistics(
-                    try vae.encoderStatistics(image, cell: inside.scaled(by: factor), given: given, norms: 0..<norms, workspace: workspace).values)
-            }
-            let moments = try vae.encode(image, statistics: given, workspace: workspace)
-            answer = latents(moments, channels, request)
-        case .decode:
-            guard values.count == window.area * channels else { throw StableDiffusionError.mismatch("\(values.count) values of latents") }
-            let latent = workspace.activation(height: window.height, width: window.width, channels: channels)
-            var span = latent.mutableSpan
-            for i in values.indices { span[i] = values[i] / folder.scalingFactor }
-            if request.answer == .statistics {
-                return .statistics(try vae.decoderStatistics(latent, cell: inside, given: given, norms: 0..<norms, workspace: workspace).values)
-            }
-            let image = try vae.decode(latent, statistics: given, workspace: workspace)
-            let pixels = inside.scaled(by: factor)
-            answer = [Float](repeating: 0, count: pixels.area * 3)
-            var target = answer.mutableSpan
-            RowCopy.copy(
-                from: image.span, start: (pixels.y * image.width + pixels.x) * 3, stride: image.width * 3, to: &target, start: 0,
-                stride: pixels.width * 3, rows: pixels.height, count: pixels.width * 3)
-            for i in answer.indices { answer[i] = answer[i].isNaN ? .nan : min(max(answer[i] / 2 + 0.5, 0), 1) }
+        // Norms are numbered through all layers of a half.
+        let norms = configuration.norms(request.direction, request.layers)
+        let wanted = norms.lowerBound + request.wantedNorms.lowerBound..<norms.lowerBound + request.wantedNorms.upperBound
+        guard norms.count >= request.givenNorms, request.wantedNorms.isEmpty || norms.contains(wanted), sums == nil || request.givenNorms > 0 else {
+            throw StableDiffusionError.mismatch("norms \(wanted)")
         }
+        let given = try sums.map {
+            try CanvasStatistics(
+                groups: request.groups, norms: norms.lowerBound..<norms.lowerBound + request.givenNorms, values: $0)
+        }
+        workspace.prepare(height: window.height * factor, width: -window.width * factor)
+        let input = try request.takesPixels
+            ? image(request, values, workspace: workspace)
+            : self.input(window, request.layers == .all || request.layers == .trunk && !encodes ? request.channels : features, values, workspace)
+        if !encodes, request.layers != .detail {
+            var span = input.mutableSpan
+            for i in span.indices { span[i] /= folder.scalingFactor }
+        }
+        let inside = Rect(y: cell.y - window.y, x: cell.x - window.x, height: cell.height, width: cell.width)
+        if !request.wantedNorms.isEmpty {
+            let statistics =
+                switch (request.direction, request.layers) {
+                case (.encode, _):
+                    try vae.encoderStatistics(input, cell: inside.scaled(by: factor), given: given, norms: wanted, workspace: workspace)
+                case (.decode, .detail):
+                    try vae.decoderStatistics(features: input, cell: inside, given: given, norms: wanted, workspace: workspace)
+                case (.decode, _):
+                    try vae.decoderStatistics(input, cell: inside, given: given, norms: wanted, workspace: workspace)
+                }
+            return .statistics(statistics.values)
+        }
+        let answer: [Float] =
+            switch (request.direction, request.layers) {
+            case (.encode, .all): latents(try vae.encode(input, statistics: given, workspace: workspace), request)
+            case (.encode, .trunk): latents(try vae.encode(features: input, workspace: workspace), request)
+            case (.encode, .detail): Self.cut(try vae.encoderFeatures(input, statistics: given, workspace: workspace), inside)
+            case (.decode, .all): pixels(try vae.decode(input, statistics: given, workspace: workspace), inside.scaled(by: factor))
+            case (.decode, .trunk): Self.cut(try vae.decoderFeatures(input, workspace: workspace), inside)
+            case (.decode, .detail): pixels(try vae.decode(features: input, statistics: given, workspace: workspace), inside.scaled(by: factor))
+            }
         guard Elementwise.isFinite(answer.span) else { throw StableDiffusionError.notFinite("the autoencoder's answer") }
         return .values(answer)
+    }
+
+    private func input(_ window: Rect, _ channels: Int, _ values: [Float], _ workspace: Workspace) throws -> Activation {
+        guard values.count == window.area * channels else { throw StableDiffusionError.mismatch("\(values.count) values of a window") }
+        let input = workspace.activation(height: window.height, width: window.width, channels: channels)
+        var span = input.mutableSpan
+        for i in values.indices { span[i] = values[i] }
+        return input
+    }
+
+    /// A part of an image, in [0, 1].
+    private func pixels(_ image: Activation, _ rect: Rect) -> [Float] {
+        Self.cut(image, rect).map { $0.isNaN ? .nan : min(max($0 / 2 + 0.5, 0), 1) }
     }
 
     /// The enlarged pixels of the window, in [-1, 1].
@@ -226,8 +249,8 @@ public final class StableDiffusion: Sendable {
     }
 
     /// A latent drawn from each position's distribution, scaled and noised.
-    private func latents(_ moments: Activation, _ channels: Int, _ request: AutoencodeRequest) -> [Float] {
-        let (window, cell) = (request.window, request.cell)
+    private func latents(_ moments: Activation, _ request: AutoencodeRequest) -> [Float] {
+        let (window, cell, channels) = (request.window, request.cell, request.channels)
         var posterior = [Float](repeating: 0, count: cell.area * channels), initial = posterior
         var span = posterior.mutableSpan
         Noise.fill(&span, window: cell, channels: channels, seed: request.seed, field: NoiseField(.posterior))
@@ -251,6 +274,16 @@ public final class StableDiffusion: Sendable {
     }
 
     // MARK: Copies
+
+    private static func cut(_ activation: Activation, _ rect: Rect) -> [Float] {
+        let channels = activation.channels
+        var result = [Float](repeating: 0, count: rect.area * channels)
+        var target = result.mutableSpan
+        RowCopy.copy(
+            from: activation.span, start: (rect.y * activation.width + rect.x) * channels, stride: activation.width * channels, to: &target,
+            start: 0, stride: rect.width * channels, rows: rect.height, count: rect.width * channels)
+        return result
+    }
 
     private static func values(_ activation: Activation) -> [Float] {
         let span = activation.span
@@ -277,6 +310,20 @@ public enum StableDiffusionError: Error, Equatable, CustomStringConvertible {
         switch self {
         case .mismatch(let what): "the task does not fit this model (\(what)): use the same version of tilefarm on every machine"
         case .notFinite(let what): "\(what) is not finite: the model's weights are damaged or overflow"
+        }
+    }
+}
+
+extension AutoencoderKLConfiguration {
+    /// The group norms of some layers, among those of the encoder or the decoder in the order of evaluation.
+    public func norms(_ direction: AutoencodeRequest.Direction, _ layers: AutoencodeRequest.Layers) -> Range<Int> {
+        switch (direction, layers) {
+        case (.encode, .all): 0..<encoderNorms
+        case (.encode, .detail): 0..<encoderFeatureNorms
+        case (.encode, .trunk): encoderFeatureNorms..<encoderNorms
+        case (.decode, .all): 0..<decoderNorms
+        case (.decode, .trunk): 0..<decoderTrunkNorms
+        case (.decode, .detail): decoderTrunkNorms..<decoderNorms
         }
     }
 }

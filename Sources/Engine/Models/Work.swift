@@ -20,8 +20,13 @@ extension Work {
         case .encodeText(let request):
             return [request.byteCount]
         case .autoencode(let request):
-            let values = request.enlargement.map { $0.source.area * 3 } ?? request.window.area * request.channels
-            return [4 * values] + (request.usesStatistics ? [8 * request.statisticsCount] : [])
+            let values =
+                switch (request.direction, request.layers) {
+                case (.encode, .all), (.encode, .detail): (request.enlargement?.source.area ?? 0) * 3
+                case (.decode, .all), (.decode, .trunk): request.window.area * request.channels
+                case (.encode, .trunk), (.decode, .detail): request.window.area * request.featureChannels
+                }
+            return [4 * values] + (request.givenNorms > 0 ? [8 * request.sumCount(request.givenNorms)] : [])
         }
     }
 
@@ -33,8 +38,14 @@ extension Work {
         case .encodeText(let request):
             return 4 * request.tokens * request.width
         case .autoencode(let request):
-            if request.answer == .statistics { return 8 * request.statisticsCount }
-            return 4 * request.cell.area * (request.direction == .encode ? request.channels : request.factor * request.factor * 3)
+            if !request.wantedNorms.isEmpty { return 8 * request.sumCount(request.wantedNorms.count) }
+            let channels =
+                switch (request.direction, request.layers) {
+                case (.encode, .all), (.encode, .trunk): request.channels
+                case (.encode, .detail), (.decode, .trunk): request.featureChannels
+                case (.decode, .all), (.decode, .detail): request.factor * request.factor * 3
+                }
+            return 4 * request.cell.area * channels
         }
     }
 }
@@ -74,7 +85,8 @@ public struct TextRequest: Sendable, Hashable {
 /// One tile of an image through one half of an autoencoder. Rectangles are in latents.
 ///
 /// The group norms of a tile alone would have the tile's own statistics, and neighbouring tiles would differ in tone. So tiles are asked for
-/// their sums first (`Answer.statistics`), the sums of all cells are added up, and every tile is then normalised by the same statistics.
+/// their cells' sums first, those of all cells are added up, and every tile is then normalised by the same statistics. The attention would see the
+/// tile alone too; so, where the canvas is small enough, the layers at the latents' resolution are done in one piece.
 public struct AutoencodeRequest: Sendable, Hashable {
     public enum Direction: Sendable, Hashable {
         /// Pixels, enlarged first, to a noised latent: signal * scaling factor * latent + noise * z, where the latent is drawn from the encoder's distribution.
@@ -83,26 +95,30 @@ public struct AutoencodeRequest: Sendable, Hashable {
         case decode
     }
 
-    public enum Answer: Sendable, Hashable {
-        /// The sums of the group norms over the cell, `statisticsCount` float64.
-        case statistics
-        /// The cell's latents or pixels.
-        case values
+    public enum Layers: Sendable, Hashable, CaseIterable {
+        case all
+        /// Those at the latents' resolution.
+        case trunk
+        /// The others; between them and the trunk stand features of `featureChannels`.
+        case detail
     }
 
     public var direction: Direction
+    public var layers: Layers
     public var canvasHeight, canvasWidth: Int
     public var window, cell: Rect
     /// Pixels per latent and axis.
     public var factor: Int
     /// Of a latent.
     public var channels: Int
-    /// How many sums the group norms of this half have; fixed by the model.
-    public var statisticsCount: Int
-    /// Whether sums come with the request, to be used instead of the window's own.
-    public var usesStatistics: Bool
-    public var answer: Answer
-    /// What is encoded; nil for decoding.
+    public var featureChannels: Int
+    /// Of every group norm.
+    public var groups: Int
+    /// How many of the layers' first norms use the sums that come with the request, instead of the window's own.
+    public var givenNorms: Int
+    /// The norms, among those of the layers, whose sums over the cell are wanted; empty where the cell itself is.
+    public var wantedNorms: Range<Int>
+    /// What is encoded; nil for decoding, and for features.
     public var enlargement: Enlargement?
     /// Of the noises of encoding.
     public var seed: UInt64
@@ -110,22 +126,31 @@ public struct AutoencodeRequest: Sendable, Hashable {
     public var signal, noise: Float
 
     public init(
-        direction: Direction, canvasHeight: Int, canvasWidth: Int, window: Rect, cell: Rect, factor: Int, channels: Int, statisticsCount: Int,
-        usesStatistics: Bool, answer: Answer, enlargement: Enlargement? = nil, seed: UInt64 = 0, signal: Float = 1, noise: Float = 0
+        direction: Direction, layers: Layers = .all, canvasHeight: Int, canvasWidth: Int, window: Rect, cell: Rect, factor: Int, channels: Int,
+        featureChannels: Int, groups: Int, givenNorms: Int = 0, wantedNorms: Range<Int> = 0..<0, enlargement: Enlargement? = nil, seed: UInt64 = 0,
+        signal: Float = 1, noise: Float = 0
     ) {
         self.direction = direction
+        self.layers = layers
         self.canvasHeight = canvasHeight
         self.canvasWidth = canvasWidth
         self.window = window
         self.cell = cell
         self.factor = factor
         self.channels = channels
-        self.statisticsCount = statisticsCount
-        self.usesStatistics = usesStatistics
-        self.answer = answer
+        self.featureChannels = featureChannels
+        self.groups = groups
+        self.givenNorms = givenNorms
+        self.wantedNorms = wantedNorms
         self.enlargement = enlargement
         self.seed = seed
         self.signal = signal
         self.noise = noise
     }
+
+    /// Values of the sums of so many norms: sum, sum of squares and count of each group.
+    public func sumCount(_ norms: Int) -> Int { 3 * groups * norms }
+
+    /// Whether pixels come in, and not features.
+    var takesPixels: Bool { direction == .encode && layers != .trunk }
 }

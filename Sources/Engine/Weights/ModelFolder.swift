@@ -164,7 +164,7 @@ extension ModelFolderError: CustomStringConvertible {
 }
 
 extension ModelFolder {
-    /// The precision in which the denoiser's weights are as exact as in the folder, and no larger.
+    /// The precision that the denoiser's weights have in the folder.
     /// - Throws: `SafetensorsError`.
     public func naturalPrecision() throws -> Precision {
         switch try denoiser.parameters().type {

@@ -753,8 +753,15 @@ nonisolated struct Tilefarm_V1_EncodeText: Sendable {
   init() {}
 }
 
-/// A tile of an image through one half of the autoencoder. Frames: encoding, the source (3 channels in [0, 1]); decoding, the latent
-/// window; then the sums of the group norms as float64, if `uses_statistics`.
+/// A tile of an image through one half of the autoencoder, or through a part of its layers. Frames: the input; then the sums of the first
+/// `given_norms` group norms of these layers as float64, if there are any: for each norm, for each group, sum, sum of squares and count.
+///   direction, layers   input                                    answer, of the cell
+///   ENCODE, ALL         the source, 3 channels in [0, 1]         a noised latent
+///   ENCODE, DETAIL      the source                               features
+///   ENCODE, TRUNK       the window's features                    a noised latent
+///   DECODE, ALL         the window's latents                     pixels in [0, 1]
+///   DECODE, TRUNK       the window's latents                     features
+///   DECODE, DETAIL      the window's features                    pixels in [0, 1]
 nonisolated struct Tilefarm_V1_Autoencode: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -805,25 +812,41 @@ nonisolated struct Tilefarm_V1_Autoencode: @unchecked Sendable {
     set {_uniqueStorage()._channels = newValue}
   }
 
-  /// how many sums the group norms of this half have
-  var statistics: UInt32 {
-    get {_storage._statistics}
-    set {_uniqueStorage()._statistics = newValue}
+  var layers: Tilefarm_V1_Autoencode.Layers {
+    get {_storage._layers}
+    set {_uniqueStorage()._layers = newValue}
   }
 
-  /// the norms use these instead of the window's own
-  var usesStatistics: Bool {
-    get {_storage._usesStatistics}
-    set {_uniqueStorage()._usesStatistics = newValue}
+  /// of what stands between detail and trunk
+  var featureChannels: UInt32 {
+    get {_storage._featureChannels}
+    set {_uniqueStorage()._featureChannels = newValue}
   }
 
-  /// answer: the cell's sums, float64; else the cell: a noised latent (encoding) or pixels in [0, 1] (decoding)
-  var answersStatistics: Bool {
-    get {_storage._answersStatistics}
-    set {_uniqueStorage()._answersStatistics = newValue}
+  /// of every group norm
+  var groups: UInt32 {
+    get {_storage._groups}
+    set {_uniqueStorage()._groups = newValue}
   }
 
-  /// encoding: what the frame holds, and how it is enlarged
+  /// the first norms, in the order of evaluation, use the sums that come with the task instead of the window's own
+  var givenNorms: UInt32 {
+    get {_storage._givenNorms}
+    set {_uniqueStorage()._givenNorms = newValue}
+  }
+
+  /// with wanted_norms above 0 the answer is not the cell but the cell's sums for the norms from this one on
+  var wantedFrom: UInt32 {
+    get {_storage._wantedFrom}
+    set {_uniqueStorage()._wantedFrom = newValue}
+  }
+
+  var wantedNorms: UInt32 {
+    get {_storage._wantedNorms}
+    set {_uniqueStorage()._wantedNorms = newValue}
+  }
+
+  /// ENCODE but for TRUNK: what the input is a part of, and how it is enlarged
   var source: Tilefarm_V1_Enlargement {
     get {_storage._source ?? Tilefarm_V1_Enlargement()}
     set {_uniqueStorage()._source = newValue}
@@ -833,13 +856,13 @@ nonisolated struct Tilefarm_V1_Autoencode: @unchecked Sendable {
   /// Clears the value of `source`. Subsequent reads from it will return its default value.
   mutating func clearSource() {_uniqueStorage()._source = nil}
 
-  /// encoding: of the noise
+  /// of the noise of encoding
   var seed: UInt64 {
     get {_storage._seed}
     set {_uniqueStorage()._seed = newValue}
   }
 
-  /// encoding: the answer is signal * latent + noise * z
+  /// a noised latent is signal * latent + noise * z
   var signal: Float {
     get {_storage._signal}
     set {_uniqueStorage()._signal = newValue}
@@ -886,6 +909,48 @@ nonisolated struct Tilefarm_V1_Autoencode: @unchecked Sendable {
       .unspecified,
       .encode,
       .decode,
+    ]
+
+  }
+
+  nonisolated enum Layers: SwiftProtobuf.Enum, Swift.CaseIterable {
+    typealias RawValue = Int
+    case all // = 0
+
+    /// those at the latents' resolution, the attention among them
+    case trunk // = 1
+
+    /// the others
+    case detail // = 2
+    case UNRECOGNIZED(Int)
+
+    init() {
+      self = .all
+    }
+
+    init?(rawValue: Int) {
+      switch rawValue {
+      case 0: self = .all
+      case 1: self = .trunk
+      case 2: self = .detail
+      default: self = .UNRECOGNIZED(rawValue)
+      }
+    }
+
+    var rawValue: Int {
+      switch self {
+      case .all: return 0
+      case .trunk: return 1
+      case .detail: return 2
+      case .UNRECOGNIZED(let i): return i
+      }
+    }
+
+    // The compiler won't synthesize support with the UNRECOGNIZED case.
+    static let allCases: [Tilefarm_V1_Autoencode.Layers] = [
+      .all,
+      .trunk,
+      .detail,
     ]
 
   }
@@ -2243,7 +2308,7 @@ nonisolated extension Tilefarm_V1_EncodeText: SwiftProtobuf.Message, SwiftProtob
 
 nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Autoencode"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}direction\0\u{1}canvas\0\u{1}window\0\u{1}cell\0\u{1}factor\0\u{1}channels\0\u{1}statistics\0\u{3}uses_statistics\0\u{3}answers_statistics\0\u{1}source\0\u{1}seed\0\u{1}signal\0\u{1}noise\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}direction\0\u{1}canvas\0\u{1}window\0\u{1}cell\0\u{1}factor\0\u{1}channels\0\u{1}layers\0\u{3}feature_channels\0\u{1}groups\0\u{3}given_norms\0\u{3}wanted_from\0\u{3}wanted_norms\0\u{1}source\0\u{1}seed\0\u{1}signal\0\u{1}noise\0")
 
   fileprivate class _StorageClass {
     var _direction: Tilefarm_V1_Autoencode.Direction = .unspecified
@@ -2252,9 +2317,12 @@ nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtob
     var _cell: Tilefarm_V1_Rect? = nil
     var _factor: UInt32 = 0
     var _channels: UInt32 = 0
-    var _statistics: UInt32 = 0
-    var _usesStatistics: Bool = false
-    var _answersStatistics: Bool = false
+    var _layers: Tilefarm_V1_Autoencode.Layers = .all
+    var _featureChannels: UInt32 = 0
+    var _groups: UInt32 = 0
+    var _givenNorms: UInt32 = 0
+    var _wantedFrom: UInt32 = 0
+    var _wantedNorms: UInt32 = 0
     var _source: Tilefarm_V1_Enlargement? = nil
     var _seed: UInt64 = 0
     var _signal: Float = 0
@@ -2275,9 +2343,12 @@ nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtob
       _cell = source._cell
       _factor = source._factor
       _channels = source._channels
-      _statistics = source._statistics
-      _usesStatistics = source._usesStatistics
-      _answersStatistics = source._answersStatistics
+      _layers = source._layers
+      _featureChannels = source._featureChannels
+      _groups = source._groups
+      _givenNorms = source._givenNorms
+      _wantedFrom = source._wantedFrom
+      _wantedNorms = source._wantedNorms
       _source = source._source
       _seed = source._seed
       _signal = source._signal
@@ -2306,13 +2377,16 @@ nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtob
         case 4: try { try decoder.decodeSingularMessageField(value: &_storage._cell) }()
         case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._factor) }()
         case 6: try { try decoder.decodeSingularUInt32Field(value: &_storage._channels) }()
-        case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._statistics) }()
-        case 8: try { try decoder.decodeSingularBoolField(value: &_storage._usesStatistics) }()
-        case 9: try { try decoder.decodeSingularBoolField(value: &_storage._answersStatistics) }()
-        case 10: try { try decoder.decodeSingularMessageField(value: &_storage._source) }()
-        case 11: try { try decoder.decodeSingularFixed64Field(value: &_storage._seed) }()
-        case 12: try { try decoder.decodeSingularFloatField(value: &_storage._signal) }()
-        case 13: try { try decoder.decodeSingularFloatField(value: &_storage._noise) }()
+        case 7: try { try decoder.decodeSingularEnumField(value: &_storage._layers) }()
+        case 8: try { try decoder.decodeSingularUInt32Field(value: &_storage._featureChannels) }()
+        case 9: try { try decoder.decodeSingularUInt32Field(value: &_storage._groups) }()
+        case 10: try { try decoder.decodeSingularUInt32Field(value: &_storage._givenNorms) }()
+        case 11: try { try decoder.decodeSingularUInt32Field(value: &_storage._wantedFrom) }()
+        case 12: try { try decoder.decodeSingularUInt32Field(value: &_storage._wantedNorms) }()
+        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._source) }()
+        case 14: try { try decoder.decodeSingularFixed64Field(value: &_storage._seed) }()
+        case 15: try { try decoder.decodeSingularFloatField(value: &_storage._signal) }()
+        case 16: try { try decoder.decodeSingularFloatField(value: &_storage._noise) }()
         default: break
         }
       }
@@ -2343,26 +2417,35 @@ nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtob
       if _storage._channels != 0 {
         try visitor.visitSingularUInt32Field(value: _storage._channels, fieldNumber: 6)
       }
-      if _storage._statistics != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._statistics, fieldNumber: 7)
+      if _storage._layers != .all {
+        try visitor.visitSingularEnumField(value: _storage._layers, fieldNumber: 7)
       }
-      if _storage._usesStatistics != false {
-        try visitor.visitSingularBoolField(value: _storage._usesStatistics, fieldNumber: 8)
+      if _storage._featureChannels != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._featureChannels, fieldNumber: 8)
       }
-      if _storage._answersStatistics != false {
-        try visitor.visitSingularBoolField(value: _storage._answersStatistics, fieldNumber: 9)
+      if _storage._groups != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._groups, fieldNumber: 9)
+      }
+      if _storage._givenNorms != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._givenNorms, fieldNumber: 10)
+      }
+      if _storage._wantedFrom != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._wantedFrom, fieldNumber: 11)
+      }
+      if _storage._wantedNorms != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._wantedNorms, fieldNumber: 12)
       }
       try { if let v = _storage._source {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
       } }()
       if _storage._seed != 0 {
-        try visitor.visitSingularFixed64Field(value: _storage._seed, fieldNumber: 11)
+        try visitor.visitSingularFixed64Field(value: _storage._seed, fieldNumber: 14)
       }
       if _storage._signal.bitPattern != 0 {
-        try visitor.visitSingularFloatField(value: _storage._signal, fieldNumber: 12)
+        try visitor.visitSingularFloatField(value: _storage._signal, fieldNumber: 15)
       }
       if _storage._noise.bitPattern != 0 {
-        try visitor.visitSingularFloatField(value: _storage._noise, fieldNumber: 13)
+        try visitor.visitSingularFloatField(value: _storage._noise, fieldNumber: 16)
       }
     }
     try unknownFields.traverse(visitor: &visitor)
@@ -2379,9 +2462,12 @@ nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtob
         if _storage._cell != rhs_storage._cell {return false}
         if _storage._factor != rhs_storage._factor {return false}
         if _storage._channels != rhs_storage._channels {return false}
-        if _storage._statistics != rhs_storage._statistics {return false}
-        if _storage._usesStatistics != rhs_storage._usesStatistics {return false}
-        if _storage._answersStatistics != rhs_storage._answersStatistics {return false}
+        if _storage._layers != rhs_storage._layers {return false}
+        if _storage._featureChannels != rhs_storage._featureChannels {return false}
+        if _storage._groups != rhs_storage._groups {return false}
+        if _storage._givenNorms != rhs_storage._givenNorms {return false}
+        if _storage._wantedFrom != rhs_storage._wantedFrom {return false}
+        if _storage._wantedNorms != rhs_storage._wantedNorms {return false}
         if _storage._source != rhs_storage._source {return false}
         if _storage._seed != rhs_storage._seed {return false}
         if _storage._signal != rhs_storage._signal {return false}
@@ -2397,6 +2483,10 @@ nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtob
 
 nonisolated extension Tilefarm_V1_Autoencode.Direction: SwiftProtobuf._ProtoNameProviding {
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}ENCODE\0\u{1}DECODE\0")
+}
+
+nonisolated extension Tilefarm_V1_Autoencode.Layers: SwiftProtobuf._ProtoNameProviding {
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0ALL\0\u{1}TRUNK\0\u{1}DETAIL\0")
 }
 
 nonisolated extension Tilefarm_V1_Size: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {

@@ -18,8 +18,10 @@ public enum WireLimits {
     public static let channels = 64
     /// Pixels per latent and axis.
     public static let autoencoderFactor = 64
-    /// Sums of all group norms of one half of an autoencoder.
-    public static let statistics = 1 << 16
+    /// Channels within an autoencoder, and groups of its group norms.
+    public static let featureChannels = 8192
+    /// Group norms of one half of an autoencoder.
+    public static let norms = 1024
     /// UTF-8 bytes of a prompt, positions of a text encoder, and its hidden size.
     public static let promptBytes = 16 << 10
     public static let tokens = 1024

@@ -139,13 +139,19 @@ extension AutoencodeRequest {
         try cell.validate("autoencode.cell", inside: window, "the window")
         _ = try bounded(factor, "autoencode.factor", in: 1...WireLimits.autoencoderFactor)
         _ = try bounded(channels, "autoencode.channels", in: 1...WireLimits.channels)
-        _ = try bounded(statisticsCount, "autoencode.statistics", in: 0...WireLimits.statistics)
-        _ = try bounded(4 * window.area * channels, "bytes of autoencode.window", in: 1...WireLimits.tensorBytes)
-        // As large as an image ever is on either side.
-        _ = try bounded(4 * window.area * factor * factor * 3, "pixels of autoencode.window", in: 1...WireLimits.tensorBytes)
+        _ = try bounded(featureChannels, "autoencode.feature_channels", in: 1...WireLimits.featureChannels)
+        _ = try bounded(groups, "autoencode.groups", in: 1...WireLimits.featureChannels)
+        _ = try bounded(givenNorms, "autoencode.given_norms", in: 0...WireLimits.norms)
+        _ = try bounded(wantedNorms.lowerBound, "autoencode.wanted_from", in: 0...WireLimits.norms)
+        _ = try bounded(wantedNorms.upperBound, "autoencode.wanted_norms", in: 0...WireLimits.norms)
+        // The largest of what goes in or out.
+        let most = layers == .trunk ? max(channels, featureChannels) : max(channels, factor * factor * 3, layers == .all ? 1 : featureChannels)
+        _ = try bounded(4 * window.area * most, "bytes of autoencode.window", in: 1...WireLimits.tensorBytes)
         _ = try finite(signal, "autoencode.signal")
         _ = try finite(noise, "autoencode.noise")
-        guard (direction == .encode) == (enlargement != nil) else { throw .missing(field: "autoencode.source of an encoding task alone") }
+        guard (direction == .encode && layers != .trunk) == (enlargement != nil) else {
+            throw .missing(field: "autoencode.source, which tasks that take pixels have and no others,")
+        }
         try enlargement?.validate("autoencode.source")
     }
 
@@ -157,13 +163,21 @@ extension AutoencodeRequest {
         case .unspecified, .UNRECOGNIZED:
             throw .outOfRange(field: "autoencode.direction", value: "\(wire.direction.rawValue)", allowed: "1 (encode) or 2 (decode)")
         }
+        let layers: Layers
+        switch wire.layers {
+        case .all: layers = .all
+        case .trunk: layers = .trunk
+        case .detail: layers = .detail
+        case .UNRECOGNIZED: throw .outOfRange(field: "autoencode.layers", value: "\(wire.layers.rawValue)", allowed: "0 to 2")
+        }
         for (present, field) in [
             (wire.hasCanvas, "autoencode.canvas"), (wire.hasWindow, "autoencode.window"), (wire.hasCell, "autoencode.cell"),
         ] where !present { throw .missing(field: field) }
         self.init(
-            direction: direction, canvasHeight: Int(wire.canvas.height), canvasWidth: Int(wire.canvas.width), window: Rect(wire.window),
-            cell: Rect(wire.cell), factor: Int(wire.factor), channels: Int(wire.channels), statisticsCount: Int(wire.statistics),
-            usesStatistics: wire.usesStatistics, answer: wire.answersStatistics ? .statistics : .values,
+            direction: direction, layers: layers, canvasHeight: Int(wire.canvas.height), canvasWidth: Int(wire.canvas.width),
+            window: Rect(wire.window), cell: Rect(wire.cell), factor: Int(wire.factor), channels: Int(wire.channels),
+            featureChannels: Int(wire.featureChannels), groups: Int(wire.groups), givenNorms: Int(wire.givenNorms),
+            wantedNorms: Int(wire.wantedFrom)..<Int(wire.wantedFrom) + Int(wire.wantedNorms),
             enlargement: wire.hasSource ? try Enlargement(wire.source, "autoencode.source") : nil, seed: wire.seed, signal: wire.signal,
             noise: wire.noise)
         try validate()
@@ -173,14 +187,22 @@ extension AutoencodeRequest {
         try validate()
         var wire = Tilefarm_V1_Autoencode()
         wire.direction = direction == .encode ? .encode : .decode
+        wire.layers =
+            switch layers {
+            case .all: .all
+            case .trunk: .trunk
+            case .detail: .detail
+            }
         wire.canvas = .init(height: canvasHeight, width: canvasWidth)
         wire.window = .init(window)
         wire.cell = .init(cell)
         wire.factor = UInt32(factor)
         wire.channels = UInt32(channels)
-        wire.statistics = UInt32(statisticsCount)
-        wire.usesStatistics = usesStatistics
-        wire.answersStatistics = answer == .statistics
+        wire.featureChannels = UInt32(featureChannels)
+        wire.groups = UInt32(groups)
+        wire.givenNorms = UInt32(givenNorms)
+        wire.wantedFrom = UInt32(wantedNorms.lowerBound)
+        wire.wantedNorms = UInt32(wantedNorms.count)
         if let enlargement { wire.source = enlargement.wire() }
         wire.seed = seed
         wire.signal = signal
