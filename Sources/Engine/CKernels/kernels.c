@@ -55,7 +55,7 @@ struct tf_attention_functions {
     size_t (*scratch)(const tf_attention *);
 };
 
-/// Rows and depth of what is held of the left factor of a product, half a second-level cache of 2 MB.
+/// Rows and depth of what is held of the left factor of a product: a quarter of a second-level cache of 2 MB, as outputs pass through it, too.
 #define ROW_BLOCK 112
 #define DEPTH_BLOCK 1280
 /// Keys whose scores are held at a time.
@@ -90,6 +90,11 @@ static inline uint16_t half_from(float x) {
     return (uint16_t)(half | sign >> 16);
 }
 
+static inline float largest4(__m128 x) {
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
+}
+
 /// Four halves; without F16C by moving the fraction into place and the exponent by a multiplication.
 static inline __m128 half4(const uint16_t *p) {
     const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const void *)p), _mm_setzero_si128());
@@ -115,6 +120,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #define EACH_ROW_COUNT3(M, W) M(W, 1) M(W, 2) M(W, 3) M(W, 4)
 #define MINIMUM(a, b) ((vector_baseline)_mm_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_baseline)_mm_max_ps(a, b))
+#define LARGEST(v) largest4((__m128)(v))
 #define FROM_HALF(p) half4(p)
 #define FROM_BFLOAT16(p) ((vector_baseline)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const void *)(p))))
 #include "kernels.inc"
@@ -126,6 +132,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #undef LANES
 #undef MINIMUM
 #undef MAXIMUM
+#undef LARGEST
 #undef FROM_HALF
 #undef FROM_BFLOAT16
 
@@ -134,6 +141,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #define LANES 8
 #define MINIMUM(a, b) ((vector_avx2)_mm256_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_avx2)_mm256_max_ps(a, b))
+#define LARGEST(v) largest4(_mm_max_ps(_mm256_castps256_ps128((__m256)(v)), _mm256_extractf128_ps((__m256)(v), 1)))
 #define FROM_HALF(p) ((vector_avx2)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(p))))
 #define FROM_BFLOAT16(p) ((vector_avx2)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16))
 #include "kernels.inc"
@@ -149,6 +157,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #undef EACH_ROW_COUNT3
 #undef MINIMUM
 #undef MAXIMUM
+#undef LARGEST
 #undef FROM_HALF
 #undef FROM_BFLOAT16
 #pragma clang attribute pop
@@ -162,6 +171,7 @@ static inline void store_weights(const float *weights, size_t count, tf_storage 
 #define EACH_ROW_COUNT(M, W) EACH_ROW_COUNT3(M, W) M(W, 10) M(W, 11) M(W, 12) M(W, 13) M(W, 14)
 #define MINIMUM(a, b) ((vector_avx512)_mm512_min_ps(a, b))
 #define MAXIMUM(a, b) ((vector_avx512)_mm512_max_ps(a, b))
+#define LARGEST(v) _mm512_reduce_max_ps((__m512)(v))
 #define FROM_HALF(p) ((vector_avx512)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p))))
 #define FROM_BFLOAT16(p) ((vector_avx512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16))
 #include "kernels.inc"
