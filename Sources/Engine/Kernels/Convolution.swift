@@ -15,16 +15,28 @@ package final class Convolution: Sendable {
     /// How it is computed.
     package enum Algorithm: Sendable {
         /// Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308) with weights transformed beforehand, always in single precision: four times
-        /// as large, and read for every few tiles. For layers whose transformed weights stay in a cache.
+        /// as large, and read for every few tiles.
         case winograd
-        /// The same with weights as they are, transformed block by block on the way: once for 64 tiles, which costs a few percent.
+        /// The same with weights as they are, in any precision, transformed on the way for 64 tiles at a time.
         case wideWinograd
         /// A matrix product over the taps.
         case direct
 
-        /// The rule.
-        static func suited(outputs: Int, inputs: Int, size: Int, stride: Int) -> Algorithm {
-            guard size == 3, stride == 1 else { return .direct }
+        /// The rule, by what was measured on one core (Sapphire Rapids, 2 MB of second-level cache, 168 GFLOP/s at best; GFLOP/s of the definition):
+        ///
+        /// | layer                  | winograd | wideWinograd | direct |
+        /// |------------------------|----------|--------------|--------|
+        /// | 64 to 64 at 32x32      | 450      | 355          |        |
+        /// | 128 to 128 at 64x64    | 410      | 370          |        |
+        /// | 192 to 128 at 64x64    | 380      | 350          |        |
+        /// | 320 to 320 at 64x64    | 366      | 406          | 151    |
+        /// | 640 to 640 at 32x32    | 242      | 409          |        |
+        /// | 1280 to 1280 at 16x16  | 222      | 390          | 116    |
+        /// | 1280 to 1280 at 8x8    | 84       | 168          | 97     |
+        ///
+        /// So the layer's size alone decides, not that of its input, and only weights of up to 3.5 MB are kept transformed.
+        static func suited(outputs: Int, inputs: Int, size: Int, stride: Int, padding: Int) -> Algorithm {
+            guard size == 3, stride == 1, padding == 1 else { return .direct }
             return outputs * inputs <= 128 * 192 ? .winograd : .wideWinograd
         }
     }
@@ -51,7 +63,8 @@ package final class Convolution: Sendable {
     ///   - padding: 1 pads every side (for size 3); 0 pads only the bottom and the right, as diffusers' `Downsample2D(padding=0)` does.
     ///   - enlarging: whether the input is enlarged twice by nearest neighbour first (size 3, stride 1)
     ///   - shortcut: a 1x1 convolution of another input that is added to the output: weights outputs x inputs, and bias
-    ///   - precision: of the weights in memory (but see `Algorithm.winograd`); the arithmetic is single precision
+    ///   - precision: of the weights in memory (but see `Algorithm.winograd`). The arithmetic is single precision always: Winograd does a
+    ///     quarter of the multiplications, which is more than dot products of bfloat16 would save, and too inexact for them.
     ///   - algorithm: instead of the one that suits; Winograd's take size 3, stride 1 and padding 1
     package init(
         weights: [Float], bias: [Float], outputs: Int, inputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1, enlarging: Bool = false,
@@ -61,7 +74,7 @@ package final class Convolution: Sendable {
         precondition(size == 1 || size == 3)
         precondition(weights.count == outputs * inputs * size * size && bias.count == outputs)
         precondition(!enlarging || size == 3 && stride == 1 && padding == 1)
-        let algorithm = algorithm ?? (padding == 1 ? .suited(outputs: outputs, inputs: inputs, size: size, stride: stride) : .direct)
+        let algorithm = algorithm ?? .suited(outputs: outputs, inputs: inputs, size: size, stride: stride, padding: padding)
         precondition(algorithm == .direct || size == 3 && stride == 1 && padding == 1)
         (self.outputs, self.inputs, self.size, self.stride, self.padding) = (outputs, inputs, size, stride, size == 1 ? 0 : padding)
         (self.enlarging, self.algorithm, self.kernels) = (enlarging, algorithm, kernels)

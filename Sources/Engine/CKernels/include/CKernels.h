@@ -1,4 +1,4 @@
-// The loops that need the processor's vector instructions. One source, kernels.inc, is compiled three times (AVX-512, AVX2 with FMA, and
+// The loops that need the processor's vector instructions. One source, the .inc files, is compiled three times (AVX-512, AVX2 with FMA, and
 // what every x86-64 has); the caller says which to run. Every function is single-threaded, keeps no state, and sums in a fixed order.
 //
 // Words: an activation is height x width x channels, channels innermost, dense, and readable for 64 bytes past its end. `lanes` is the
