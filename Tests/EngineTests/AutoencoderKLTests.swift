@@ -144,6 +144,43 @@ import Testing
         }
     }
 
+    @Test("a tile that is kept from norm to norm has the sums and the bits of one that begins anew each time")
+    func keptTile() throws {
+        let vae = try Self.load("vae-old-names"), configuration = vae.configuration
+        let features = try vae.decoderFeatures(latent(7, 9, 4), workspace: Workspace()), cell = Rect(y: 1, x: 2, height: 4, width: 5)
+        let workspace = Workspace()
+        let tile = try DecoderTile(vae, features: features, cell: cell, workspace: workspace)
+        #expect(throws: ModelError.self) { try tile.image() }
+        var statistics: CanvasStatistics?
+        for norm in configuration.decoderTrunkNorms..<configuration.decoderNorms {
+            #expect(tile.norm == norm)
+            let sums = try tile.sums()
+            #expect(sums == (try vae.decoderStatistics(
+                features: features, cell: cell, given: statistics, norms: norm..<norm + 1, workspace: Workspace())))
+            if statistics == nil { statistics = sums } else { try statistics?.append(sums) }
+            try tile.advance(by: sums, workspace: workspace)
+            #expect(tile.statistics == statistics)
+            // Other tiles of the lane come between.
+            _ = try vae.decode(features: features, workspace: workspace)
+        }
+        let image = try tile.image(), expected = try vae.decode(features: features, statistics: statistics, workspace: Workspace())
+        #expect(image.span.indices.allSatisfy { image.span[$0] == expected.span[$0] })
+        #expect(throws: ModelError.self) { try tile.sums() }
+
+        // All at once.
+        let late = try DecoderTile(vae, features: features, cell: cell, workspace: workspace)
+        try late.advance(by: try #require(statistics), workspace: workspace)
+        let lateImage = try late.image()
+        #expect(lateImage.span.indices.allSatisfy { lateImage.span[$0] == expected.span[$0] })
+        let other = try vae.decoderStatistics(features: features, cell: cell, norms: configuration.decoderTrunkNorms + 1..<configuration.decoderNorms, workspace: workspace)
+        #expect(throws: ModelError.self) {
+            try DecoderTile(vae, features: features, cell: cell, workspace: workspace).advance(by: other, workspace: workspace)
+        }
+        #expect(throws: ModelError.self) {
+            try DecoderTile(vae, features: features, cell: Rect(y: 4, x: 0, height: 4, width: 9), workspace: workspace)
+        }
+    }
+
     @Test("an encoding in two parts has the bits of one")
     func encoderParts() throws {
         let vae = try Self.load("vae-old-names")

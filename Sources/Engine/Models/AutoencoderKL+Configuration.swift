@@ -23,6 +23,12 @@ public struct AutoencoderKLConfiguration: Sendable, Equatable {
     public var decoderTrunkNorms: Int { middleNorms + (layersPerBlock + 1) * 2 }
     /// Of the encoder's norms the first, those above the latents' resolution.
     public var encoderFeatureNorms: Int { (blockOutChannels.count - 1) * layersPerBlock * 2 }
+    /// Context in latents around a tile of the decoder's features beyond which nothing reaches its pixels: the 3x3 convolutions from there on.
+    public var decoderFeatureHalo: Int {
+        // At the image's resolution, rounded up: an enlarging convolution and two for each residual block of a level, and the last one.
+        let pixels = (0..<blockOutChannels.count - 1).reduce(1) { $0 + (1 + 2 * (layersPerBlock + 1)) << $1 }
+        return (pixels + factor - 1) / factor
+    }
     /// Channels of what is between the parts of the decoder, and of the encoder.
     public var decoderFeatureChannels: Int { blockOutChannels[blockOutChannels.count - 1] }
     public var encoderFeatureChannels: Int { blockOutChannels[max(blockOutChannels.count - 2, 0)] }

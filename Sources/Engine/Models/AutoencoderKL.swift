@@ -9,8 +9,8 @@ public final class AutoencoderKL: Sendable {
     public let configuration: AutoencoderKLConfiguration
     /// What its arithmetic runs on.
     public let kernels: KernelSet
-    private let encoder: Encoder
-    private let decoder: Decoder
+    private let encoder: AutoencoderEncoder
+    let decoder: AutoencoderDecoder
 
     /// - Parameter precision: of the weights and the arithmetic of the convolutions
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
@@ -19,8 +19,8 @@ public final class AutoencoderKL: Sendable {
         let configuration = try AutoencoderKLConfiguration(file: folder.configuration)
         let weights = WeightPath(try ModelWeights(folder))
         let build = BlockBuilder(kernels: kernels, precision: precision, groups: configuration.normNumGroups, eps: 1e-6)
-        encoder = try Encoder(weights, configuration, build)
-        decoder = try Decoder(weights, configuration, build)
+        encoder = try AutoencoderEncoder(weights, configuration, build)
+        decoder = try AutoencoderDecoder(weights, configuration, build)
         self.configuration = configuration
         self.kernels = kernels
     }
@@ -184,7 +184,7 @@ public final class AutoencoderKL: Sendable {
 }
 
 /// Two residual blocks with attention between them.
-private struct Middle {
+struct AutoencoderMiddle {
     var first, second: ResnetBlock
     var attention: AttentionBlock?
 
@@ -202,10 +202,10 @@ private struct Middle {
     }
 }
 
-private struct Encoder {
+private struct AutoencoderEncoder {
     var convIn, convOut: Convolution
     var levels: [(resnets: [ResnetBlock], downsample: Convolution?)]
-    var middle: Middle
+    var middle: AutoencoderMiddle
     var normOut: GroupNorm
     var quant: Linear?
 
@@ -224,7 +224,7 @@ private struct Encoder {
                         block / "downsamplers" / 0 / "conv", inputs: widths[level], outputs: widths[level], stride: 2, padding: 0) : nil
             )
         }
-        middle = try Middle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
+        middle = try AutoencoderMiddle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
         normOut = try build.norm(place / "conv_norm_out", channels: widths[last])
         let moments = 2 * configuration.latentChannels
         convOut = try build.convolution(place / "conv_out", inputs: widths[last], outputs: moments)
@@ -253,10 +253,10 @@ private struct Encoder {
     }
 }
 
-private struct Decoder {
+struct AutoencoderDecoder {
     var postQuant: Linear?
     var convIn, convOut: Convolution
-    var middle: Middle
+    var middle: AutoencoderMiddle
     /// The coarsest first.
     var levels: [(resnets: [ResnetBlock], upsample: Convolution?)]
     var normOut: GroupNorm
@@ -266,7 +266,7 @@ private struct Decoder {
         let latent = configuration.latentChannels
         postQuant = configuration.postQuantConv ? try build.linear(weights / "post_quant_conv", inputs: latent, outputs: latent) : nil
         convIn = try build.convolution(place / "conv_in", inputs: latent, outputs: widths[last])
-        middle = try Middle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
+        middle = try AutoencoderMiddle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
         levels = try widths.indices.reversed().map { level in
             let block = place / "up_blocks" / (last - level)
             return (

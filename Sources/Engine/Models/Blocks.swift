@@ -108,6 +108,11 @@ struct ResnetBlock {
                 second[c] = (second[c].scale * factor, second[c].shift * factor + projected[h.channels + c])
             }
         }
+        return finish(h, second, x, skip, workspace: workspace)
+    }
+
+    /// From the second norm on.
+    func finish(_ h: Activation, _ second: ScaleShift, _ x: Activation, _ skip: Activation? = nil, workspace: Workspace) -> Activation {
         if hasShortcut {
             return conv2(h, normalization: second, shortcutInput: x, skip, workspace: workspace)
         }
