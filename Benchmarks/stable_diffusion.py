@@ -13,7 +13,7 @@ are under way at a time. Every way runs in a process of its own, none beside ano
 median of the rounds. Errors are those of a single tile's answer, against PyTorch's in float32: `max` is the largest difference over the largest value, `rms` is the same of
 root mean squares.
 
-With --engine, `PROGRAM bench --model FOLDER/model --part PART --precision P --json` runs in turn with the others; it prints an object with
+With --engine, `PROGRAM bench --model FOLDER/model --part PART --precision P` runs in turn with the others; it prints an object with
 tiles_per_second. Its errors are what `PROGRAM verify FOLDER/case-PART` is for.
 """
 import argparse, json, os, pathlib, statistics, subprocess, sys, time
@@ -193,7 +193,7 @@ def peers(a, part):
 
 def engine(a, part, precision):
     """Its lanes each have a tile."""
-    command = [a.engine, "bench", "--model", a.folder / "model", "--part", part, "--precision", precision, "--json"]
+    command = [a.engine, "bench", "--model", a.folder / "model", "--part", part, "--precision", precision]
     answer = json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout)
     return {"seconds_per_tile": 1 / answer["tiles_per_second"]} | {k: answer[k] for k in ("kernels", "peak_memory_bytes") if k in answer}
 

@@ -24,9 +24,6 @@ struct BenchCommand: ParsableCommand {
     @Option(help: "Weights and products. Default: as the folder has its weights.")
     var precision: Precision?
 
-    @Option(help: "Write the input and the output of one call to this safetensors file, to compare them with those of other programs.")
-    var record: String?
-
     func validate() throws {
         if let tile, !(8...4096).contains(tile) { throw ValidationError("--tile \(tile): must be from 8 to 4096") }
         if let lanes, !(1...1024).contains(lanes) { throw ValidationError("--lanes \(lanes): must be from 1 to 1024") }
@@ -40,7 +37,7 @@ struct BenchCommand: ParsableCommand {
             DenoiserBenchmark.run(
                 folder: folder, part: part, tile: tile ?? (isLatent ? LatentPlan.defaultTile : RenderPlan.defaultTile),
                 precision: precision ?? (isLatent ? folder.naturalPrecision() : .float32),
-                lanes: lanes ?? ProcessInfo.processInfo.activeProcessorCount, seconds: seconds, recording: record.map { URL(filePath: $0) }))
+                lanes: lanes ?? ProcessInfo.processInfo.activeProcessorCount, seconds: seconds))
     }
 }
 

@@ -71,7 +71,7 @@ extension LatentPlan {
     }
 }
 
-/// How pictures are cut for the autoencoder, in latents.
+/// How pictures are cut for the autoencoder, in latents. `docs/stable-diffusion.md` has the measurements.
 package struct AutoencoderTiling: Sendable, Hashable {
     /// Side of a window.
     package var tile = 64
@@ -80,32 +80,38 @@ package struct AutoencoderTiling: Sendable, Hashable {
     /// Canvases of up to so many latents have the layers at their own resolution done in one piece: the attention then sees everything. Beyond, it
     /// sees a window.
     package var wholeLimit = 256 * 256
-    /// Passes that gather group-norm statistics before the one that answers.
-    package var statisticsPasses = 2
+    /// Up to so many tiles make up the group norms' statistics: all tiles of a canvas that has no more, exactly; or so many spread over it.
+    package var statisticsTiles = 16
 
     package init() {}
 }
 
-/// One visit of all tiles on the way through the autoencoder.
+/// One visit of tiles on the way through the autoencoder.
 package struct AutoencoderPass: Sendable {
     package var layers: AutoencodeRequest.Layers
     package var grid: TileGrid
+    /// Which tiles of the grid are visited.
+    package var tiles: [Int]
     /// The layers' first norms, by the sums of the passes before; the others are the tile's own.
     package var givenNorms = 0
-    /// Those whose sums are gathered; empty for the pass that answers.
+    /// The one whose sums are gathered, or none in the pass that answers.
     package var wantedNorms = 0..<0
 
     /// Sums are added in a fixed order; pixels need none.
-    var shape: Scheduler.Step.Shape { .barrier(count: grid.count, inOrder: !wantedNorms.isEmpty) }
+    var shape: Scheduler.Step.Shape { .barrier(count: tiles.count, inOrder: !wantedNorms.isEmpty) }
 
     /// What a tile costs, about, beside a decoded window.
-    func share(of tiling: AutoencoderTiling) -> Double {
-        let windows = (0..<grid.count).reduce(0.0) { $0 + Double(grid.window($1).area) } / Double(grid.count) / Double(tiling.tile * tiling.tile)
-        // The layers at the latents' resolution are an eighth of a decoder.
-        return windows * (layers == .trunk ? 0.125 : layers == .detail ? 0.875 : 1)
+    /// - Parameter passes: of the whole way.
+    func share(of tiling: AutoencoderTiling, passes: Int) -> Double {
+        let windows = tiles.reduce(0.0) { $0 + Double(grid.window($1).area) } / Double(tiles.count) / Double(tiling.tile * tiling.tile)
+        // The layers at the latents' resolution are an eighth of a decoder. A worker keeps what it has computed from pass to pass.
+        return windows * (layers == .trunk ? 0.125 : layers == .detail ? 0.875 : 1) / (layers == .trunk || tiles.count < grid.count ? 1 : Double(passes))
     }
 
     /// The passes of one way over a canvas of `height` x `width` latents.
+    ///
+    /// One norm's statistics after the other, each with all norms before it as they will be in the end: statistics that were taken under other ones do not
+    /// fit, and a network of thirty norms multiplies the misfit.
     /// - Throws: `TilingError`.
     package static func passes(
         _ direction: AutoencodeRequest.Direction, _ tiling: AutoencoderTiling, _ autoencoder: AutoencoderKLConfiguration, height: Int, width: Int
@@ -116,17 +122,18 @@ package struct AutoencoderPass: Sendable {
             ).grid(step: 0)
         }
         let tiles = try grid(tiling.tile, halo: tiling.halo)
+        let all = Array(0..<tiles.count)
         // One window has the canvas's own statistics.
-        guard tiles.count > 1 else { return [AutoencoderPass(layers: .all, grid: tiles)] }
+        guard tiles.count > 1 else { return [AutoencoderPass(layers: .all, grid: tiles, tiles: all)] }
         let isWhole = height * width <= tiling.wholeLimit
         let layers: AutoencodeRequest.Layers = isWhole ? .detail : .all
         let norms = autoencoder.norms(direction, layers).count
-        var passes = (0..<tiling.statisticsPasses).map { pass in
-            AutoencoderPass(layers: layers, grid: tiles, givenNorms: pass == 0 ? 0 : norms, wantedNorms: 0..<norms)
-        }
-        passes.append(AutoencoderPass(layers: layers, grid: tiles, givenNorms: norms))
+        let count = min(tiles.count, tiling.statisticsTiles)
+        let sample = (0..<count).map { $0 * tiles.count / count }
+        var passes = (0..<norms).map { AutoencoderPass(layers: layers, grid: tiles, tiles: sample, givenNorms: $0, wantedNorms: $0..<$0 + 1) }
+        passes.append(AutoencoderPass(layers: layers, grid: tiles, tiles: all, givenNorms: norms))
         guard isWhole else { return passes }
-        let whole = AutoencoderPass(layers: .trunk, grid: try grid(max(height, width), halo: 0))
+        let whole = AutoencoderPass(layers: .trunk, grid: try grid(max(height, width), halo: 0), tiles: [0])
         return direction == .decode ? [whole] + passes : passes + [whole]
     }
 }

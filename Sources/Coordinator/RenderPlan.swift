@@ -148,9 +148,9 @@ package struct RenderPlan: Sendable {
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):
-            return Scheduler.Step(latent?.encoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 3 + 2 * pass)
+            return Scheduler.Step(latent?.encoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 3 + 2 * pass, isSticky: pass > 0)
         case .decode(let pass):
-            return Scheduler.Step(latent?.decoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 4 + 2 * pass)
+            return Scheduler.Step(latent?.decoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 4 + 2 * pass, isSticky: pass > 0)
         }
     }
 
@@ -206,7 +206,7 @@ package struct RenderPlan: Sendable {
     private func autoencoding(_ direction: AutoencodeRequest.Direction, pass index: Int, tile: Int) throws -> AutoencodeRequest {
         let latent = try requireLatent()
         let pass = (direction == .encode ? latent.encoding : latent.decoding)[index]
-        let window = pass.grid.window(tile)
+        let tile = pass.tiles[tile], window = pass.grid.window(tile)
         return AutoencodeRequest(
             direction: direction, layers: pass.layers, canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, window: window,
             cell: pass.grid.cell(tile), factor: latent.factor, channels: channels, featureChannels: latent.featureChannels(direction),
@@ -232,8 +232,8 @@ package struct RenderPlan: Sendable {
         switch phases[index] {
         case .encodeText: return flops(.text)
         case .denoise: return flops(.unet) * (latent.guidanceScale == 1 ? 1 : 2)
-        case .encode(let pass): return flops(.vae) * latent.encoding[pass].share(of: latent.autoencoderTiling)
-        case .decode(let pass): return flops(.vae) * latent.decoding[pass].share(of: latent.autoencoderTiling)
+        case .encode(let pass): return flops(.vae) * latent.encoding[pass].share(of: latent.autoencoderTiling, passes: latent.encoding.count)
+        case .decode(let pass): return flops(.vae) * latent.decoding[pass].share(of: latent.autoencoderTiling, passes: latent.decoding.count)
         }
     }
 
@@ -267,7 +267,7 @@ package struct RenderPlan: Sendable {
         var largest = max(window, decoded * decoded * 12, latent.tokens * latent.textWidth * 4)
         for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)] {
             for pass in passes {
-                let cell = pass.layers == .all ? 0 : (0..<pass.grid.count).reduce(0) { max($0, pass.grid.cell($1).area) }
+                let cell = pass.layers == .all ? 0 : pass.tiles.reduce(0) { max($0, pass.grid.cell($1).area) }
                 largest = max(largest, cell * latent.featureChannels(direction) * 4, 24 * latent.autoencoder.normNumGroups * pass.wantedNorms.count)
             }
         }

@@ -97,9 +97,8 @@ package final class Rendering {
     private func finish(_ index: Int, of passes: [AutoencoderPass]) {
         let wanted = passes[index].wantedNorms
         if !wanted.isEmpty {
-            // Passes gather the norms in their order, or all of them anew.
-            let start = gathered.count / wanted.count * wanted.lowerBound
-            sums.replaceSubrange(start..<min(sums.count, start + gathered.count), with: gathered)
+            // Passes gather the norms in their order.
+            sums += gathered
             gathered = []
         }
         guard index == passes.count - 1 else { return }

@@ -26,10 +26,14 @@ package struct Scheduler {
         package var shape: Shape
         /// Steps of one kind take a worker about the same time.
         package var kind: Int
+        /// Whether a tile goes, if it can, to the worker that has answered the tile of the same number in the step before: that one may have kept what
+        /// both have in common. Other workers come to the same bits, only later.
+        package var isSticky: Bool
 
-        package init(_ shape: Shape, kind: Int = 0) {
+        package init(_ shape: Shape, kind: Int = 0, isSticky: Bool = false) {
             self.shape = shape
             self.kind = kind
+            self.isSticky = isSticky
         }
 
         /// How many tiles it has.
@@ -124,6 +128,9 @@ package struct Scheduler {
     /// Workers with an idle lane, and workers that only have room to prefetch; entries may be stale and are checked when taken.
     private var idle: Deque<Worker> = []
     private var prefetching: Deque<Worker> = []
+    /// Who answered the tiles of the newest step, and which tiles of a sticky step that gives to whom. They are among `ready` too.
+    private var answerers: [Int: Worker] = [:]
+    private var preferred: [Worker: Deque<Tile>] = [:]
 
     private struct StepState {
         enum Status: UInt8 { case waiting, ready, cut, answered, merged }
@@ -280,9 +287,9 @@ package struct Scheduler {
         var aside: [Tile] = []
         defer { for tile in aside { ready.insert(tile) } }
         while !isOver, !ready.isEmpty, let worker = nextWorker() {
-            let tile = ready.removeMin()
-            guard let status = status(of: tile), status == .ready || status == .cut else {
-                offer(worker)  // Answered while it waited to be repeated.
+            let tile = takePreferred(by: worker) ?? ready.removeMin()
+            guard let status = status(of: tile), status == .ready || status == .cut && flights[tile] == nil else {
+                offer(worker)  // Answered while it waited to be repeated, or sent to the worker that it was meant for.
                 continue
             }
             guard workers[worker]?.tasks[tile] == nil, !couldGoElsewhere(tile, than: worker) else {
@@ -334,7 +341,20 @@ package struct Scheduler {
     private mutating func beginNextStep() {
         guard active.isEmpty, firstActive < steps else { return }
         active.append(makeState(firstActive, after: nil))
-        for index in active[0].status.indices { makeReady(Tile(step: firstActive, index: index)) }
+        preferred = [:]
+        for index in active[0].status.indices {
+            let tile = Tile(step: firstActive, index: index)
+            makeReady(tile)
+            if active[0].step.isSticky, let worker = answerers[index] { preferred[worker, default: []].append(tile) }
+        }
+        answerers = [:]
+    }
+
+    private mutating func takePreferred(by worker: Worker) -> Tile? {
+        while let tile = preferred[worker]?.popFirst() {
+            if status(of: tile) == .ready { return tile }
+        }
+        return nil
     }
 
     private mutating func makeReady(_ tile: Tile) {
@@ -364,6 +384,7 @@ package struct Scheduler {
         repeated[tile] = nil
         let index = tile.step - firstActive
         active[index].status[tile.index] = .answered
+        answerers[tile.index] = worker
         commands.append(.accept(tile))
         if !active[index].isInOrder {
             if active[index].uncut[tile.index] == 0 { merge(tile, &commands) }

@@ -38,6 +38,13 @@ public struct CanvasStatistics: Sendable, Hashable {
         self = try CanvasStatistics(groups: groups, norms: norms.lowerBound..<next.norms.upperBound, values: values + next.values)
     }
 
+    /// Those of the norms after the first `count`; nil if there are none.
+    func dropFirst(_ count: Int) throws -> CanvasStatistics? {
+        guard count < norms.count else { return nil }
+        return try CanvasStatistics(
+            groups: groups, norms: norms.lowerBound + count..<norms.upperBound, values: Array(values.dropFirst(count * groups * 3)))
+    }
+
     /// The sums of a norm, nil if it is not covered.
     func sums(of norm: Int) -> [GroupSums]? {
         guard norms.contains(norm) else { return nil }

@@ -30,15 +30,13 @@ public enum DenoiserBenchmark {
     ///   - folder: a `UNet2DModel`, whose tiles the `space_to_depth` of its `tilefarm.json` divides, or a pipeline
     ///   - part: of a pipeline, to be timed; a `UNet2DModel` is a denoiser and nothing else
     ///   - tile: side of a tile: pixels, or latents where the model is latent
-    ///   - recording: where to write the input and the output of one call, as `in.*` and `out.*` in PyTorch's layout; nil for nowhere
     /// - Throws: `ModelError`, `ModelFolderError`, `SafetensorsError`, `KernelError`, `TilingError`.
     public static func run(
-        folder: ModelFolder, part: Part = .unet, tile: Int, precision: Precision = .float32, lanes: Int, seconds: Double = 5, recording: URL? = nil
+        folder: ModelFolder, part: Part = .unet, tile: Int, precision: Precision = .float32, lanes: Int, seconds: Double = 5
     ) throws -> Result {
         let subject = try Subject(folder: folder, part: part, tile: tile, precision: precision)
         // One on this thread, so that what is wrong is thrown here.
-        let first = try subject.makeLane(0)()
-        if let recording { try Safetensors.write(subject.record(first), to: recording) }
+        _ = try subject.makeLane(0)()
 
         let times = Mutex<[[Double]]>([])
         let start = DispatchTime.now() + 0.2  // the lanes begin together, after one tile each
@@ -82,8 +80,6 @@ private struct Subject: Sendable {
     let flops: Double
     /// One call, on memory of its own.
     let makeLane: @Sendable (_ lane: Int) -> () throws -> Activation
-    /// The input, beside the output.
-    private let inputs: @Sendable () -> [String: Tensor]
 
     private static let timestep: Float = 500
 
@@ -105,7 +101,6 @@ private struct Subject: Sendable {
                 let workspace = Workspace(), latent = Self.random(tile, tile, channels, seed: lane)
                 return { try vae.decode(latent, workspace: workspace) }
             }
-            inputs = { ["latent": Self.tensor(Self.random(tile, tile, channels, seed: 0))] }
         case .text:
             let text = try CLIPText(folder: pipeline.textEncoder, precision: precision)
             let tokens = pipeline.tokens
@@ -115,7 +110,6 @@ private struct Subject: Sendable {
                 let workspace = Workspace()
                 return { try text.encode(ids: ids, workspace: workspace) }
             }
-            inputs = { ["ids": Tensor(shape: [1, tokens], values: ids.map(Float.init))] }
         }
     }
 
@@ -132,7 +126,6 @@ private struct Subject: Sendable {
                 return output
             }
         }
-        inputs = { ["sample": Self.tensor(Self.random(side, side, unet.configuration.inChannels, seed: 0))] }
     }
 
     private init(unet pipeline: PipelineFolder, tile: Int, precision: Precision) throws {
@@ -151,34 +144,12 @@ private struct Subject: Sendable {
                 return output
             }
         }
-        inputs = {
-            [
-                "sample": Self.tensor(Self.random(side, side, inputChannels, seed: 0)),
-                "encoder_hidden_states": Tensor(shape: [1, tokens, width], values: Self.tensor(Self.random(1, tokens, width, seed: 1000), transposed: false).values),
-            ]
-        }
     }
 
     private static func side(_ tile: Int, factor: Int, alignment: Int) throws -> Int {
         let multiple = factor * alignment
         guard tile > 0, tile % multiple == 0 else { throw TilingError.unalignedTile(tile, alignment: multiple) }
         return tile / factor
-    }
-
-    func record(_ output: Activation) -> [String: Tensor] {
-        var record = ["out": Self.tensor(output), "in.timestep": Tensor(shape: [1], values: [Self.timestep])]
-        for (name, tensor) in inputs() { record["in." + name] = tensor }
-        return record
-    }
-
-    /// 1 x channels x height x width; or, not transposed, as it is.
-    private static func tensor(_ activation: Activation, transposed: Bool = true) -> Tensor {
-        let (height, width, channels) = (activation.height, activation.width, activation.channels)
-        let span = activation.span
-        guard transposed, height > 1 else { return Tensor(shape: [1, height * width, channels], values: (0..<activation.count).map { span[$0] }) }
-        return Tensor(
-            shape: [1, channels, height, width],
-            values: (0..<channels).flatMap { channel in (0..<height * width).map { span[$0 * channels + channel] } })
     }
 
     /// About normal, by the sum of four uniform numbers.

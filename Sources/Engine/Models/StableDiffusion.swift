@@ -11,6 +11,7 @@ public final class StableDiffusion: Sendable {
     public let precision: Precision
     private let lowResolution: NoiseSchedule?
     private let latest = Mutex<Part?>(nil)
+    private let kept = KeptTiles()
 
     private enum Part {
         case text(CLIPTokenizer, CLIPText)
@@ -31,7 +32,7 @@ public final class StableDiffusion: Sendable {
     private func text() throws -> (CLIPTokenizer, CLIPText) {
         try latest.withLock { latest in
             if case .text(let tokenizer, let model) = latest { return (tokenizer, model) }
-            latest = nil
+            forget(&latest)
             let (tokenizer, model) = (try CLIPTokenizer(folder: folder.tokenizer), try CLIPText(folder: folder.textEncoder, precision: folder.precision(of: .text, job: precision)))
             latest = .text(tokenizer, model)
             return (tokenizer, model)
@@ -41,17 +42,22 @@ public final class StableDiffusion: Sendable {
     private func denoiser() throws -> UNet2DCondition {
         try latest.withLock { latest in
             if case .denoiser(let model) = latest { return model }
-            latest = nil
+            forget(&latest)
             let model = try UNet2DCondition(folder: folder.unet, precision: folder.precision(of: .unet, job: precision))
             latest = .denoiser(model)
             return model
         }
     }
 
+    private func forget(_ latest: inout Part?) {
+        latest = nil
+        kept.removeAll()
+    }
+
     private func autoencoder() throws -> AutoencoderKL {
         try latest.withLock { latest in
             if case .autoencoder(let model) = latest { return model }
-            latest = nil
+            forget(&latest)
             let model = try AutoencoderKL(folder: folder.vae, precision: folder.precision(of: .vae, job: precision))
             latest = .autoencoder(model)
             return model
@@ -196,6 +202,9 @@ public final class StableDiffusion: Sendable {
             for i in span.indices { span[i] /= folder.scalingFactor }
         }
         let inside = Rect(y: cell.y - window.y, x: cell.x - window.x, height: cell.height, width: cell.width)
+        if request.layers == .detail, request.wantedNorms == request.givenNorms..<request.givenNorms + 1 || request.givenNorms == norms.count {
+            return try advance(request, vae, values: values, input: input, inside: inside, given: given, workspace: workspace)
+        }
         if !request.wantedNorms.isEmpty {
             let statistics =
                 switch (request.direction, request.layers) {
@@ -217,8 +226,35 @@ public final class StableDiffusion: Sendable {
             case (.decode, .trunk): Self.cut(try vae.decoderFeatures(input, workspace: workspace), inside)
             case (.decode, .detail): pixels(try vae.decode(features: input, statistics: given, workspace: workspace), inside.scaled(by: factor))
             }
+        return .values(try finite(answer))
+    }
+
+    /// The next norm's sums or the end of a tile whose norms come one after the other: from where it was left, if it was kept, else from the start, to
+    /// the same bits.
+    private func advance(
+        _ request: AutoencodeRequest, _ vae: AutoencoderKL, values: [Float], input: Activation, inside: Rect, given: CanvasStatistics?,
+        workspace: Workspace
+    ) throws -> Autoencoded {
+        let place = KeptTiles.Place(direction: request.direction, window: request.window, cell: request.cell)
+        let pixels = inside.scaled(by: request.factor)
+        let tile = try kept.take(place, input: values, given: given)
+            ?? (request.direction == .encode
+                ? .encoding(vae, image: input, cell: pixels, workspace: workspace)
+                : .decoding(vae, features: input, cell: inside, workspace: workspace))
+        if let rest = try given?.dropFirst(tile.statistics?.norms.count ?? 0) { try tile.advance(by: rest, workspace: workspace) }
+        guard request.wantedNorms.isEmpty else {
+            let sums = try tile.sums()
+            tile.detach(from: workspace)
+            kept.keep(tile, at: place, input: values)
+            return .statistics(sums.values)
+        }
+        let result = try tile.result()
+        return .values(try finite(request.direction == .encode ? Self.cut(result, inside) : self.pixels(result, pixels)))
+    }
+
+    private func finite(_ answer: [Float]) throws -> [Float] {
         guard Elementwise.isFinite(answer.span) else { throw StableDiffusionError.notFinite("the autoencoder's answer") }
-        return .values(answer)
+        return answer
     }
 
     private func input(_ window: Rect, _ channels: Int, _ values: [Float], _ workspace: Workspace) throws -> Activation {
@@ -326,4 +362,50 @@ extension AutoencoderKLConfiguration {
         case (.decode, .detail): decoderTrunkNorms..<decoderNorms
         }
     }
+}
+
+/// Tiles of the autoencoder that wait for the statistics of their next norm: to go on from there is cheaper than to begin again. Nothing but time
+/// depends on what is kept.
+private final class KeptTiles: Sendable {
+    struct Place: Equatable {
+        var direction: AutoencodeRequest.Direction
+        var window, cell: Rect
+    }
+
+    /// A tile that no lane works on; the memory it holds is its own.
+    private struct Kept: @unchecked Sendable {
+        var place: Place
+        var input: [Float]
+        var tile: AutoencoderTile
+        var byteCount: Int { tile.byteCount + input.count * 4 }
+    }
+
+    /// The oldest first.
+    private let tiles = Mutex<[Kept]>([])
+    /// Bytes that may be held: a part of the machine's memory, since networks and lanes have theirs.
+    private let limit = min(6 << 30, Int(clamping: ProcessInfo.processInfo.physicalMemory / 4))
+
+    /// The tile that was left at this place, if it has the same input and was normalised by the first of `given`.
+    func take(_ place: Place, input: [Float], given: CanvasStatistics?) -> AutoencoderTile? {
+        let found = tiles.withLock { tiles -> Kept? in
+            guard let index = tiles.firstIndex(where: { $0.place == place }) else { return nil }
+            return tiles.remove(at: index)
+        }
+        guard let found, found.input == input else { return nil }
+        guard let past = found.tile.statistics else { return found.tile }
+        guard let given, given.groups == past.groups, given.norms.lowerBound == past.norms.lowerBound, given.values.starts(with: past.values) else {
+            return nil
+        }
+        return found.tile
+    }
+
+    func keep(_ tile: AutoencoderTile, at place: Place, input: [Float]) {
+        tiles.withLock { tiles in
+            tiles.append(Kept(place: place, input: input, tile: tile))
+            var bytes = tiles.reduce(0) { $0 + $1.byteCount }
+            while bytes > limit, !tiles.isEmpty { bytes -= tiles.removeFirst().byteCount }
+        }
+    }
+
+    func removeAll() { tiles.withLock { $0 = [] } }
 }
