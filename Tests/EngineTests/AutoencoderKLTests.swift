@@ -116,68 +116,147 @@ import Testing
         #expect(alone > 100 * largest)  // or the statistics would not have mattered
     }
 
-    @Test("with the layers at the latents' resolution done on the whole canvas, attention too sees what it sees in the whole")
-    func exactWithAttention() throws {
-        let vae = try Self.load("vae-old-names"), configuration = vae.configuration
-        let (height, width) = (16, 24)
-        let latent = latent(height, width, 4), workspace = Workspace()
-        let features = try vae.decoderFeatures(latent, workspace: workspace)
-        let whole = try vae.decode(latent, workspace: workspace), factor = configuration.factor
-        let untiled = try vae.decode(features: features, workspace: workspace)
-        #expect(whole.span.indices.allSatisfy { whole.span[$0] == untiled.span[$0] })
+    /// The layers that can be done in tiles, of a network with attention: by tiles kept from norm to norm, and by calls that begin anew each time.
+    enum Detail: CaseIterable {
+        case decoder, encoder
 
-        let tiles = tiles(height, width, cell: 8, halo: 6)
-        var statistics: CanvasStatistics?
-        for norm in configuration.decoderTrunkNorms..<configuration.decoderNorms {
-            let parts = try tiles.map {
-                try vae.decoderStatistics(
-                    features: crop(features, $0.window), cell: $0.cell, given: statistics, norms: norm..<norm + 1, workspace: workspace)
+        func norms(_ vae: AutoencoderKL) -> Range<Int> {
+            switch self {
+            case .decoder: vae.configuration.decoderTrunkNorms..<vae.configuration.decoderNorms
+            case .encoder: 0..<vae.configuration.encoderFeatureNorms
             }
-            var sums = parts[0]
-            for part in parts.dropFirst() { try sums.add(part) }
-            if statistics == nil { statistics = sums } else { try statistics?.append(sums) }
         }
-        for (window, cell) in tiles {
-            let there = Rect(y: window.y + cell.y, x: window.x + cell.x, height: cell.height, width: cell.width)
-            let image = try vae.decode(features: crop(features, window), statistics: statistics, workspace: workspace)
-            #expect(relativeError(crop(image, cell.scaled(by: factor)), crop(whole, there.scaled(by: factor))) < 1e-5)
+
+        /// Context that keeps the windows' edges from the cells, in positions of the input.
+        func halo(_ vae: AutoencoderKL) -> Int {
+            switch self {
+            case .decoder: vae.configuration.decoderFeatureHalo
+            case .encoder: vae.configuration.encoderFeatureHalo * vae.configuration.factor
+            }
+        }
+
+        func tile(_ vae: AutoencoderKL, _ input: Activation, _ cell: Rect, _ workspace: Workspace) throws -> AutoencoderTile {
+            switch self {
+            case .decoder: try .decoding(vae, features: input, cell: cell, workspace: workspace)
+            case .encoder: try .encoding(vae, image: input, cell: cell, workspace: workspace)
+            }
+        }
+
+        func sums(_ vae: AutoencoderKL, _ input: Activation, _ cell: Rect, given: CanvasStatistics?, _ norms: Range<Int>) throws -> CanvasStatistics {
+            switch self {
+            case .decoder: try vae.decoderStatistics(features: input, cell: cell, given: given, norms: norms, workspace: Workspace())
+            case .encoder: try vae.encoderStatistics(input, cell: cell, given: given, norms: norms, workspace: Workspace())
+            }
+        }
+
+        func result(_ vae: AutoencoderKL, _ input: Activation, _ statistics: CanvasStatistics?) throws -> Activation {
+            switch self {
+            case .decoder: try vae.decode(features: input, statistics: statistics, workspace: Workspace())
+            case .encoder: try vae.encoderFeatures(input, statistics: statistics, workspace: Workspace())
+            }
+        }
+
+        /// The place in the result of one in the input.
+        func scaled(_ rect: Rect, _ vae: AutoencoderKL) -> Rect {
+            let factor = vae.configuration.factor
+            switch self {
+            case .decoder: return rect.scaled(by: factor)
+            case .encoder: return Rect(y: rect.y / factor, x: rect.x / factor, height: rect.height / factor, width: rect.width / factor)
+            }
         }
     }
 
-    @Test("a tile that is kept from norm to norm has the sums and the bits of one that begins anew each time")
-    func keptTile() throws {
-        let vae = try Self.load("vae-old-names"), configuration = vae.configuration
-        let features = try vae.decoderFeatures(latent(7, 9, 4), workspace: Workspace()), cell = Rect(y: 1, x: 2, height: 4, width: 5)
-        let workspace = Workspace()
-        let tile = try DecoderTile(vae, features: features, cell: cell, workspace: workspace)
-        #expect(throws: ModelError.self) { try tile.image() }
+    /// For `height` x `width` latents.
+    private func input(_ detail: Detail, _ vae: AutoencoderKL, _ height: Int, _ width: Int) throws -> Activation {
+        switch detail {
+        case .decoder: try vae.decoderFeatures(latent(height, width, 4), workspace: Workspace())
+        case .encoder: latent(height * vae.configuration.factor, width * vae.configuration.factor, 3)
+        }
+    }
+
+    private func equal(_ a: Activation, _ b: Activation) -> Bool {
+        (a.height, a.width, a.channels) == (b.height, b.width, b.channels) && a.span.indices.allSatisfy { a.span[$0] == b.span[$0] }
+    }
+
+    @Test("a decoding in two parts has the bits of one")
+    func decoderParts() throws {
+        let vae = try Self.load("vae-old-names"), workspace = Workspace(), latent = latent(6, 9, 4)
+        let features = try vae.decoderFeatures(latent, workspace: workspace)
+        #expect(equal(try vae.decode(features: features, workspace: workspace), try vae.decode(latent, workspace: workspace)))
+    }
+
+    @Test("with the layers at the latents' resolution done on the whole canvas, tiles make the others' result as if whole", arguments: Detail.allCases)
+    func exactWithAttention(detail: Detail) throws {
+        let vae = try Self.load("vae-old-names"), workspace = Workspace()
+        let input = try input(detail, vae, 16, 24)
+        let tiles = try tiles(input.height, input.width, cell: input.height / 2, halo: detail.halo(vae)).map {
+            (window: $0.window, cell: $0.cell, tile: try detail.tile(vae, crop(input, $0.window), $0.cell, workspace))
+        }
+        for _ in detail.norms(vae) {
+            var sums = try tiles[0].tile.sums()
+            for other in tiles.dropFirst() { try sums.add(other.tile.sums()) }
+            for (_, _, tile) in tiles { try tile.advance(by: sums, workspace: workspace) }
+        }
+        let whole = try detail.result(vae, input, nil)
+        for (window, cell, tile) in tiles {
+            let there = Rect(y: window.y + cell.y, x: window.x + cell.x, height: cell.height, width: cell.width)
+            #expect(relativeError(crop(try tile.result(), detail.scaled(cell, vae)), crop(whole, detail.scaled(there, vae))) < 1e-5)
+        }
+    }
+
+    @Test("a tile that is kept from norm to norm has the sums and the bits of one that begins anew each time", arguments: Detail.allCases)
+    func keptTile(detail: Detail) throws {
+        let vae = try Self.load("vae-old-names"), workspace = Workspace(), unit = detail == .decoder ? 1 : vae.configuration.factor
+        let input = try input(detail, vae, 7, 9), cell = Rect(y: 1, x: 2, height: 4, width: 5).scaled(by: unit)
+        let tile = try detail.tile(vae, input, cell, workspace)
+        #expect(throws: ModelError.self) { try tile.result() }
         var statistics: CanvasStatistics?
-        for norm in configuration.decoderTrunkNorms..<configuration.decoderNorms {
+        for norm in detail.norms(vae) {
             #expect(tile.norm == norm)
             let sums = try tile.sums()
-            #expect(sums == (try vae.decoderStatistics(
-                features: features, cell: cell, given: statistics, norms: norm..<norm + 1, workspace: Workspace())))
+            #expect(try sums == detail.sums(vae, input, cell, given: statistics, norm..<norm + 1))
             if statistics == nil { statistics = sums } else { try statistics?.append(sums) }
             try tile.advance(by: sums, workspace: workspace)
             #expect(tile.statistics == statistics)
             // Other tiles of the lane come between.
-            _ = try vae.decode(features: features, workspace: workspace)
+            _ = try detail.tile(vae, input, cell, workspace).advance(by: try #require(statistics), workspace: workspace)
         }
-        let image = try tile.image(), expected = try vae.decode(features: features, statistics: statistics, workspace: Workspace())
-        #expect(image.span.indices.allSatisfy { image.span[$0] == expected.span[$0] })
+        let expected = try detail.result(vae, input, statistics)
+        #expect(equal(try tile.result(), expected))
         #expect(throws: ModelError.self) { try tile.sums() }
 
-        // All at once.
-        let late = try DecoderTile(vae, features: features, cell: cell, workspace: workspace)
+        let late = try detail.tile(vae, input, cell, workspace)
         try late.advance(by: try #require(statistics), workspace: workspace)
-        let lateImage = try late.image()
-        #expect(lateImage.span.indices.allSatisfy { lateImage.span[$0] == expected.span[$0] })
-        let other = try vae.decoderStatistics(features: features, cell: cell, norms: configuration.decoderTrunkNorms + 1..<configuration.decoderNorms, workspace: workspace)
-        #expect(throws: ModelError.self) {
-            try DecoderTile(vae, features: features, cell: cell, workspace: workspace).advance(by: other, workspace: workspace)
-        }
-        #expect(throws: ModelError.self) {
-            try DecoderTile(vae, features: features, cell: Rect(y: 4, x: 0, height: 4, width: 9), workspace: workspace)
+        #expect(equal(try late.result(), expected))
+
+        let other = try detail.sums(vae, input, cell, given: nil, detail.norms(vae).dropFirst())
+        #expect(throws: ModelError.self) { try detail.tile(vae, input, cell, workspace).advance(by: other, workspace: workspace) }
+        let outside = Rect(y: 4, x: 0, height: 4, width: 9).scaled(by: unit)
+        #expect(throws: ModelError.self) { try detail.tile(vae, input, outside, workspace) }
+    }
+
+    @Test("another lane goes on with a tile, of whose memory the first lane keeps nothing", arguments: Detail.allCases)
+    func detached(detail: Detail) throws {
+        let vae = try Self.load("vae-old-names"), unit = detail == .decoder ? 1 : vae.configuration.factor
+        let input = try input(detail, vae, 7, 9), cell = Rect(y: 1, x: 2, height: 4, width: 5).scaled(by: unit), norms = detail.norms(vae)
+        let statistics = try detail.sums(vae, input, cell, given: nil, norms)
+        // Before the first norm of a residual block, where it holds one activation, and before the second.
+        for done in [2, 3] {
+            let (first, second) = (Workspace(), Workspace())
+            let tile = try detail.tile(vae, input, cell, first)
+            let size = 3 * statistics.groups, middle = norms.lowerBound + done
+            try tile.advance(
+                by: CanvasStatistics(groups: statistics.groups, norms: norms.lowerBound..<middle, values: Array(statistics.values[..<(done * size)])),
+                workspace: first)
+            let before = first.allocatedBytes
+            tile.detach(from: first)
+            #expect(first.allocatedBytes <= before - tile.byteCount)
+            try tile.advance(
+                by: CanvasStatistics(
+                    groups: statistics.groups, norms: middle..<norms.upperBound, values: Array(statistics.values[(done * size)...])),
+                workspace: second)
+            _ = try detail.tile(vae, input, cell, first).advance(by: statistics, workspace: first)
+            #expect(equal(try tile.result(), try detail.result(vae, input, statistics)))
         }
     }
 

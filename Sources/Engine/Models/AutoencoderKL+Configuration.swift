@@ -29,6 +29,11 @@ public struct AutoencoderKLConfiguration: Sendable, Equatable {
         let pixels = (0..<blockOutChannels.count - 1).reduce(1) { $0 + (1 + 2 * (layersPerBlock + 1)) << $1 }
         return (pixels + factor - 1) / factor
     }
+    /// The same for a tile of an image and the encoder's features: in latents too, so that windows begin and end where the downsamplers' steps do.
+    public var encoderFeatureHalo: Int {
+        let pixels = (0..<blockOutChannels.count - 1).reduce(1) { $0 + (1 + 2 * layersPerBlock) << $1 }
+        return (pixels + factor - 1) / factor
+    }
     /// Channels of what is between the parts of the decoder, and of the encoder.
     public var decoderFeatureChannels: Int { blockOutChannels[blockOutChannels.count - 1] }
     public var encoderFeatureChannels: Int { blockOutChannels[max(blockOutChannels.count - 2, 0)] }

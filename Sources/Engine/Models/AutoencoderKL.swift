@@ -9,7 +9,7 @@ public final class AutoencoderKL: Sendable {
     public let configuration: AutoencoderKLConfiguration
     /// What its arithmetic runs on.
     public let kernels: KernelSet
-    private let encoder: AutoencoderEncoder
+    let encoder: AutoencoderEncoder
     let decoder: AutoencoderDecoder
 
     /// - Parameter precision: of the weights and the arithmetic of the convolutions
@@ -37,7 +37,7 @@ public final class AutoencoderKL: Sendable {
     public func encode(_ image: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
         try checkImage(image)
         let pass = try pass(statistics, count: configuration.encoderNorms)
-        return try encoder.trunk(encoder.features(image, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
+        return try encoder.trunk(encoder.detail(image, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
     }
 
     /// The part of `encode` above the latents' resolution, which can be done in tiles: `encode(features:)` does the rest.
@@ -46,7 +46,7 @@ public final class AutoencoderKL: Sendable {
     /// - Throws: `ModelError`.
     public func encoderFeatures(_ image: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
         try checkImage(image)
-        return try encoder.features(image, norms: try pass(statistics, count: configuration.encoderNorms), workspace: workspace)
+        return try encoder.detail(image, norms: try pass(statistics, count: configuration.encoderNorms), workspace: workspace)
     }
 
     /// The rest of `encode`, from the features of the whole canvas.
@@ -67,7 +67,7 @@ public final class AutoencoderKL: Sendable {
     ) throws -> CanvasStatistics {
         try checkImage(image)
         return try collect(image, cell, given, norms, among: 0..<configuration.encoderNorms, multiple: configuration.factor) { pass in
-            _ = try encoder.trunk(encoder.features(image, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
+            _ = try encoder.trunk(encoder.detail(image, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
         }
     }
 
@@ -82,7 +82,7 @@ public final class AutoencoderKL: Sendable {
     public func decode(_ latent: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
         try check(latent, channels: configuration.latentChannels)
         let pass = try pass(statistics, count: configuration.decoderNorms)
-        return try decoder.image(decoder.trunk(latent, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
+        return try decoder.detail(decoder.trunk(latent, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
     }
 
     /// The part of `decode` at the latents' resolution, an eighth of its operations: on the whole canvas, so that its attention sees everything;
@@ -101,7 +101,7 @@ public final class AutoencoderKL: Sendable {
     public func decode(features: Activation, statistics: CanvasStatistics? = nil, workspace: Workspace) throws -> Activation {
         try check(features, channels: configuration.decoderFeatureChannels)
         let pass = try pass(statistics, count: configuration.decoderNorms, start: configuration.decoderTrunkNorms)
-        return try decoder.image(features, norms: pass, workspace: workspace)
+        return try decoder.detail(features, norms: pass, workspace: workspace)
     }
 
     /// What a tile adds to the statistics of a latent's decoding.
@@ -115,7 +115,7 @@ public final class AutoencoderKL: Sendable {
     ) throws -> CanvasStatistics {
         try check(latent, channels: configuration.latentChannels)
         return try collect(latent, cell, given, norms, among: 0..<configuration.decoderNorms, multiple: 1) { pass in
-            _ = try decoder.image(decoder.trunk(latent, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
+            _ = try decoder.detail(decoder.trunk(latent, norms: pass, workspace: workspace), norms: pass, workspace: workspace)
         }
     }
 
@@ -125,7 +125,7 @@ public final class AutoencoderKL: Sendable {
     ) throws -> CanvasStatistics {
         try check(features, channels: configuration.decoderFeatureChannels)
         return try collect(features, cell, given, norms, among: configuration.decoderTrunkNorms..<configuration.decoderNorms, multiple: 1) { pass in
-            _ = try decoder.image(features, norms: pass, workspace: workspace)
+            _ = try decoder.detail(features, norms: pass, workspace: workspace)
         }
     }
 
@@ -146,12 +146,7 @@ public final class AutoencoderKL: Sendable {
         guard !norms.isEmpty, norms.lowerBound >= all.lowerBound, norms.upperBound <= all.upperBound else {
             throw ModelError.wrongStatistics("norms \(norms) are not among \(all)")
         }
-        guard cell.area > 0, Rect(y: 0, x: 0, height: input.height, width: input.width).contains(cell),
-            [cell.y, cell.x, cell.height, cell.width].allSatisfy({ $0 % multiple == 0 })
-        else {
-            throw ModelError.wrongStatistics(
-                "the cell at \(cell.x),\(cell.y) of \(cell.width)x\(cell.height) is not within \(input.width)x\(input.height) in multiples of \(multiple)")
-        }
+        try check(cell, of: input, multiple: multiple)
         let pass = NormPass(given: given, start: all.lowerBound, wanted: (norms, cell, input.height, input.width))
         do { try run(pass) } catch is NormPass.Complete {}
         return try CanvasStatistics(groups: configuration.normNumGroups, norms: norms, values: pass.values)
@@ -166,7 +161,16 @@ public final class AutoencoderKL: Sendable {
         }
     }
 
-    private func checkImage(_ image: Activation) throws {
+    func check(_ cell: Rect, of input: Activation, multiple: Int) throws {
+        guard cell.area > 0, Rect(y: 0, x: 0, height: input.height, width: input.width).contains(cell),
+            [cell.y, cell.x, cell.height, cell.width].allSatisfy({ $0 % multiple == 0 })
+        else {
+            throw ModelError.wrongStatistics(
+                "the cell at \(cell.x),\(cell.y) of \(cell.width)x\(cell.height) is not within \(input.width)x\(input.height) in multiples of \(multiple)")
+        }
+    }
+
+    func checkImage(_ image: Activation) throws {
         let factor = configuration.factor
         guard image.channels == configuration.inChannels, image.count > 0, image.height % factor == 0, image.width % factor == 0 else {
             throw ModelError.wrongShape(
@@ -175,7 +179,7 @@ public final class AutoencoderKL: Sendable {
         }
     }
 
-    private func check(_ latent: Activation, channels: Int) throws {
+    func check(_ latent: Activation, channels: Int) throws {
         guard latent.channels == channels, latent.count > 0 else {
             throw ModelError.wrongShape(
                 what: "a latent", shape: [latent.height, latent.width, latent.channels], expected: "not empty, with \(channels) channels")
@@ -202,28 +206,67 @@ struct AutoencoderMiddle {
     }
 }
 
-private struct AutoencoderEncoder {
-    var convIn, convOut: Convolution
-    var levels: [(resnets: [ResnetBlock], downsample: Convolution?)]
+/// The layers beyond the latents' resolution, of an encoder or a decoder: most of the work, and none of it reaches far, so that it can be done in
+/// tiles.
+struct AutoencoderDetail {
+    typealias Block = (resnet: ResnetBlock, resampling: Convolution?)
+
+    /// Before the first norm: into the encoder, or out of the latents' resolution.
+    var first: Convolution?
+    /// With the change of resolution that follows some.
+    var blocks: [Block]
+    /// Out of the decoder.
+    var last: (norm: GroupNorm, convolution: Convolution)?
+
+    init(
+        first: Convolution?, levels: some Sequence<(resnets: [ResnetBlock], resampling: Convolution?)>,
+        last: (norm: GroupNorm, convolution: Convolution)? = nil
+    ) {
+        (self.first, self.last) = (first, last)
+        blocks = levels.flatMap { level in
+            level.resnets.indices.map { (level.resnets[$0], $0 == level.resnets.count - 1 ? level.resampling : nil) }
+        }
+    }
+
+    func callAsFunction(_ input: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
+        var x = first?(input, workspace: workspace) ?? input
+        for (resnet, resampling) in blocks {
+            x = try resnet(x, norms: norms, workspace: workspace)
+            x = resampling?(x, workspace: workspace) ?? x
+        }
+        guard let (norm, convolution) = last else { return x }
+        let scaleShift = try norms?.scaleShift(norm, x, workspace: workspace) ?? norm.scaleShift(x, workspace: workspace)
+        return convolution(x, normalization: scaleShift, moments: false, workspace: workspace)
+    }
+}
+
+struct AutoencoderEncoder {
+    /// To the input of the last level.
+    var detail: AutoencoderDetail
+    /// The last level.
+    var deepest: [ResnetBlock]
     var middle: AutoencoderMiddle
     var normOut: GroupNorm
+    var convOut: Convolution
     var quant: Linear?
 
     init(_ weights: WeightPath, _ configuration: AutoencoderKLConfiguration, _ build: BlockBuilder) throws {
         let place = weights / "encoder", widths = configuration.blockOutChannels, last = widths.count - 1
-        convIn = try build.convolution(place / "conv_in", inputs: configuration.inChannels, outputs: widths[0])
-        levels = try widths.indices.map { level in
+        let levels = try widths.indices.map { level in
             let block = place / "down_blocks" / level
             return (
-                try (0..<configuration.layersPerBlock).map { layer in
+                resnets: try (0..<configuration.layersPerBlock).map { layer in
                     try build.resnet(
                         block / "resnets" / layer, inputs: (layer > 0 ? widths[level] : widths[max(level - 1, 0)], 0), outputs: widths[level])
                 },
-                level < last
+                resampling: level < last
                     ? try build.convolution(
                         block / "downsamplers" / 0 / "conv", inputs: widths[level], outputs: widths[level], stride: 2, padding: 0) : nil
             )
         }
+        detail = AutoencoderDetail(
+            first: try build.convolution(place / "conv_in", inputs: configuration.inChannels, outputs: widths[0]), levels: levels.dropLast())
+        deepest = levels[last].resnets
         middle = try AutoencoderMiddle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
         normOut = try build.norm(place / "conv_norm_out", channels: widths[last])
         let moments = 2 * configuration.latentChannels
@@ -231,21 +274,10 @@ private struct AutoencoderEncoder {
         quant = configuration.quantConv ? try build.linear(weights / "quant_conv", inputs: moments, outputs: moments) : nil
     }
 
-    /// To the input of the last level.
-    func features(_ image: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
-        var x = convIn(image, workspace: workspace)
-        for level in levels {
-            guard let downsample = level.downsample else { break }
-            for resnet in level.resnets { x = try resnet(x, norms: norms, workspace: workspace) }
-            x = downsample(x, workspace: workspace)
-        }
-        return x
-    }
-
     /// The last level and all that follows, at the latents' resolution.
     func trunk(_ features: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
         var x = features
-        for resnet in levels.last?.resnets ?? [] { x = try resnet(x, norms: norms, workspace: workspace) }
+        for resnet in deepest { x = try resnet(x, norms: norms, workspace: workspace) }
         x = try middle(x, norms: norms, workspace: workspace)
         let norm = try norms?.scaleShift(normOut, x, workspace: workspace) ?? normOut.scaleShift(x, workspace: workspace)
         x = convOut(x, normalization: norm, moments: false, workspace: workspace)
@@ -255,11 +287,12 @@ private struct AutoencoderEncoder {
 
 struct AutoencoderDecoder {
     var postQuant: Linear?
-    var convIn, convOut: Convolution
+    var convIn: Convolution
     var middle: AutoencoderMiddle
-    /// The coarsest first.
-    var levels: [(resnets: [ResnetBlock], upsample: Convolution?)]
-    var normOut: GroupNorm
+    /// The first level.
+    var deepest: [ResnetBlock]
+    /// From the output of the first level on.
+    var detail: AutoencoderDetail
 
     init(_ weights: WeightPath, _ configuration: AutoencoderKLConfiguration, _ build: BlockBuilder) throws {
         let place = weights / "decoder", widths = configuration.blockOutChannels, last = widths.count - 1
@@ -267,36 +300,32 @@ struct AutoencoderDecoder {
         postQuant = configuration.postQuantConv ? try build.linear(weights / "post_quant_conv", inputs: latent, outputs: latent) : nil
         convIn = try build.convolution(place / "conv_in", inputs: latent, outputs: widths[last])
         middle = try AutoencoderMiddle(place / "mid_block", channels: widths[last], attention: configuration.midAttention, build)
-        levels = try widths.indices.reversed().map { level in
+        // The coarsest first.
+        let levels = try widths.indices.reversed().map { level in
             let block = place / "up_blocks" / (last - level)
             return (
-                try (0...configuration.layersPerBlock).map { layer in
+                resnets: try (0...configuration.layersPerBlock).map { layer in
                     try build.resnet(
                         block / "resnets" / layer, inputs: (layer > 0 ? widths[level] : widths[min(level + 1, last)], 0), outputs: widths[level])
                 },
-                level > 0
+                resampling: level > 0
                     ? try build.convolution(block / "upsamplers" / 0 / "conv", inputs: widths[level], outputs: widths[level], enlarging: true) : nil
             )
         }
-        normOut = try build.norm(place / "conv_norm_out", channels: widths[0])
-        convOut = try build.convolution(place / "conv_out", inputs: widths[0], outputs: configuration.outChannels)
+        deepest = levels[0].resnets
+        detail = AutoencoderDetail(
+            first: levels[0].resampling, levels: levels.dropFirst(),
+            last: (
+                try build.norm(place / "conv_norm_out", channels: widths[0]),
+                try build.convolution(place / "conv_out", inputs: widths[0], outputs: configuration.outChannels)
+            ))
     }
 
     /// All that is at the latents' resolution, which ends with the first level.
     func trunk(_ latent: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
         var x = convIn(postQuant?(latent, workspace: workspace) ?? latent, workspace: workspace)
         x = try middle(x, norms: norms, workspace: workspace)
-        for resnet in levels[0].resnets { x = try resnet(x, norms: norms, workspace: workspace) }
+        for resnet in deepest { x = try resnet(x, norms: norms, workspace: workspace) }
         return x
-    }
-
-    func image(_ features: Activation, norms: NormPass?, workspace: Workspace) throws -> Activation {
-        var x = features
-        for (level, next) in zip(levels, levels.dropFirst()) {
-            if let upsample = level.upsample { x = upsample(x, workspace: workspace) }
-            for resnet in next.resnets { x = try resnet(x, norms: norms, workspace: workspace) }
-        }
-        let norm = try norms?.scaleShift(normOut, x, workspace: workspace) ?? normOut.scaleShift(x, workspace: workspace)
-        return convOut(x, normalization: norm, moments: false, workspace: workspace)
     }
 }

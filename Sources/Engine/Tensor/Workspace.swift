@@ -35,6 +35,12 @@ public final class Workspace {
         return scratch
     }
 
+    /// Never gives the memory of `activation` again, which then belongs to whoever holds it.
+    package func forget(_ activation: Activation) {
+        floats.removeAll { $0 === activation.values }
+        doubles.removeAll { $0 === activation.momentBuffer }
+    }
+
     /// What it holds, free or not.
     package var allocatedBytes: Int { floats.reduce(0) { $0 + $1.count * 4 } + doubles.reduce(0) { $0 + $1.count * 8 } + scratch.count * 4 }
 
