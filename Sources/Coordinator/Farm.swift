@@ -47,8 +47,10 @@ struct FarmSummary: Sendable {
 final class Farm {
     /// How often either side says that it lives.
     static let heartbeatSeconds = 1.0
-    /// Silence after which a worker counts as dead.
+    /// Silence after which a worker counts as dead, where frames are small.
     static let silenceSeconds = 5.0
+    /// Bytes that a slow network brings in a second: heartbeats wait behind frames.
+    static let slowestNetwork = 4e6
 
     /// Tasks that one worker may have: they have to fit the socket's queue.
     static let mostCredit = 480
@@ -94,6 +96,7 @@ final class Farm {
     private var summary = FarmSummary()
     /// What is done, and what there is to do, in units of `RenderPlan.cost`.
     private var doneCost = 0.0
+    private let costs: [Double]
     private let totalCost: Double
     private var progress: ProgressLine
 
@@ -109,6 +112,7 @@ final class Farm {
     private var strangers = StrangerLog()
     private let start = Clock.now
     private lazy var lastTick = start
+    private lazy var silence = Self.silenceSeconds + (Double(plan.largestFrame) / Self.slowestNetwork).rounded(.down)
     private var hasMixedKernels = false
 
     init(_ configuration: Configuration, stop: StopRequest, logger: Logger) throws {
@@ -117,11 +121,12 @@ final class Farm {
         plan = configuration.plan
         stopRequest = stop
         scheduler = Scheduler(steps: plan.phases.count, leases: plan.leases) { [plan] in plan.step($0) }
-        totalCost = plan.totalCost
+        costs = plan.costs
+        totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }
         rendering = Rendering(plan: plan, input: configuration.input)
         progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
         socket = try RouterSocket(
-            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestAnswer, WireLimits.headerBytes))
+            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes))
     }
 
     /// Renders the whole job; afterwards `finishedRows` has the picture.
@@ -175,8 +180,8 @@ final class Farm {
         if now - lastTick > 2 * Self.heartbeatSeconds { for number in workers.keys { workers[number]?.lastHeard = now } }
         lastTick = now
         for worker in workers.values.sorted(by: { $0.number < $1.number }) {
-            if now - worker.lastHeard > Self.silenceSeconds {
-                remove(worker.number, reason: "silent for \(Int(Self.silenceSeconds)) s")
+            if now - worker.lastHeard > silence {
+                remove(worker.number, reason: "silent for \(Int(silence)) s")
             } else {
                 send(.heartbeat, to: worker.number)
             }
@@ -266,7 +271,7 @@ final class Farm {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
             return strangers.note(peer, "\(hello.name) has \(hello.kernels) kernels, not \(required)")
         }
-        if let needed = plan.workerBytes(lanes: hello.lanes), hello.memoryBytes > 0, needed > hello.memoryBytes {
+        if let needed = plan.workerBytes(lanes: hello.lanes, machine: hello.memoryBytes), hello.memoryBytes > 0, needed > hello.memoryBytes {
             let reason = "the job's model takes \(PlanCommand.size(needed)) with \(hello.lanes) lanes and this machine has "
                 + "\(PlanCommand.size(hello.memoryBytes)): start it with fewer --lanes, or the job with --precision float16"
             sendDirectly(.refused(reason), to: peer)
@@ -292,6 +297,7 @@ final class Farm {
                 Welcome(
                     session: hello.session, job: configuration.job, manifest: configuration.model.manifest,
                     requiredKernels: configuration.requiredKernels.map { _ in hello.kernels }, heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000),
+                    silenceMilliseconds: Int(silence * 1000),
                     precision: plan.precision)),
             to: number)
     }
@@ -322,23 +328,19 @@ final class Farm {
         if let task = tasks[tile], frame.byteCount != task.work.answerByteCount {
             return happened(.failed(number, tile, reason: "an answer of \(frame.byteCount) bytes instead of \(task.work.answerByteCount)"))
         }
-        if let note, tasks[tile] != nil {
-            let isNegative = plan.phases[tile.step] == .encodeText && tile.index == 1
-            logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
-        }
         if let worker = workers[number] {
             workers[number]?.tiles += 1
             workers[number]?.smoothedSeconds = worker.tiles == 0 ? seconds : worker.smoothedSeconds * 0.9 + seconds * 0.1
         }
         summary.computeSeconds += seconds
-        arriving = frame
+        arriving = (frame, note)
         happened(.answered(number, tile))
         arriving = nil
         configuration.onProgress()
     }
 
     /// The answer that the scheduler is just being told of.
-    private var arriving: Frame?
+    private var arriving: (frame: Frame, note: String?)?
 
     /// The tile that a worker speaks of, nil when it is not of this job.
     private func tile(of id: TaskID) -> Scheduler.Tile? {
@@ -388,14 +390,18 @@ final class Farm {
         case .resend(let tile, let number, let attempt):
             if let task = tasks[tile] { send(tile, attempt: attempt, task, to: number) }
         case .accept(let tile):
-            answers[tile] = arriving
+            answers[tile] = arriving?.frame
+            if let note = arriving?.note {
+                let isNegative = plan.phases[tile.step] == .encodeText && tile.index == 1
+                logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
+            }
         case .drop(let tile, let number):
             logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
         case .merge(let tile):
             guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
             let copying = Clock.threadProcessor
             rendering.merge(answer, of: task.work, tile: tile.index)
-            doneCost += plan.cost(phase: tile.step)
+            doneCost += costs[tile.step]
             summary.copySeconds += Clock.threadProcessor - copying
         case .requeued(let tile, let number, let cause):
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])

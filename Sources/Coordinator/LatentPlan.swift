@@ -1,4 +1,5 @@
 import Engine
+import Protocol
 
 /// What a render with a latent model has beside the sizes: the text, the autoencoder, and the way in and out of the latents.
 package struct LatentPlan: Sendable {
@@ -25,7 +26,7 @@ package struct LatentPlan: Sendable {
     package var autoencoder: AutoencoderKLConfiguration
     package var autoencoderTiling: AutoencoderTiling
     /// Of the networks, at the plan's windows and precision.
-    package var needs: [PipelineFolder.Part: PipelineFolder.Need]
+    package private(set) var needs: [PipelineFolder.Part: PipelineFolder.Need] = [:]
     /// The way into the latents and the way out; made when the canvas is known.
     package var encoding: [AutoencoderPass] = []
     package var decoding: [AutoencoderPass] = []
@@ -52,7 +53,7 @@ extension LatentPlan {
     /// As diffusers' pipelines.
     package static func defaultGuidanceScale(_ method: Method) -> Float { method == .imageToImage ? 7.5 : 9 }
 
-    package init(method: Method, prompt: String, negativePrompt: String, guidanceScale: Float, pipeline: PipelineFolder, tile: Int?, precision: Precision) throws {
+    package init(method: Method, prompt: String, negativePrompt: String, guidanceScale: Float, pipeline: PipelineFolder, autoencoderTiling: AutoencoderTiling) {
         let vae = pipeline.vaeConfiguration
         self.method = method
         self.prompt = prompt
@@ -62,11 +63,21 @@ extension LatentPlan {
         (channels, factor) = (vae.latentChannels, vae.factor)
         alignment = pipeline.unetConfiguration.alignment
         autoencoder = vae
-        autoencoderTiling = AutoencoderTiling()
-        needs = [:]
+        self.autoencoderTiling = autoencoderTiling
+    }
+
+    /// What the networks take at the windows of this canvas.
+    mutating func measureNeeds(_ pipeline: PipelineFolder, tiling: Tiling, precision: Precision) throws {
+        let (height, width) = (tiling.canvasHeight, tiling.canvasWidth)
         for part in PipelineFolder.Part.allCases {
-            let side = part == .vae ? autoencoderTiling.tile : tile ?? Self.defaultTile
-            needs[part] = try pipeline.need(of: part, side: side, precision: precision)
+            let side = part == .vae ? autoencoderTiling.tile : tiling.tile
+            needs[part] = try pipeline.need(of: part, height: min(side, height), width: min(side, width), precision: precision)
+        }
+        // The layers at the latents' resolution see the whole canvas: eight activations of theirs.
+        if (encoding + decoding).contains(where: { $0.layers == .trunk }) {
+            let whole = 32 * height * width * max(featureChannels(.encode), featureChannels(.decode))
+            let tiles = needs[.vae]?.laneBytes ?? 0
+            needs[.vae]?.laneBytes = max(tiles, whole)
         }
     }
 }
@@ -100,12 +111,21 @@ package struct AutoencoderPass: Sendable {
     /// Sums are added in a fixed order; pixels need none.
     var shape: Scheduler.Step.Shape { .barrier(count: tiles.count, inOrder: !wantedNorms.isEmpty) }
 
-    /// What a tile costs, about, beside a decoded window.
-    /// - Parameter passes: of the whole way.
-    func share(of tiling: AutoencoderTiling, passes: Int) -> Double {
-        let windows = tiles.reduce(0.0) { $0 + Double(grid.window($1).area) } / Double(tiles.count) / Double(tiling.tile * tiling.tile)
-        // The layers at the latents' resolution are an eighth of a decoder. A worker keeps what it has computed from pass to pass.
-        return windows * (layers == .trunk ? 0.125 : layers == .detail ? 0.875 : 1) / (layers == .trunk || tiles.count < grid.count ? 1 : Double(passes))
+    /// What names a tile from pass to pass.
+    var keys: [Int] { layers == .trunk ? [] : tiles }
+
+    /// What a tile of a pass costs, about, beside one that goes all the way: workers keep what they have computed from pass to pass.
+    static func share(_ index: Int, of passes: [AutoencoderPass]) -> Double {
+        let pass = passes[index]
+        // The layers at the latents' resolution are an eighth of a decoder.
+        if pass.layers == .trunk {
+            let window = passes.first { $0.layers == .detail }?.grid.window(0) ?? pass.grid.window(0)
+            return 0.125 * Double(pass.grid.window(0).area) / Double(window.area)
+        }
+        let gathering = passes.filter { !$0.wantedNorms.isEmpty }
+        let part = 1 / Double(gathering.count + 1)
+        guard pass.wantedNorms.isEmpty, let sample = gathering.first?.tiles.count else { return part }
+        return (part * Double(sample) + Double(pass.tiles.count - sample)) / Double(pass.tiles.count)
     }
 
     /// The passes of one way over a canvas of `height` x `width` latents.
@@ -125,7 +145,9 @@ package struct AutoencoderPass: Sendable {
         let all = Array(0..<tiles.count)
         // One window has the canvas's own statistics.
         guard tiles.count > 1 else { return [AutoencoderPass(layers: .all, grid: tiles, tiles: all)] }
-        let isWhole = height * width <= tiling.wholeLimit
+        let features = direction == .encode ? autoencoder.encoderFeatureChannels : autoencoder.decoderFeatureChannels
+        let isWhole = height * width <= tiling.wholeLimit && max(height, width) <= WireLimits.windowSide
+            && 4 * height * width * features <= WireLimits.tensorBytes
         let layers: AutoencodeRequest.Layers = isWhole ? .detail : .all
         let norms = autoencoder.norms(direction, layers).count
         let count = min(tiles.count, tiling.statisticsTiles)

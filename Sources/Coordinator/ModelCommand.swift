@@ -35,7 +35,7 @@ struct ModelCommand: ParsableCommand {
             var most = 0
             for part in PipelineFolder.Part.allCases {
                 let side = part == .vae ? AutoencoderTiling().tile : tile
-                let need = try pipeline.need(of: part, side: side, precision: precision)
+                let need = try pipeline.need(of: part, height: side, width: side, precision: precision)
                 most = max(most, need.bytes(lanes: lanes))
                 let call = part == .unet ? "a tile of \(side)x\(side) latents" : part == .vae ? "a decoded tile of \(side)x\(side) latents" : "a prompt"
                 line(

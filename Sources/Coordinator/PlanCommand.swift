@@ -54,7 +54,7 @@ struct PlanCommand: ParsableCommand {
                 line(name, "\(total(name)) tasks in \(tiles[name]?.count ?? 0) passes over \(counts(name)) \(what) tiles of \(side)x\(side) latents")
             }
         }
-        let worker = plan.workerBytes(lanes: cores)
+        let worker = plan.workerBytes(lanes: cores, machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
         if let worker, worker > Int(clamping: ProcessInfo.processInfo.physicalMemory) {
             line("memory", "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(worker)) with \(cores) lanes")
             throw CommandError.modelNeedsMemory(needed: worker, machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
@@ -66,11 +66,10 @@ struct PlanCommand: ParsableCommand {
         let side = Double(plan.tiling.tile) / Double(sample)
         var secondsPerTile = measured.secondsPerTile * side * side
         if let latent = plan.latent, latent.guidanceScale != 1 { secondsPerTile *= 2 }
-        var seconds = Double(total("denoise")) * secondsPerTile
-        if let vae = plan.latent?.needs[.vae] {
-            // At the denoiser's pace.
-            seconds += Double(total("encode") + total("decode")) * vae.flops / (measured.gflops * 1e9 / Double(cores))
-        }
+        // All at the denoiser's pace.
+        let costs = plan.costs
+        let denoising = zip(plan.phases, costs).first { if case .denoise = $0.0 { true } else { false } }?.1 ?? 1
+        let seconds = plan.phases.indices.reduce(0) { $0 + Double(plan.step($1).count) * costs[$1] } / denoising * secondsPerTile
         line(
             "memory",
             "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")

@@ -36,7 +36,8 @@ struct ProgressLine {
         let eta = pace > 0 ? Self.clock((1 - share) / pace) : "?"
         let percent = String(format: "%.1f%%", 100 * share)
 
-        if workers == 0, !isWaiting, elapsed > Self.interval {
+        // Local workers come by themselves, once they have looked through the model's files.
+        if workers == 0, !isWaiting, elapsed > (waiting == nil ? 12 : 1) * Self.interval {
             isWaiting = true
             var facts: Logger.Metadata = ["job": "\(job)", "tiles": "\(done)/\(total)"]
             if let waiting { facts["endpoint"] = "\(waiting)" }

@@ -93,7 +93,7 @@ package struct RenderPlan: Sendable {
     ///   - tile: in latents, as overlap and offset range
     ///   - strength: the part of the schedule's steps that image to image takes; the upscale pipeline takes them all
     package init(
-        latent: LatentPlan, schedule: NoiseScheduleConfiguration, inputHeight: Int, inputWidth: Int, scale: Double, steps: Int,
+        latent: LatentPlan, pipeline: PipelineFolder, inputHeight: Int, inputWidth: Int, scale: Double, steps: Int,
         sampler kind: SamplerKind, strength: Double, tile: Int, overlap: Tiling.Overlap, offset: Tiling.Offset, offsetRange: Int?, seed: UInt64,
         precision: Precision
     ) throws {
@@ -115,14 +115,15 @@ package struct RenderPlan: Sendable {
         var latent = latent
         switch latent.method {
         case .upscale:
-            sampler = try StepSampler(schedule: schedule, kind: kind, steps: steps)
+            sampler = try StepSampler(schedule: pipeline.schedule, kind: kind, steps: steps)
         case .imageToImage:
-            sampler = try StepSampler(schedule: schedule, kind: kind, steps: steps, strength: strength)
+            sampler = try StepSampler(schedule: pipeline.schedule, kind: kind, steps: steps, strength: strength)
             latent.encoding = try AutoencoderPass.passes(
                 .encode, latent.autoencoderTiling, latent.autoencoder, height: tiling.canvasHeight, width: tiling.canvasWidth)
         }
         latent.decoding = try AutoencoderPass.passes(
             .decode, latent.autoencoderTiling, latent.autoencoder, height: tiling.canvasHeight, width: tiling.canvasWidth)
+        try latent.measureNeeds(pipeline, tiling: tiling, precision: precision)
         phases = [.encodeText] + latent.encoding.indices.map { .encode(pass: $0) } + (0..<sampler.count).map { .denoise($0) }
             + latent.decoding.indices.map { .decode(pass: $0) }
         model = .latent(latent)
@@ -148,9 +149,9 @@ package struct RenderPlan: Sendable {
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):
-            return Scheduler.Step(latent?.encoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 3 + 2 * pass, isSticky: pass > 0)
+            return Scheduler.Step(latent?.encoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 3, keys: latent?.encoding[pass].keys ?? [])
         case .decode(let pass):
-            return Scheduler.Step(latent?.decoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 4 + 2 * pass, isSticky: pass > 0)
+            return Scheduler.Step(latent?.decoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 4, keys: latent?.decoding[pass].keys ?? [])
         }
     }
 
@@ -223,17 +224,17 @@ package struct RenderPlan: Sendable {
 
     // MARK: Needs
 
-    package var totalCost: Double { phases.indices.reduce(0) { $0 + cost(phase: $1) * Double(step($1).count) } }
-
-    /// About what a tile of a phase costs, in any unit: floating-point operations where they differ.
-    package func cost(phase index: Int) -> Double {
-        guard let latent else { return 1 }
+    /// About what a tile of each phase costs, in any unit: floating-point operations where they differ.
+    package var costs: [Double] {
+        guard let latent else { return phases.map { _ in 1 } }
         func flops(_ part: PipelineFolder.Part) -> Double { latent.needs[part]?.flops ?? 1 }
-        switch phases[index] {
-        case .encodeText: return flops(.text)
-        case .denoise: return flops(.unet) * (latent.guidanceScale == 1 ? 1 : 2)
-        case .encode(let pass): return flops(.vae) * latent.encoding[pass].share(of: latent.autoencoderTiling, passes: latent.encoding.count)
-        case .decode(let pass): return flops(.vae) * latent.decoding[pass].share(of: latent.autoencoderTiling, passes: latent.decoding.count)
+        return phases.map { phase in
+            switch phase {
+            case .encodeText: flops(.text)
+            case .denoise: flops(.unet) * (latent.guidanceScale == 1 ? 1 : 2)
+            case .encode(let pass): flops(.vae) / 2 * AutoencoderPass.share(pass, of: latent.encoding)
+            case .decode(let pass): flops(.vae) * AutoencoderPass.share(pass, of: latent.decoding)
+            }
         }
     }
 
@@ -251,24 +252,32 @@ package struct RenderPlan: Sendable {
                 // The features, and once more while they travel.
                 bytes += 8 * positions * max(latent.featureChannels(.encode), latent.featureChannels(.decode))
             }
-            bytes += 2 * lanes * latent.autoencoderTiling.tile * latent.autoencoderTiling.tile * area * 12
+            // Windows of features that are out, pixels that come back.
+            let window = min(latent.autoencoderTiling.tile, tiling.canvasHeight) * min(latent.autoencoderTiling.tile, tiling.canvasWidth)
+            bytes += 2 * lanes * window * max(latent.featureChannels(.encode), latent.featureChannels(.decode), 3 * area) * 4
         }
         return bytes
     }
 
-    /// What a worker's process holds at most; nil for the small networks of pixels. One network at a time is in memory.
-    package func workerBytes(lanes: Int) -> Int? { latent?.needs.values.map { $0.bytes(lanes: lanes) }.max() }
+    /// What a worker's process holds at most on a machine of `machine` bytes; nil for the small networks of pixels. One network at a time is in memory.
+    package func workerBytes(lanes: Int, machine: Int) -> Int? {
+        guard let latent else { return nil }
+        let keeps = (latent.encoding + latent.decoding).contains { !$0.wantedNorms.isEmpty }
+        return latent.needs.map { part, need in
+            need.bytes(lanes: lanes) + (part == .vae && keeps ? PipelineFolder.keptTileBytes(machine: machine) : 0)
+        }.max()
+    }
 
-    /// Bytes of the largest frame that a worker may send.
-    package var largestAnswer: Int {
+    /// Bytes of the largest frame, either way.
+    package var largestFrame: Int {
         let window = tiling.tile * tiling.tile * channels * 4
         guard let latent else { return window }
         let decoded = latent.autoencoderTiling.tile * latent.factor
         var largest = max(window, decoded * decoded * 12, latent.tokens * latent.textWidth * 4)
         for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)] {
             for pass in passes {
-                let cell = pass.layers == .all ? 0 : pass.tiles.reduce(0) { max($0, pass.grid.cell($1).area) }
-                largest = max(largest, cell * latent.featureChannels(direction) * 4, 24 * latent.autoencoder.normNumGroups * pass.wantedNorms.count)
+                let window = pass.layers == .all ? 0 : pass.tiles.reduce(0) { max($0, pass.grid.window($1).area) }
+                largest = max(largest, window * latent.featureChannels(direction) * 4, 24 * latent.autoencoder.normNumGroups * pass.wantedNorms.count)
             }
         }
         return largest

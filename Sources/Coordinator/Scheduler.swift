@@ -26,14 +26,14 @@ package struct Scheduler {
         package var shape: Shape
         /// Steps of one kind take a worker about the same time.
         package var kind: Int
-        /// Whether a tile goes, if it can, to the worker that has answered the tile of the same number in the step before: that one may have kept what
-        /// both have in common. Other workers come to the same bits, only later.
-        package var isSticky: Bool
+        /// A name for each tile, or none. A tile goes, if it can, to the worker that has answered the tile of the same name in the step before: that one
+        /// may have kept what both have in common. Other workers come to the same bits, only later.
+        package var keys: [Int]
 
-        package init(_ shape: Shape, kind: Int = 0, isSticky: Bool = false) {
+        package init(_ shape: Shape, kind: Int = 0, keys: [Int] = []) {
             self.shape = shape
             self.kind = kind
-            self.isSticky = isSticky
+            self.keys = keys
         }
 
         /// How many tiles it has.
@@ -128,7 +128,7 @@ package struct Scheduler {
     /// Workers with an idle lane, and workers that only have room to prefetch; entries may be stale and are checked when taken.
     private var idle: Deque<Worker> = []
     private var prefetching: Deque<Worker> = []
-    /// Who answered the tiles of the newest step, and which tiles of a sticky step that gives to whom. They are among `ready` too.
+    /// Who answered the newest step's tiles, by their names, and which tiles that gives to whom. They are among `ready` too.
     private var answerers: [Int: Worker] = [:]
     private var preferred: [Worker: Deque<Tile>] = [:]
 
@@ -279,7 +279,8 @@ package struct Scheduler {
     /// Whether another worker than `worker` could take a tile that failed there.
     private func couldGoElsewhere(_ tile: Tile, than worker: Worker) -> Bool {
         guard let failedOn = repeated[tile]?.failedOn, failedOn.contains(worker) else { return false }
-        return workers.contains { !$0.value.isDraining && !failedOn.contains($0.key) }
+        // Those that are passed over are given nothing, so waiting for one would be waiting for ever.
+        return workers.contains { !$0.value.isDraining && !failedOn.contains($0.key) && !isPassedOver($0.value) }
     }
 
     private mutating func dispatch(at now: Double, _ commands: inout [Command]) {
@@ -345,7 +346,9 @@ package struct Scheduler {
         for index in active[0].status.indices {
             let tile = Tile(step: firstActive, index: index)
             makeReady(tile)
-            if active[0].step.isSticky, let worker = answerers[index] { preferred[worker, default: []].append(tile) }
+            if active[0].step.keys.indices.contains(index), let worker = answerers[active[0].step.keys[index]] {
+                preferred[worker, default: []].append(tile)
+            }
         }
         answerers = [:]
     }
@@ -384,7 +387,7 @@ package struct Scheduler {
         repeated[tile] = nil
         let index = tile.step - firstActive
         active[index].status[tile.index] = .answered
-        answerers[tile.index] = worker
+        if active[index].step.keys.indices.contains(tile.index) { answerers[active[index].step.keys[tile.index]] = worker }
         commands.append(.accept(tile))
         if !active[index].isInOrder {
             if active[index].uncut[tile.index] == 0 { merge(tile, &commands) }

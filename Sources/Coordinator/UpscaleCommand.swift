@@ -69,7 +69,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         let endpoint = try Endpoint(bind ?? socketFolder?.endpoint ?? "")
         let stop = try StopRequest()
         let lanes = Self.lanes(workers: workers ?? 1, cores: ProcessInfo.processInfo.activeProcessorCount)
-        if bind == nil, let needed = lanes.reduce(Optional(0), { sum, lanes in sum.flatMap { sum in plan.workerBytes(lanes: lanes).map { sum + $0 } } }) {
+        if bind == nil, let needed = lanes.reduce(Optional(0), { sum, lanes in sum.flatMap { sum in plan.workerBytes(lanes: lanes, machine: machine).map { sum + $0 } } }) {
             let all = needed + plan.coordinatorBytes(lanes: lanes.reduce(0, +))
             guard all < machine else { throw CommandError.modelNeedsMemory(needed: all, machine: machine) }
         }

@@ -59,6 +59,9 @@ package struct UpscaleOptions: ParsableArguments {
     @Option(help: "Pixels or latents of context around each tile that are read and thrown away. Default: \(RenderPlan.defaultHalo), or \(LatentPlan.defaultHalo) latents; with --overlap implicit only.")
     var halo: Int?
 
+    @Option(help: "Side of the autoencoder's windows in latents (latent models): larger ones take more memory. Default: 64.")
+    var vaeTile: Int?
+
     @Option(help: "How the cut lines move from step to step.")
     var offset = OffsetName.random
 
@@ -97,6 +100,8 @@ package struct UpscaleOptions: ParsableArguments {
         guard eta.isFinite, (0...1).contains(eta) else { throw ValidationError("--eta \(eta): must be from 0 to 1") }
         if sampler == .ddpm, eta != 0 { throw ValidationError("--eta belongs to --sampler ddim") }
         if let tile, !(8...4096).contains(tile) { throw ValidationError("--tile \(tile): must be from 8 to 4096") }
+        if let vaeTile, !(24...1024).contains(vaeTile) { throw ValidationError("--vae-tile \(vaeTile): must be from 24 to 1024") }
+        if guidanceScale == 1, negativePrompt != nil { throw ValidationError("--negative-prompt has no effect with --guidance-scale 1: leave one out") }
         if let halo, !(0...2048).contains(halo) { throw ValidationError("--halo \(halo): must be from 0 to 2048") }
         if halo != nil, overlap != .implicit { throw ValidationError("--halo belongs to --overlap implicit") }
         if overlapWidth != nil, overlap != .explicit { throw ValidationError("--overlap-width belongs to --overlap explicit") }
@@ -110,10 +115,10 @@ package struct UpscaleOptions: ParsableArguments {
         let offset: Tiling.Offset = self.offset == .random ? .random : self.offset == .fixed ? .fixed : .none
         if let pipeline = folder.pipeline {
             let precision = try precision ?? folder.naturalPrecision()
-            let latent = try latentPlan(pipeline, folder: folder, precision: precision)
+            let latent = try latentPlan(pipeline, folder: folder)
             let tile = tile ?? RenderPlan.roundUp(LatentPlan.defaultTile, latent.alignment)
             return try RenderPlan(
-                latent: latent, schedule: folder.schedule, inputHeight: inputHeight, inputWidth: inputWidth,
+                latent: latent, pipeline: pipeline, inputHeight: inputHeight, inputWidth: inputWidth,
                 scale: latent.method == .imageToImage ? scale ?? 4 : Double(latent.factor), steps: steps ?? LatentPlan.defaultSteps, sampler: kind,
                 strength: strength ?? LatentPlan.defaultStrength, tile: tile,
                 overlap: overlap(tile: tile, alignment: latent.alignment, halo: LatentPlan.defaultHalo), offset: offset, offsetRange: offsetRange,
@@ -121,7 +126,7 @@ package struct UpscaleOptions: ParsableArguments {
         }
         for (name, isGiven) in [
             ("--prompt", prompt != nil), ("--negative-prompt", negativePrompt != nil), ("--guidance-scale", guidanceScale != nil),
-            ("--noise-level", noiseLevel != nil), ("--strength", strength != nil), ("--precision", precision != nil && precision != .float32),
+            ("--noise-level", noiseLevel != nil), ("--strength", strength != nil), ("--precision", precision != nil && precision != .float32), ("--vae-tile", vaeTile != nil),
         ] where isGiven { throw CommandError.optionOfOtherModels(name, model: folder.architecture.rawValue) }
         let scale = scale ?? 4
         let alignment = try RenderPlan.alignment(of: folder, scale: scale)
@@ -142,7 +147,7 @@ package struct UpscaleOptions: ParsableArguments {
         }
     }
 
-    private func latentPlan(_ pipeline: PipelineFolder, folder: ModelFolder, precision: Precision) throws -> LatentPlan {
+    private func latentPlan(_ pipeline: PipelineFolder, folder: ModelFolder) throws -> LatentPlan {
         let factor = pipeline.vaeConfiguration.factor
         let method: LatentPlan.Method
         switch pipeline.kind {
@@ -156,9 +161,12 @@ package struct UpscaleOptions: ParsableArguments {
             if noiseLevel != nil { throw CommandError.optionOfOtherModels("--noise-level", model: folder.architecture.rawValue) }
             method = .imageToImage
         }
-        return try LatentPlan(
+        var tiling = AutoencoderTiling()
+        if let vaeTile { tiling.tile = vaeTile }
+        return LatentPlan(
             method: method, prompt: prompt ?? "", negativePrompt: negativePrompt ?? "",
-            guidanceScale: guidanceScale ?? LatentPlan.defaultGuidanceScale(method), pipeline: pipeline, tile: tile, precision: precision)
+            guidanceScale: guidanceScale ?? LatentPlan.defaultGuidanceScale(method), pipeline: pipeline,
+            autoencoderTiling: tiling)
     }
 }
 

@@ -254,6 +254,7 @@ private final class Loop {
             begin(welcome, loaded.model)
         } else {
             loaded = nil
+            link.lanes.forgetModels()
             try prepare(welcome, folder: nil)
         }
         return nil
@@ -439,7 +440,7 @@ private final class Loop {
         let now = ContinuousClock.now
         nextBeat = now + beat
         let silence = now - lastHeard
-        if silence > beat * Self.patience, !isSilent, !isWaiting {
+        if silence > tolerance, !isSilent, !isWaiting {
             isSilent = true
             logger.warning(
                 "coordinator is silent, still trying",
@@ -456,6 +457,14 @@ private final class Loop {
             greets = leaving == nil
         } else {
             if outbox.count < 2 { post(.heartbeat(link.lanes.heartbeat)) }
+        }
+    }
+
+    /// Silence after which the coordinator counts as gone.
+    private var tolerance: Duration {
+        switch phase {
+        case .seeking: beat * Self.patience
+        case .preparing(let welcome), .fetching(let welcome, _, _), .working(let welcome, _): .milliseconds(welcome.silenceMilliseconds)
         }
     }
 

@@ -30,6 +30,8 @@ final class Lanes: @unchecked Sendable {
         var running: [Int: TaskID] = [:]
         var finished: [Finished] = []
         var progress: UInt64 = 0
+        /// What each lane works with, as long as it works.
+        var models: [Int: (model: LoadedModel, perform: LaneWork)] = [:]
         var isStopped = false
     }
 
@@ -92,6 +94,11 @@ final class Lanes: @unchecked Sendable {
         condition.withLock { state.waiting.isEmpty && state.running.isEmpty && state.finished.isEmpty }
     }
 
+    /// Lets go of models that no lane is at: an idle lane would hold its last one until its next task.
+    func forgetModels() {
+        condition.withLock { state.models = state.models.filter { state.running[$0.key] != nil } }
+    }
+
     /// Forgets what waits; the threads end with the tasks they run.
     func stop() {
         condition.withLock {
@@ -103,13 +110,16 @@ final class Lanes: @unchecked Sendable {
     }
 
     private func work(_ number: Int) {
-        var lane: (model: LoadedModel, perform: LaneWork)?
         while let assignment = next(number) {
             let start = ContinuousClock.now
             let outcome: Result<LaneAnswer, TaskFailure>
             do {
-                if lane?.model !== assignment.model { lane = (assignment.model, assignment.model.makeLane()) }
-                let perform = lane?.perform ?? assignment.model.makeLane()
+                let perform = condition.withLock { () -> LaneWork in
+                    if let lane = state.models[number], lane.model === assignment.model { return lane.perform }
+                    let perform = assignment.model.makeLane()
+                    state.models[number] = (assignment.model, perform)
+                    return perform
+                }
                 outcome = .success(try perform(assignment.task.work, assignment.inputs))
             } catch {
                 outcome = .failure(TaskFailure(reason: "\(error)"))

@@ -12,7 +12,7 @@ struct PhaseTests {
         Scheduler(steps: 7) { step in
             switch step {
             case 0: .init(.barrier(count: 2, inOrder: false), kind: 0)
-            case 1, 2: .init(.barrier(count: 9, inOrder: true), kind: 1, isSticky: step == 2)
+            case 1, 2: .init(.barrier(count: 9, inOrder: true), kind: 1, keys: Array(20..<29))
             case 3, 4, 5: .init(denoising: tiling, step: step - 3, fromNoise: false, kind: 2)
             default: .init(.barrier(count: 5, inOrder: false), kind: 3)
             }
@@ -68,7 +68,7 @@ struct PhaseTests {
 
     @Test("a sticky step's tiles go to the workers that answered the same numbers before, and to others when those are gone")
     func sticky() throws {
-        var scheduler = Scheduler(steps: 3) { Scheduler.Step(.barrier(count: 8, inOrder: true), isSticky: $0 > 0) }
+        var scheduler = Scheduler(steps: 3) { _ in Scheduler.Step(.barrier(count: 8, inOrder: true), keys: Array(0..<8)) }
         var holders: [[Int: Int]] = [[:], [:], [:]]
         var sent: [(worker: Int, tile: Scheduler.Tile)] = []
         func take(_ commands: [Scheduler.Command]) {
@@ -118,7 +118,7 @@ struct PhaseTests {
             for phase in plan.phases.indices {
                 for tile in 0..<plan.step(phase).count {
                     let work = try plan.work(phase: phase, tile: tile)
-                    #expect(work.answerByteCount <= plan.largestAnswer)
+                    #expect(work.answerByteCount <= plan.largestFrame)
                     if case .autoencode(let request) = work { #expect(canvas.contains(request.window) && request.window.contains(request.cell)) }
                     if case .denoise(let request) = work { #expect(request.sampleIsNoise == (name == "upscale" && plan.phases[phase] == .denoise(0))) }
                 }

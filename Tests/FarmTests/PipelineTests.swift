@@ -54,6 +54,7 @@ struct PipelineCase {
 private func relativeError(_ values: [Float], _ expected: [Float]) -> Float {
     guard values.count == expected.count else { return .infinity }
     let scale = expected.reduce(0) { max($0, abs($1)) }
+    guard values.allSatisfy(\.isFinite) else { return .infinity }
     return zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) } / scale
 }
 
@@ -99,6 +100,27 @@ struct PipelineTests {
             default: break
             }
         }
+    }
+
+    @Test("a picture decoded and encoded in tiles is the one done in one piece, through both pipelines", arguments: ["upscale", "img2img"])
+    func tiledAutoencoder(name: String) throws {
+        let reference = try PipelineCase(name)
+        let small = try reference.input()
+        let input = RGBImage(width: 44, height: 40, pixels: (0..<40 * 44 * 3).map { small.pixels[$0 % small.pixels.count] })
+        func pixels(_ window: String) throws -> [Float] {
+            let plan = try UpscaleOptions.plan(
+                reference.options(steps: 1) + (name == "img2img" ? ["--scale", "8"] : []) + ["--vae-tile", window], folder: ModelFolder(url: reference.model),
+                inputHeight: input.height, inputWidth: input.width)
+            #expect((plan.latent?.decoding.count ?? 0) > 1 || window == "64")
+            var result: [Float] = []
+            try Self.render(plan, input, model: reference.model) { phase, rendering in
+                if case .decode = phase { result = try rendering.finishedRows(0..<plan.outputHeight) }
+            }
+            return result
+        }
+        let (tiled, whole) = (try pixels("32"), try pixels("64"))
+        let largest = zip(tiled, whole).reduce(Float(0)) { max($0, abs($1.0 - $1.1)) }
+        #expect(tiled.count == whole.count && !tiled.isEmpty && largest * 255 < 2, "\(largest * 255) of 255")
     }
 
     @Test("a prompt that is too long is cut, and the log says which part is not used")

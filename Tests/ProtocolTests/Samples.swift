@@ -106,9 +106,9 @@ enum Samples {
     static func coordinatorMessages(using random: inout SplitMix64) throws -> [CoordinatorMessage] {
         [
             .welcome(
-                Welcome(session: random.next(), job: 7, manifest: try manifest(), requiredKernels: "avx512", heartbeatMilliseconds: 500)),
+                Welcome(session: random.next(), job: 7, manifest: try manifest(), requiredKernels: "avx512", heartbeatMilliseconds: 500, silenceMilliseconds: 5000)),
             .welcome(
-                Welcome(session: 1, job: random.next(), manifest: try manifest(), requiredKernels: nil, heartbeatMilliseconds: 60_000, precision: .bfloat16)),
+                Welcome(session: 1, job: random.next(), manifest: try manifest(), requiredKernels: nil, heartbeatMilliseconds: 60_000, silenceMilliseconds: 600_000, precision: .bfloat16)),
             .refused("this job takes kernels avx2 only"),
             message(.denoise(request(using: &random)), using: &random),
             message(.autoencode(autoencode(using: &random)), using: &random),

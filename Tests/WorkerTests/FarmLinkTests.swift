@@ -206,7 +206,7 @@ import Worker
             Issue.record("not refused")
             return
         }
-        #expect(reason.contains("version 2") && reason.contains("speaks 1"))
+        #expect(reason.contains("version 9") && reason.contains("speaks \(WireLimits.protocolVersion)"))
     }
 
     @Test("a job that insists on other kernels ends the worker in words")

@@ -135,7 +135,7 @@ final class TestModel {
 
     func welcome(_ hello: Hello, job: UInt64 = 7, kernels: String? = nil) -> CoordinatorMessage {
         .welcome(
-            Welcome(session: hello.session, job: job, manifest: manifest, requiredKernels: kernels, heartbeatMilliseconds: 20))
+            Welcome(session: hello.session, job: job, manifest: manifest, requiredKernels: kernels, heartbeatMilliseconds: 20, silenceMilliseconds: 100))
     }
 }
 

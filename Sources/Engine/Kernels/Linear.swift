@@ -27,7 +27,7 @@ package final class Linear: Sendable {
     ) {
         let columns = gated ? 2 * outputs : outputs
         precondition(weights.count == inputs * columns && bias.map { $0.count == columns } ?? true)
-        precondition(inputs > 0 && outputs > 0 && inputs < 1 << 18 && columns < 1 << 20, "the kernels count in 32 bits")
+        precondition(inputs > 0 && outputs > 0 && inputs <= 1 << 18 && columns <= 1 << 20, "the kernels count in 32 bits")
         (self.inputs, self.outputs, self.gated, self.kernels) = (inputs, outputs, gated, kernels)
         if kernels == .baseline, precision == .float32 {
             self.weights = .plain(ConstantBuffer(weights), bias: bias.map { ConstantBuffer($0) })

@@ -70,7 +70,7 @@ public struct AutoencoderKLConfiguration: Sendable, Equatable {
         quantConv = try options.value("use_quant_conv", \.bool) ?? true
         postQuantConv = try options.value("use_post_quant_conv", \.bool) ?? true
         let scaling = try options.value("scaling_factor", \.number) ?? 0.18215
-        try options.check(scaling > 0 && scaling < 1e6, "scaling_factor", "\(scaling) is not above 0")
+        try options.check(scaling > 1e-6 && scaling < 1e6, "scaling_factor", "\(scaling) is not between 1e-6 and 1e6")
         scalingFactor = scaling
         try options.refuseOthers()
     }

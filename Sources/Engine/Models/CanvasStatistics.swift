@@ -15,7 +15,7 @@ public struct CanvasStatistics: Sendable, Hashable {
             throw ModelError.wrongStatistics("\(values.count) values are not those of \(norms.count) norms of \(groups) groups")
         }
         guard values.allSatisfy(\.isFinite), stride(from: 2, to: values.count, by: 3).allSatisfy({ values[$0] > 0 }) else {
-            throw ModelError.wrongStatistics("a sum is not finite or a count not above 0")
+            throw ModelError.wrongStatistics("a sum is not finite, as where weights are damaged or overflow, or a count not above 0")
         }
         (self.groups, self.norms, self.values) = (groups, norms, values)
     }

@@ -34,6 +34,7 @@ public enum DenoiserBenchmark {
     public static func run(
         folder: ModelFolder, part: Part = .unet, tile: Int, precision: Precision = .float32, lanes: Int, seconds: Double = 5
     ) throws -> Result {
+        let precision = try folder.pipeline?.precision(of: part, job: precision) ?? precision
         let subject = try Subject(folder: folder, part: part, tile: tile, precision: precision)
         // One on this thread, so that what is wrong is thrown here.
         _ = try subject.makeLane(0)()
@@ -92,6 +93,7 @@ private struct Subject: Sendable {
             self = try Subject(pixels: folder, tile: tile)
             return
         }
+        guard part == .text || pipeline.fits(part, height: tile, width: tile) else { throw StableDiffusionError.tooLarge(height: tile, width: tile) }
         switch part {
         case .unet: self = try Subject(unet: pipeline, tile: tile, precision: precision)
         case .vae:

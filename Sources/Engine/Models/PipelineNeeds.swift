@@ -1,3 +1,5 @@
+import Foundation
+
 /// What a pipeline's networks take, known before any weight is read.
 extension PipelineFolder {
     /// The networks.
@@ -22,6 +24,9 @@ extension PipelineFolder {
         public func bytes(lanes: Int) -> Int { weightBytes + lanes * laneBytes }
     }
 
+    /// Bytes that a process keeps autoencoder tiles in, at most, between the passes over a canvas.
+    public static func keptTileBytes(machine: Int) -> Int { min(4 << 30, machine / 8) }
+
     public func folder(of part: Part) -> NetworkFolder {
         switch part {
         case .unet: unet
@@ -40,30 +45,44 @@ extension PipelineFolder {
     }
 
     /// - Parameters:
-    ///   - side: of a window, in latents
+    ///   - height, width: of a window, in latents
     ///   - precision: of the job
     /// - Throws: `SafetensorsError`, `ModelError`.
-    public func need(of part: Part, side: Int, precision: Precision) throws -> Need {
+    public func need(of part: Part, height: Int, width: Int, precision: Precision) throws -> Need {
         let parameters = try folder(of: part).parameters().count
-        let positions = side * side
-        let laneFloats: Int, flops: Double
-        switch part {
-        case .unet:
-            let widths = unetConfiguration.blockOutChannels
-            // Skip connections, the feed-forward's eight times the width, and what the convolutions transform, at the finest level.
-            laneFloats = 24 * positions * (widths.first ?? 0)
-            flops = unetConfiguration.flops(height: side, width: side, tokens: tokens)
-        case .vae:
-            let widths = vaeConfiguration.blockOutChannels, pixels = positions * vaeConfiguration.factor * vaeConfiguration.factor
-            // The last level begins with the width of the one before.
-            laneFloats = pixels * (2 * (widths.dropFirst().first ?? widths[0]) + 2 * widths[0])
-            flops = vaeConfiguration.decoderFlops(height: side, width: side)
-        case .text:
-            laneFloats = 24 * tokens * textWidth
-            flops = try CLIPTextConfiguration(file: textEncoder.configuration).flops(tokens: tokens)
-        }
+        let flops =
+            switch part {
+            case .unet: unetConfiguration.flops(height: height, width: width, tokens: tokens)
+            case .vae: vaeConfiguration.decoderFlops(height: height, width: width)
+            case .text: try CLIPTextConfiguration(file: textEncoder.configuration).flops(tokens: tokens)
+            }
         let weightBytes = parameters * (try self.precision(of: part, job: precision) == .float32 ? 4 : 2)
         // Packing pads to vectors; layers are expanded one at a time while they load.
-        return Need(parameters: parameters, weightBytes: weightBytes + weightBytes / 16 + (96 << 20), laneBytes: 4 * laneFloats + (24 << 20), flops: flops)
+        return Need(
+            parameters: parameters, weightBytes: weightBytes + weightBytes / 16 + (96 << 20),
+            laneBytes: laneBytes(of: part, height: height, width: width), flops: flops)
+    }
+
+    /// Of activations and scratch for a window of `height` x `width` latents.
+    func laneBytes(of part: Part, height: Int, width: Int) -> Int {
+        let positions = Double(height) * Double(width)
+        let floats: Double
+        switch part {
+        case .unet:
+            // Skip connections, the feed-forward's eight times the width, and what the convolutions transform, at the finest level.
+            floats = 24 * positions * Double(unetConfiguration.blockOutChannels[0])
+        case .vae:
+            let widths = vaeConfiguration.blockOutChannels
+            // The last level begins with the width of the one before.
+            floats = positions * Double(vaeConfiguration.factor * vaeConfiguration.factor * (2 * widths[min(1, widths.count - 1)] + 2 * widths[0]))
+        case .text:
+            floats = 24 * Double(tokens * textWidth)
+        }
+        return Int(min(4 * floats, 0x1p60)) + (24 << 20)
+    }
+
+    /// Whether a window fits this machine's memory, weights aside: a peer may ask for more than any machine has.
+    func fits(_ part: Part, height: Int, width: Int) -> Bool {
+        laneBytes(of: part, height: height, width: width) < Int(clamping: ProcessInfo.processInfo.physicalMemory)
     }
 }

@@ -89,10 +89,14 @@ public final class StableDiffusion: Sendable {
     ///   - text: the embeddings of the prompt, then those of the negative prompt
     /// - Throws: `StableDiffusionError`, `ModelError`, or what is wrong with the U-Net's folder.
     public func denoise(_ request: DenoiseRequest, sample: [Float]?, pixels: [Float]?, text: [Float], workspace: Workspace) throws -> [Float] {
+        guard folder.fits(.unet, height: request.window.height, width: request.window.width) else {
+            throw StableDiffusionError.tooLarge(height: request.window.height, width: request.window.width)
+        }
         let unet = try denoiser()
         let (window, channels) = (request.window, request.channels)
         guard let prompt = request.text, channels == unet.configuration.outChannels, text.count == prompt.valueCount,
             prompt.width == unet.configuration.crossAttentionDim, window.contains(request.cell),
+            unet.configuration.inChannels == channels + (request.conditioning == .none ? 0 : 3),
             sample.map({ $0.count == window.area * channels }) ?? request.sampleIsNoise
         else { throw StableDiffusionError.mismatch("a tile of \(window.width) x \(window.height) x \(channels)") }
         workspace.prepare(height: window.height, width: window.width)
@@ -176,6 +180,9 @@ public final class StableDiffusion: Sendable {
     ///   - sums: of the canvas, for the norms that are given, as `CanvasStatistics.values` has them
     /// - Throws: `StableDiffusionError`, `ModelError`, `ResampleError`, or what is wrong with the autoencoder's folder.
     public func autoencode(_ request: AutoencodeRequest, values: [Float], sums: [Double]?, workspace: Workspace) throws -> Autoencoded {
+        guard request.layers == .trunk || folder.fits(.vae, height: request.window.height, width: request.window.width) else {
+            throw StableDiffusionError.tooLarge(height: request.window.height, width: request.window.width)
+        }
         let vae = try autoencoder(), configuration = vae.configuration
         let (window, cell, factor) = (request.window, request.cell, configuration.factor)
         let encodes = request.direction == .encode
@@ -186,7 +193,9 @@ public final class StableDiffusion: Sendable {
         // Norms are numbered through all layers of a half.
         let norms = configuration.norms(request.direction, request.layers)
         let wanted = norms.lowerBound + request.wantedNorms.lowerBound..<norms.lowerBound + request.wantedNorms.upperBound
-        guard norms.count >= request.givenNorms, request.wantedNorms.isEmpty || norms.contains(wanted), sums == nil || request.givenNorms > 0 else {
+        guard norms.count >= request.givenNorms, request.wantedNorms.isEmpty || norms.contains(wanted), (sums != nil) == (request.givenNorms > 0),
+            request.layers != .trunk || request.givenNorms == 0 && request.wantedNorms.isEmpty
+        else {
             throw StableDiffusionError.mismatch("norms \(wanted)")
         }
         let given = try sums.map {
@@ -245,7 +254,10 @@ public final class StableDiffusion: Sendable {
         guard request.wantedNorms.isEmpty else {
             let sums = try tile.sums()
             tile.detach(from: workspace)
-            kept.keep(tile, at: place, input: values)
+            // Not for a phase that is over: the layers would stay in memory beside the next network.
+            latest.withLock { latest in
+                if case .autoencoder(let present) = latest, present === vae { kept.keep(tile, at: place, input: values) }
+            }
             return .statistics(sums.values)
         }
         let result = try tile.result()
@@ -341,10 +353,13 @@ public final class StableDiffusion: Sendable {
 public enum StableDiffusionError: Error, Equatable, CustomStringConvertible {
     case mismatch(String)
     case notFinite(String)
+    case tooLarge(height: Int, width: Int)
 
     public var description: String {
         switch self {
         case .mismatch(let what): "the task does not fit this model (\(what)): use the same version of tilefarm on every machine"
+        case .tooLarge(let height, let width):
+            "a window of \(width)x\(height) latents takes more memory than this machine has: choose a smaller --tile or --vae-tile"
         case .notFinite(let what): "\(what) is not finite: the model's weights are damaged or overflow"
         }
     }
@@ -380,10 +395,9 @@ private final class KeptTiles: Sendable {
         var byteCount: Int { tile.byteCount + input.count * 4 }
     }
 
-    /// The oldest first.
     private let tiles = Mutex<[Kept]>([])
     /// Bytes that may be held: a part of the machine's memory, since networks and lanes have theirs.
-    private let limit = min(6 << 30, Int(clamping: ProcessInfo.processInfo.physicalMemory / 4))
+    private let limit = PipelineFolder.keptTileBytes(machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
 
     /// The tile that was left at this place, if it has the same input and was normalised by the first of `given`.
     func take(_ place: Place, input: [Float], given: CanvasStatistics?) -> AutoencoderTile? {
@@ -401,9 +415,10 @@ private final class KeptTiles: Sendable {
 
     func keep(_ tile: AutoencoderTile, at place: Place, input: [Float]) {
         tiles.withLock { tiles in
-            tiles.append(Kept(place: place, input: input, tile: tile))
-            var bytes = tiles.reduce(0) { $0 + $1.byteCount }
-            while bytes > limit, !tiles.isEmpty { bytes -= tiles.removeFirst().byteCount }
+            tiles.removeAll { $0.place == place }
+            let kept = Kept(place: place, input: input, tile: tile)
+            // Passes come in the same order: where not all fit, the same ones should stay, so the newcomer goes.
+            if tiles.reduce(kept.byteCount, { $0 + $1.byteCount }) <= limit { tiles.append(kept) }
         }
     }
 

@@ -93,7 +93,11 @@ public struct PipelineFolder: Sendable {
             noise.clipRange = nil
         }
         self.schedule = noise
-        maximumNoiseLevel = index["max_noise_level"]?.integer ?? 350
+        let level = index["max_noise_level"].map(\.integer) ?? 350
+        guard let level, level >= 0 else {
+            throw ModelFolderError.malformed(file: root.path("model_index.json"), reason: "max_noise_level is not an integer of at least 0")
+        }
+        maximumNoiseLevel = min(level, (unetConfiguration.classEmbeddings ?? .max) - 1, (lowResolutionSchedule?.trainTimesteps ?? .max) - 1)
         self.kind = kind
 
         func fits(_ condition: Bool, _ reason: String) throws {
@@ -108,9 +112,8 @@ public struct PipelineFolder: Sendable {
         try fits(
             (unetConfiguration.classEmbeddings != nil) == (kind == .upscale),
             "the U-Net has \(unetConfiguration.classEmbeddings == nil ? "no " : "")embeddings of classes (num_class_embeds)")
-        // Defaults of transformers.
-        let text = try reader.object("text_encoder/config.json")
-        (tokens, textWidth) = (text["max_position_embeddings"]?.integer ?? 77, text["hidden_size"]?.integer ?? 512)
+        let text = try CLIPTextConfiguration(file: textEncoder.configuration)
+        (tokens, textWidth) = (text.maxPositions, text.hiddenSize)
         let width = textWidth
         try fits(
             width == unetConfiguration.crossAttentionDim,

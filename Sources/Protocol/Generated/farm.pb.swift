@@ -140,7 +140,7 @@ nonisolated struct Tilefarm_V1_Hello: Sendable {
   init() {}
 }
 
-/// The model is loaded: `credit` tasks may be sent. A result or a failure gives one back.
+/// The model's folder is there and sound: `credit` tasks may be sent. A result or a failure gives one back.
 nonisolated struct Tilefarm_V1_Ready: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -393,6 +393,9 @@ nonisolated struct Tilefarm_V1_Welcome: Sendable {
   var requiredKernels: String = String()
 
   var heartbeatMilliseconds: UInt32 = 0
+
+  /// without a word after which either side counts as gone; more where large frames hold up heartbeats
+  var silenceMilliseconds: UInt32 = 0
 
   /// of the model's weights and products: float32, float16 or bfloat16
   var precision: String = String()
@@ -1731,7 +1734,7 @@ nonisolated extension Tilefarm_V1_CoordinatorHeader: SwiftProtobuf.Message, Swif
 
 nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Welcome"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}job\0\u{1}model\0\u{1}files\0\u{3}required_kernels\0\u{3}heartbeat_milliseconds\0\u{1}precision\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}job\0\u{1}model\0\u{1}files\0\u{3}required_kernels\0\u{3}heartbeat_milliseconds\0\u{1}precision\0\u{3}silence_milliseconds\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1746,6 +1749,7 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
       case 5: try { try decoder.decodeSingularStringField(value: &self.requiredKernels) }()
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self.heartbeatMilliseconds) }()
       case 7: try { try decoder.decodeSingularStringField(value: &self.precision) }()
+      case 8: try { try decoder.decodeSingularUInt32Field(value: &self.silenceMilliseconds) }()
       default: break
       }
     }
@@ -1773,6 +1777,9 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
     if !self.precision.isEmpty {
       try visitor.visitSingularStringField(value: self.precision, fieldNumber: 7)
     }
+    if self.silenceMilliseconds != 0 {
+      try visitor.visitSingularUInt32Field(value: self.silenceMilliseconds, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1783,6 +1790,7 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
     if lhs.files != rhs.files {return false}
     if lhs.requiredKernels != rhs.requiredKernels {return false}
     if lhs.heartbeatMilliseconds != rhs.heartbeatMilliseconds {return false}
+    if lhs.silenceMilliseconds != rhs.silenceMilliseconds {return false}
     if lhs.precision != rhs.precision {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true

@@ -27,17 +27,21 @@ public struct Welcome: Sendable, Hashable {
     public var requiredKernels: String?
     /// How often the worker says that it lives, `WireLimits.heartbeatMilliseconds`.
     public var heartbeatMilliseconds: Int
+    /// Without a word, after which either side counts as gone: more than heartbeats tell where large frames hold them up.
+    public var silenceMilliseconds: Int
     /// Of the model's weights and products.
     public var precision: Precision
 
     public init(
-        session: UInt64, job: UInt64, manifest: ModelManifest, requiredKernels: String?, heartbeatMilliseconds: Int, precision: Precision = .float32
+        session: UInt64, job: UInt64, manifest: ModelManifest, requiredKernels: String?, heartbeatMilliseconds: Int, silenceMilliseconds: Int,
+        precision: Precision = .float32
     ) {
         self.session = session
         self.job = job
         self.manifest = manifest
         self.requiredKernels = requiredKernels
         self.heartbeatMilliseconds = heartbeatMilliseconds
+        self.silenceMilliseconds = silenceMilliseconds
         self.precision = precision
     }
 }
@@ -158,7 +162,9 @@ extension Welcome {
         self.init(
             session: wire.session, job: wire.job, manifest: manifest, requiredKernels: kernels.isEmpty ? nil : kernels,
             heartbeatMilliseconds: try bounded(
-                wire.heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds), precision: precision)
+                wire.heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds),
+            silenceMilliseconds: try bounded(wire.silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds),
+            precision: precision)
     }
 
     func wire() throws(WireError) -> Tilefarm_V1_Welcome {
@@ -176,6 +182,7 @@ extension Welcome {
         wire.requiredKernels = try text(requiredKernels ?? "", "welcome.required_kernels", limit: WireLimits.nameBytes)
         wire.heartbeatMilliseconds = try bounded32(
             heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds)
+        wire.silenceMilliseconds = try bounded32(silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds)
         wire.precision = precision.rawValue
         return wire
     }

@@ -35,6 +35,7 @@ public enum WireLimits {
     public static let credit = 4 * lanes
     /// Milliseconds between heartbeats.
     public static let heartbeatMilliseconds = 10...60_000
+    public static let silenceMilliseconds = 50...600_000
 
     /// UTF-8 bytes of a name: worker, host, kernels.
     public static let nameBytes = 128
