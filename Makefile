@@ -1,7 +1,8 @@
 # make demo   renders examples/ at 4x on local workers
 # make test   runs every test
 # make bench  prints one JSON object with every figure of speed and memory
-.PHONY: setup build demo test bench
+# make soak   runs what takes long; MODEL=DIR, an image-to-image pipeline of the real size, adds the autoencoder's tiles
+.PHONY: setup build demo test bench soak
 
 PACKAGES = libopenblas-dev libpng-dev libzmq3-dev
 BIN = .build/release
@@ -31,3 +32,7 @@ test: setup
 
 bench: build
 	@python3 Benchmarks/bench.py
+
+soak: setup
+	swift build -c release --build-tests
+	TILEFARM_SOAK_MODEL=$(MODEL) swift test -c release --skip-build --filter Soak

@@ -266,7 +266,7 @@ final class Farm {
         if let old = workers.values.first(where: { $0.hello.session == hello.session }) {
             remove(old.number, reason: "connected anew")
         }
-        // The first word names our own kernels, the second those of OpenBLAS.
+        // The first word names our own kernels; a second may be there for OpenBLAS's.
         if let required = configuration.requiredKernels, required != hello.kernels, required[...] != bits(hello.kernels).prefix(while: { $0 != " " }) {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
             return strangers.note(peer, "\(hello.name) has \(hello.kernels) kernels, not \(required)")

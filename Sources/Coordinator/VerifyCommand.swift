@@ -9,6 +9,9 @@ struct VerifyCommand: ParsableCommand {
     @Argument(help: "Case folders: case.json, case.safetensors and, for networks, model/.")
     var cases: [String]
 
+    @Option(help: "Of the networks of latent models. The references are float32, and so are the tolerances.")
+    var precision = Precision.float32
+
     func validate() throws {
         if cases.isEmpty { throw ValidationError("name at least one case folder") }
     }
@@ -18,7 +21,7 @@ struct VerifyCommand: ParsableCommand {
         var failures = 0
         for path in cases {
             let folder = URL(filePath: path)
-            for report in try Verification.run(caseDirectory: folder) {
+            for report in try Verification.run(caseDirectory: folder, precision: precision) {
                 failures += report.passed ? 0 : 1
                 let error = String(format: "%.2e", report.relativeError)
                 print("\(report.passed ? "ok  " : "FAIL") \(folder.lastPathComponent) \(report.name) \(error) (tolerance \(report.tolerance))")

@@ -98,6 +98,66 @@ struct PhaseTests {
         #expect(holders[2].filter { holders[1][$0.key] != 2 } == holders[1].filter { $0.value != 2 })
     }
 
+    @Test("deaths, failures, returns, expired leases and late answers of earlier phases leave every tile merged once, and sums in their order", arguments: 0..<20)
+    func faults(seed: UInt64) throws {
+        let tiling = try Tiling(canvasHeight: 20, canvasWidth: 33, tile: 8, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: seed)
+        var random = SplitMix(state: seed)
+        var scheduler = Self.scheduler(tiling)
+        var sent: [(worker: Int, tile: Scheduler.Tile)] = [], old: [(worker: Int, tile: Scheduler.Tile)] = []
+        var merged: [Scheduler.Tile] = [], isFinished = false, now = 0.0, workers = 0
+        func take(_ commands: [Scheduler.Command]) {
+            for command in commands {
+                switch command {
+                case .cutAndSend(let tile, let worker), .resend(let tile, let worker, _): sent.append((worker, tile))
+                case .merge(let tile): merged.append(tile)
+                case .finishedJob: isFinished = true
+                case .gaveUp(let tile, let reason): Issue.record("gave up \(tile): \(reason)")
+                default: break
+                }
+            }
+        }
+        func join() {
+            workers += 1
+            take(scheduler.handle(.joined(workers, lanes: 2, credit: 4), at: now))
+        }
+        for _ in 0..<3 { join() }
+        var turns = 0
+        while !isFinished, turns < 20_000 {
+            turns += 1
+            now += 0.01
+            guard let index = sent.indices.randomElement(using: &random) else {
+                // Everything was lost with its workers.
+                join()
+                continue
+            }
+            let (worker, tile) = sent[index]
+            switch Int.random(in: 0..<20, using: &random) {
+            case 0:
+                sent.removeAll { $0.worker == worker }
+                take(scheduler.handle(.left(worker, reason: "killed"), at: now))
+                join()
+            case 1:
+                sent.remove(at: index)
+                take(scheduler.handle(.returned(worker, tile), at: now))
+            case 2 where merged.count % 7 == 0:
+                sent.remove(at: index)
+                take(scheduler.handle(.failed(worker, tile, reason: "misfortune"), at: now))
+            case 3:
+                now += 200
+                take(scheduler.handle(.tick, at: now))
+            case 4:
+                if let late = old.randomElement(using: &random) { take(scheduler.handle(.answered(late.worker, late.tile), at: now)) }
+            default:
+                sent.remove(at: index)
+                old.append((worker, tile))
+                take(scheduler.handle(.answered(worker, tile), at: now))
+            }
+        }
+        #expect(isFinished && merged.count == scheduler.totalTiles && Set(merged).count == merged.count)
+        for step in [1, 2] { #expect(merged.filter { $0.step == step }.map(\.index) == Array(0..<9)) }
+        #expect(merged.map { $0.step >= 3 && $0.step <= 5 ? 3 : $0.step } == merged.map { $0.step >= 3 && $0.step <= 5 ? 3 : $0.step }.sorted())
+    }
+
     static func pipeline(_ name: String) throws -> ModelFolder {
         let cases = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "EngineTests/Cases")
         return try ModelFolder(url: cases.appending(path: "pipeline-\(name)/model"))

@@ -338,4 +338,42 @@ struct SchedulerTests {
         #expect(scheduler.handle(.answered(1, second), at: 903) == [.drop(second, from: 1)])
         #expect(scheduler.dropped == 1)
     }
+
+    @Test("a tile does not wait for a worker that is passed over")
+    func passedOver() throws {
+        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 32, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        var scheduler = Scheduler(tiling: tiling, steps: 1)
+        var sent: [(worker: Int, tile: Scheduler.Tile)] = [], isFinished = false
+        func take(_ commands: [Scheduler.Command]) {
+            for command in commands {
+                switch command {
+                case .cutAndSend(let tile, let worker), .resend(let tile, let worker, _): sent.append((worker, tile))
+                case .finishedJob: isFinished = true
+                default: break
+                }
+            }
+        }
+        // The first fails three tiles and is passed over; the second then fails the one that the first has never had.
+        take(scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0))
+        for _ in 0..<Scheduler.patience - 1 {
+            let next = sent.removeFirst()
+            take(scheduler.handle(.failed(next.worker, next.tile, reason: "broken"), at: 1))
+        }
+        take(scheduler.handle(.joined(2, lanes: 4, credit: 4), at: 2))
+        var hasFailed = false
+        var turns = 0
+        while !isFinished, turns < 100, !sent.isEmpty {
+            turns += 1
+            let next = sent.removeFirst()
+            if next.worker == 1 {
+                take(scheduler.handle(.failed(1, next.tile, reason: "broken"), at: 3))
+            } else if !hasFailed, next.tile.index == 3 {
+                hasFailed = true
+                take(scheduler.handle(.failed(2, next.tile, reason: "once"), at: 3))
+            } else {
+                take(scheduler.handle(.answered(2, next.tile), at: 3))
+            }
+        }
+        #expect(isFinished && hasFailed)
+    }
 }

@@ -10,7 +10,7 @@ extension Verification {
 
     /// in.N.sample, in.N.timestep, in.N.encoder_hidden_states (batch x tokens x width) and perhaps in.N.class_labels (batch) -> out.N.sample.
     func unet2DCondition(_ folder: NetworkFolder) throws -> (String) throws -> [Double] {
-        let network = try UNet2DCondition(folder: folder)
+        let network = try UNet2DCondition(folder: folder, precision: precision)
         return try denoiser(outChannels: network.configuration.outChannels) { input, image in
             let name = input + "encoder_hidden_states"
             let text = try file.tensor(name)
@@ -52,7 +52,7 @@ extension Verification {
 
     /// in.image -> out.mean and out.logvar, in.latent -> out.image.
     func autoencoderKL(_ folder: NetworkFolder) throws -> (String) throws -> [Double] {
-        let network = try AutoencoderKL(folder: folder)
+        let network = try AutoencoderKL(folder: folder, precision: precision)
         let workspace = Workspace()
         let latent = network.configuration.latentChannels
         return { name in

@@ -4,7 +4,7 @@ import Foundation
 extension Verification {
     /// in.ids (batch x tokens) -> out.last_hidden_state (batch x tokens x width) and out.pooled (batch x width).
     func clipText(_ folder: NetworkFolder) throws -> (String) throws -> [Double] {
-        let network = try CLIPText(folder: folder)
+        let network = try CLIPText(folder: folder, precision: precision)
         let workspace = Workspace()
         let shape = try file.shape(of: "in.ids"), all = try file.integers("in.ids")
         guard shape.count == 2, shape[1] > 0 else {

@@ -44,12 +44,13 @@ extension VerificationError: CustomStringConvertible {
 /// Runs reference cases: folders with `case.json`, `case.safetensors` (tensors in.* and out.*) and, where a network is tested, `model/`.
 public struct Verification {
     /// Computes every tensor that the case expects and compares. The kind of case follows from its content.
+    /// - Parameter precision: of the networks of latent models; the references are float32.
     /// - Returns: one report for each tensor out.*, sorted by name.
     /// - Throws: `VerificationError`, or what reading the tensors or the model throws.
-    public static func run(caseDirectory: URL) throws -> [TensorReport] {
+    public static func run(caseDirectory: URL, precision: Precision = .float32) throws -> [TensorReport] {
         if let reports = try tokenizer(caseDirectory) { return reports }
         let file = try Safetensors(url: caseDirectory.appending(path: "case.safetensors"))
-        let verification = Verification(directory: caseDirectory, file: file)
+        let verification = Verification(directory: caseDirectory, file: file, precision: precision)
         let tolerance = try verification.tolerance()
         let expected = file.names.filter { $0.hasPrefix("out.") }
         guard !expected.isEmpty else { throw VerificationError.nothingExpected(file: file.url.path) }
@@ -61,6 +62,7 @@ public struct Verification {
 
     let directory: URL
     let file: Safetensors
+    let precision: Precision
 
     private func tolerance() throws -> Double {
         let url = directory.appending(path: "case.json")
