@@ -18,15 +18,23 @@ struct VerifyCommand: ParsableCommand {
 
     func run() throws {
         print("kernels: \(try KernelEnvironment.kernels())")
-        var failures = 0
+        var failures = 0, verified = 0
         for path in cases {
             let folder = URL(filePath: path)
+            // What a shell makes of FOLDER/* has plain files in it too.
+            var isFolder: ObjCBool = false
+            if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue {
+                print("skip \(folder.lastPathComponent): not a folder")
+                continue
+            }
+            verified += 1
             for report in try Verification.run(caseDirectory: folder, precision: precision) {
                 failures += report.passed ? 0 : 1
                 let error = String(format: "%.2e", report.relativeError)
                 print("\(report.passed ? "ok  " : "FAIL") \(folder.lastPathComponent) \(report.name) \(error) (tolerance \(report.tolerance))")
             }
         }
+        guard verified > 0 else { throw ValidationError("no case folder is among what was named") }
         guard failures == 0 else { throw CommandError.verificationFailed(failures) }
     }
 }

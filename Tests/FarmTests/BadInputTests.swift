@@ -145,6 +145,9 @@ struct BadInputTests {
             testDescription: "local workers and others at once",
             arguments: { upscale("x.png", $0, ["--bind", "tcp://127.0.0.1:5555", "--workers", "2"]) }, code: 2, says: ["--workers", "--bind"]),
         Mistake(testDescription: "no case to verify", arguments: { _ in ["verify"] }, code: 2, says: ["case"]),
+        Mistake(
+            testDescription: "files in place of cases", arguments: { ["verify", try $0.picture("in.png", width: 9, height: 9)] }, code: 2,
+            says: ["case folder"]),
         Mistake(testDescription: "a case that is none", arguments: { ["verify", $0.url.path] }, code: 1, says: ["case"]),
     ]
 

@@ -135,6 +135,52 @@ struct PipelineTests {
         #expect(farm.standardError.contains("longer than 75 tokens") && farm.standardError.contains("castle"))
     }
 
+    @Test("a machine that cannot hold the model is refused in words before it loads anything, and the job goes on")
+    func tooSmall() throws {
+        let reference = try PipelineCase("upscale")
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 16, height: 16)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let farm = try RunningProgram(
+            "tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--model", reference.model.path, "--steps", "1", "--bind", endpoint])
+        try #require(farm.waitForError { $0.contains("waiting for workers") })
+        let socket = try DealerSocket(SocketContext(), connect: Endpoint(endpoint))
+        let hello = try WorkerMessage.hello(
+            Hello(session: 1, name: "small", host: "small", lanes: 2, kernels: "avx2", memoryBytes: 16 << 20)).frames()
+        var refusal: String?
+        for _ in 0..<20 where refusal == nil {
+            _ = try socket.send(hello)
+            _ = try socket.wait(nil, milliseconds: 500)
+            while let frames = try socket.receive() {
+                if case .refused(let reason) = try CoordinatorMessage(frames: frames) { refusal = reason }
+            }
+        }
+        let reason = try #require(refusal)
+        #expect(reason.contains("16.0 MiB") && reason.contains("2 lanes") && reason.contains("--lanes") && !reason.contains("\n"))
+        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        worker.signal(SIGTERM)
+        worker.waitForExit(seconds: 20)
+    }
+
+    @Test("model says what a folder is, plan what a job with it would take", arguments: ["upscale", "img2img"])
+    func words(name: String) throws {
+        let reference = try PipelineCase(name)
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 100, height: 80)
+        let model = try RunningProgram("tilefarm", ["model", reference.model.path])
+        #expect(model.waitForExit() == 0, "\(model.standardError)")
+        let kind = name == "upscale" ? "StableDiffusionUpscalePipeline" : "StableDiffusionPipeline"
+        for word in [kind, "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "parameters", "GFLOP", "float16", "--prompt"] {
+            #expect(model.standardOutput.contains(word), "\(word): \(model.standardOutput)")
+        }
+        let plan = try RunningProgram("tilefarm", ["plan", input, "--model", reference.model.path, "--steps", "3"])
+        #expect(plan.waitForExit() == 0, "\(plan.standardError)")
+        for word in ["400x320", "latents", "decode", "passes", "memory", "time"] {
+            #expect(plan.standardOutput.contains(word), "\(word): \(plan.standardOutput)")
+        }
+    }
+
     @Test("the programs render a pipeline folder, and the picture is that of diffusers to one step of a byte", arguments: ["upscale", "img2img"])
     func program(name: String) throws {
         let reference = try PipelineCase(name)
