@@ -94,7 +94,7 @@ final class Farm {
     private var scheduler: Scheduler
     private let rendering: Rendering
     private var summary = FarmSummary()
-    /// What is done, and what there is to do, in units of `RenderPlan.cost`.
+    /// What is done, and what there is to do, in units of `RenderPlan.costs`.
     private var doneCost = 0.0
     private let costs: [Double]
     private let totalCost: Double
@@ -189,7 +189,8 @@ final class Farm {
         happened(.tick)
         strangers.report(to: logger, now: now)
         progress.update(
-            done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)], inFlight: scheduler.inFlight, retried: scheduler.repeats,
+            done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
+            inFlight: scheduler.inFlight, retried: scheduler.repeats,
             workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
             elapsed: now - start, logger: logger)

@@ -69,8 +69,9 @@ struct UpscaleCommand: AsyncParsableCommand {
         let endpoint = try Endpoint(bind ?? socketFolder?.endpoint ?? "")
         let stop = try StopRequest()
         let lanes = Self.lanes(workers: workers ?? 1, cores: ProcessInfo.processInfo.activeProcessorCount)
-        if bind == nil, let needed = lanes.reduce(Optional(0), { sum, lanes in sum.flatMap { sum in plan.workerBytes(lanes: lanes, machine: machine).map { sum + $0 } } }) {
-            let all = needed + plan.coordinatorBytes(lanes: lanes.reduce(0, +))
+        let workerBytes = lanes.compactMap { plan.workerBytes(lanes: $0, machine: machine) }
+        if bind == nil, !workerBytes.isEmpty {
+            let all = workerBytes.reduce(plan.coordinatorBytes(lanes: lanes.reduce(0, +)), +)
             guard all < machine else { throw CommandError.modelNeedsMemory(needed: all, machine: machine) }
         }
         let local = bind != nil ? nil : try LocalWorkers(

@@ -21,10 +21,12 @@ struct BlockBuilder {
     }
 
     /// A linear layer, which may be stored as a 1x1 convolution.
-    func linear(_ weights: WeightPath, inputs: Int, outputs: Int, bias: Bool = true) throws -> Linear {
-        Linear(
-            weights: try weights.matrix("weight", outputs, inputs), bias: bias ? try weights("bias", outputs) : nil, inputs: inputs,
-            outputs: outputs, precision: precision, kernels: kernels)
+    /// - Parameter gated: the weights are those of the values, then those of their gates
+    func linear(_ weights: WeightPath, inputs: Int, outputs: Int, gated: Bool = false) throws -> Linear {
+        let rows = gated ? 2 * outputs : outputs
+        return Linear(
+            weights: try weights.matrix("weight", rows, inputs), bias: try weights("bias", rows), inputs: inputs, outputs: outputs, gated: gated,
+            precision: precision, kernels: kernels)
     }
 
     /// Several linear layers of the same input, their outputs side by side.

@@ -10,13 +10,13 @@ public final class StableDiffusion: Sendable {
     public let folder: PipelineFolder
     public let precision: Precision
     private let lowResolution: NoiseSchedule?
-    private let latest = Mutex<Part?>(nil)
+    /// The network that was asked for last.
+    private let latest = Mutex<(any Sendable)?>(nil)
     private let kept = KeptTiles()
 
-    private enum Part {
-        case text(CLIPTokenizer, CLIPText)
-        case denoiser(UNet2DCondition)
-        case autoencoder(AutoencoderKL)
+    private struct TextEncoder: Sendable {
+        var tokenizer: CLIPTokenizer
+        var model: CLIPText
     }
 
     /// The networks themselves are loaded when they are first needed.
@@ -29,39 +29,32 @@ public final class StableDiffusion: Sendable {
 
     // MARK: Networks
 
-    private func text() throws -> (CLIPTokenizer, CLIPText) {
+    /// The network of this type: that in memory, or else loaded in place of it.
+    private func network<Network: Sendable>(_ load: () throws -> Network) throws -> Network {
         try latest.withLock { latest in
-            if case .text(let tokenizer, let model) = latest { return (tokenizer, model) }
-            forget(&latest)
-            let (tokenizer, model) = (try CLIPTokenizer(folder: folder.tokenizer), try CLIPText(folder: folder.textEncoder, precision: folder.precision(of: .text, job: precision)))
-            latest = .text(tokenizer, model)
-            return (tokenizer, model)
+            if let present = latest as? Network { return present }
+            latest = nil
+            kept.removeAll()
+            let network = try load()
+            latest = network
+            return network
+        }
+    }
+
+    private func text() throws -> TextEncoder {
+        try network {
+            TextEncoder(
+                tokenizer: try CLIPTokenizer(folder: folder.tokenizer),
+                model: try CLIPText(folder: folder.textEncoder, precision: folder.precision(of: .text, job: precision)))
         }
     }
 
     private func denoiser() throws -> UNet2DCondition {
-        try latest.withLock { latest in
-            if case .denoiser(let model) = latest { return model }
-            forget(&latest)
-            let model = try UNet2DCondition(folder: folder.unet, precision: folder.precision(of: .unet, job: precision))
-            latest = .denoiser(model)
-            return model
-        }
-    }
-
-    private func forget(_ latest: inout Part?) {
-        latest = nil
-        kept.removeAll()
+        try network { try UNet2DCondition(folder: folder.unet, precision: folder.precision(of: .unet, job: precision)) }
     }
 
     private func autoencoder() throws -> AutoencoderKL {
-        try latest.withLock { latest in
-            if case .autoencoder(let model) = latest { return model }
-            forget(&latest)
-            let model = try AutoencoderKL(folder: folder.vae, precision: folder.precision(of: .vae, job: precision))
-            latest = .autoencoder(model)
-            return model
-        }
+        try network { try AutoencoderKL(folder: folder.vae, precision: folder.precision(of: .vae, job: precision)) }
     }
 
     // MARK: Text
@@ -69,10 +62,10 @@ public final class StableDiffusion: Sendable {
     /// The embeddings of a prompt, tokens x width, and a line for the user where a part of it did not fit.
     /// - Throws: `StableDiffusionError`, or what is wrong with the text encoder's folder.
     public func encodeText(_ request: TextRequest, text prompt: String, workspace: Workspace) throws -> (embeddings: [Float], note: String?) {
-        let (tokenizer, model) = try text()
-        let (ids, dropped) = try tokenizer.encode(prompt)
+        let encoder = try text()
+        let (ids, dropped) = try encoder.tokenizer.encode(prompt)
         workspace.prepare(height: -1, width: ids.count)
-        let embeddings = try model.encode(ids: ids, workspace: workspace)
+        let embeddings = try encoder.model.encode(ids: ids, workspace: workspace)
         guard embeddings.width == request.tokens, embeddings.channels == request.width else {
             throw StableDiffusionError.mismatch("embeddings of \(embeddings.width) x \(embeddings.channels) where \(request.tokens) x \(request.width) are wanted")
         }
@@ -256,7 +249,7 @@ public final class StableDiffusion: Sendable {
             tile.detach(from: workspace)
             // Not for a phase that is over: the layers would stay in memory beside the next network.
             latest.withLock { latest in
-                if case .autoencoder(let present) = latest, present === vae { kept.keep(tile, at: place, input: values) }
+                if latest as? AutoencoderKL === vae { kept.keep(tile, at: place, input: values) }
             }
             return .statistics(sums.values)
         }

@@ -19,7 +19,7 @@ struct SpatialTransformer {
 struct TransformerBlock {
     var norm1, norm2, norm3: LayerNorm
     var attention1, attention2: TransformerAttention
-    /// To the values and the gates of the inner layer, and from the gated values back.
+    /// To the gated values of the inner layer (diffusers' `GEGLU`), and back.
     var expansion, contraction: Linear
 
     func callAsFunction(_ x: Activation, text: Activation, workspace: Workspace) -> Activation {
@@ -27,9 +27,7 @@ struct TransformerBlock {
             norm1(x, workspace: workspace), keyValue: attention1.keyValue(of: text, workspace: workspace), residual: x, workspace: workspace)
         h = attention2(
             norm2(h, workspace: workspace), keyValue: attention2.keyValue(of: text, workspace: workspace), residual: h, workspace: workspace)
-        let gated = Gating.geglu(
-            expansion(norm3(h, workspace: workspace), workspace: workspace), kernels: norm3.kernels, workspace: workspace)
-        return contraction(gated, residual: h, workspace: workspace)
+        return contraction(expansion(norm3(h, workspace: workspace), workspace: workspace), residual: h, workspace: workspace)
     }
 }
 
@@ -89,7 +87,7 @@ extension BlockBuilder {
                 return TransformerBlock(
                     norm1: try layerNorm(block / "norm1"), norm2: try layerNorm(block / "norm2"), norm3: try layerNorm(block / "norm3"),
                     attention1: try attention(block / "attn1", toText: onlyText), attention2: try attention(block / "attn2", toText: true),
-                    expansion: try linear(block / "ff" / "net" / 0 / "proj", inputs: channels, outputs: 8 * channels),
+                    expansion: try linear(block / "ff" / "net" / 0 / "proj", inputs: channels, outputs: 4 * channels, gated: true),
                     contraction: try linear(block / "ff" / "net" / 2, inputs: 4 * channels, outputs: channels))
             })
     }

@@ -30,13 +30,9 @@ extension Work {
 extension DenoiseRequest {
     /// Holds every value against `WireLimits` and the rectangles against each other.
     func validate() throws(WireError) {
-        let side = 1...WireLimits.imageSide
-        _ = try bounded(canvasHeight, "denoise.canvas.height", in: side)
-        _ = try bounded(canvasWidth, "denoise.canvas.width", in: side)
+        try validatePlace("denoise", canvasHeight: canvasHeight, canvasWidth: canvasWidth, window: window, cell: cell)
         _ = try bounded(channels, "denoise.channels", in: 1...WireLimits.channels)
         _ = try bounded(step, "denoise.step", in: 0...WireLimits.count)
-        try window.validate("denoise.window", inside: Rect(y: 0, x: 0, height: canvasHeight, width: canvasWidth), "the canvas")
-        try cell.validate("denoise.cell", inside: window, "the window")
         _ = try bounded(4 * window.area * channels, "bytes of denoise.window", in: 1...WireLimits.tensorBytes)
         _ = try finite(timestep, "denoise.timestep")
         try coefficients.validate()
@@ -132,11 +128,7 @@ extension TextRequest {
 
 extension AutoencodeRequest {
     func validate() throws(WireError) {
-        let side = 1...WireLimits.imageSide
-        _ = try bounded(canvasHeight, "autoencode.canvas.height", in: side)
-        _ = try bounded(canvasWidth, "autoencode.canvas.width", in: side)
-        try window.validate("autoencode.window", inside: Rect(y: 0, x: 0, height: canvasHeight, width: canvasWidth), "the canvas")
-        try cell.validate("autoencode.cell", inside: window, "the window")
+        try validatePlace("autoencode", canvasHeight: canvasHeight, canvasWidth: canvasWidth, window: window, cell: cell)
         _ = try bounded(factor, "autoencode.factor", in: 1...WireLimits.autoencoderFactor)
         _ = try bounded(channels, "autoencode.channels", in: 1...WireLimits.channels)
         _ = try bounded(featureChannels, "autoencode.feature_channels", in: 1...WireLimits.featureChannels)
@@ -239,6 +231,14 @@ extension Enlargement {
         wire.source = .init(source)
         return wire
     }
+}
+
+/// A tile of a canvas: its window inside the canvas, its cell inside the window, all within `WireLimits`.
+private func validatePlace(_ task: String, canvasHeight: Int, canvasWidth: Int, window: Rect, cell: Rect) throws(WireError) {
+    _ = try bounded(canvasHeight, "\(task).canvas.height", in: 1...WireLimits.imageSide)
+    _ = try bounded(canvasWidth, "\(task).canvas.width", in: 1...WireLimits.imageSide)
+    try window.validate("\(task).window", inside: Rect(y: 0, x: 0, height: canvasHeight, width: canvasWidth), "the canvas")
+    try cell.validate("\(task).cell", inside: window, "the window")
 }
 
 extension Rect {
