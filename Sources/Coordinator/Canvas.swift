@@ -1,56 +1,74 @@
 import Engine
 import Protocol
 
-/// The state of a stage, canvas height x width x channels: the only big mutable thing in the farm.
-struct Canvas: ~Copyable {
-    let height: Int
-    let width: Int
-    let channels: Int
-    private var values: [Float]
+/// Something of a job that tiles are cut out of and written into: height x width x channels, in memory or in a file.
+package final class Canvas {
+    package let height: Int
+    package let width: Int
+    package let channels: Int
+    private let values: StoredValues
 
-    init(height: Int, width: Int, channels: Int) {
+    /// - Parameter values: height x width x channels of them.
+    package init(height: Int, width: Int, channels: Int, values: StoredValues) {
+        precondition(values.count == height * width * channels)
         self.height = height
         self.width = width
         self.channels = channels
-        values = Array(repeating: 0, count: height * width * channels)
+        self.values = values
     }
-
-    var bytes: Int { values.count * 4 }
-
-    func withSpan<R>(_ body: (Span<Float>) throws -> R) rethrows -> R { try body(values.span) }
 
     /// A copy of `rect`, ready to be sent.
     func cut(_ rect: Rect) -> Frame {
-        Frame(floatCount: rect.area * channels) { frame in
-            RowCopy.copy(
-                from: values.span, start: (rect.y * width + rect.x) * channels, stride: width * channels,
-                to: &frame, start: 0, stride: rect.width * channels, rows: rect.height, count: rect.width * channels)
-        }
+        Frame(floatCount: rect.area * channels) { load(rect, into: &$0) }
     }
 
     /// Writes an answer that has exactly the size of `rect`.
-    mutating func write(_ frame: Frame, at rect: Rect) {
-        let (width, channels) = (width, channels)
-        var target = values.mutableSpan
-        frame.withFloats { source in
-            RowCopy.copy(
-                from: source, start: 0, stride: rect.width * channels,
-                to: &target, start: (rect.y * width + rect.x) * channels, stride: width * channels,
-                rows: rect.height, count: rect.width * channels)
-        }
+    func write(_ frame: Frame, at rect: Rect) {
+        frame.withFloats { store($0, at: rect) }
     }
 
-    /// Calls `body` with every value of the first `width` pixels of `rows`, and its index among them.
-    func withRows(_ rows: Range<Int>, width: Int, _ body: (Int, Float) -> Void) {
-        for row in 0..<rows.count {
-            let from = (rows.lowerBound + row) * self.width * channels
-            let to = row * width * channels
-            for x in 0..<width * channels { body(to + x, values[from + x]) }
-        }
+    /// Reads `rect` into the first values of `target`.
+    func load(_ rect: Rect, into target: inout MutableSpan<Float>) {
+        values.load(
+            start: (rect.y * width + rect.x) * channels, stride: width * channels, rows: rect.height, length: rect.width * channels, into: &target)
     }
 
-    mutating func withValues<R>(_ body: (inout MutableSpan<Float>) -> R) -> R {
-        var target = values.mutableSpan
-        return body(&target)
+    func store(_ source: Span<Float>, at rect: Rect) {
+        values.store(
+            source, start: (rect.y * width + rect.x) * channels, stride: width * channels, rows: rect.height, length: rect.width * channels)
+    }
+
+    /// The whole width of some rows.
+    func rows(_ rows: Range<Int>) -> Rect { Rect(y: rows.lowerBound, x: 0, height: rows.count, width: width) }
+}
+
+/// The states of a canvas from phase to phase. Without checkpoints there is one, changed in place. A checkpoint freezes the one that the phases
+/// before it have written: those after it write another.
+package struct CanvasHistory {
+    /// One, or three where there are checkpoints: one is the last checkpoint, one on its way to be the next, one written by what comes after that.
+    package let canvases: [Canvas]
+    /// From which phase on which canvas is written.
+    private var turns: [(from: Int, canvas: Int)] = [(0, 0)]
+
+    package init(_ canvases: [Canvas]) { self.canvases = canvases }
+
+    /// Goes on from a checkpoint: `canvas` holds what the phases before `phase` have written, and stays as it is.
+    /// - Parameter isWritten: whether that phase writes a canvas.
+    mutating func resume(at phase: Int, canvas: Int, isWritten: Bool) {
+        turns = [(0, canvas)] + (isWritten ? [(phase, (canvas + 1) % canvases.count)] : [])
+    }
+
+    /// The number of the canvas that a phase writes.
+    package func number(writtenBy phase: Int) -> Int { turns.last { $0.from <= phase }?.canvas ?? 0 }
+
+    func written(by phase: Int) -> Canvas { canvases[number(writtenBy: phase)] }
+    /// What the phases before have written.
+    func read(by phase: Int) -> Canvas { written(by: phase - 1) }
+
+    /// From `phase` on, which nobody has written in yet, another canvas is written than `kept` and the present one.
+    package mutating func turn(at phase: Int, keeping kept: Int?) {
+        guard let present = turns.last, let free = canvases.indices.first(where: { $0 != present.canvas && $0 != kept }) else { return }
+        // Tiles of the present turn's first phase may still be to cut, out of what the turn before has written.
+        turns = turns.suffix(2) + [(phase, free)]
     }
 }

@@ -16,7 +16,10 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     case tileFailed(step: String, tile: Int, reason: String)
     case cannotSend(String)
     case cancelled(done: Int, of: Int)
+    /// A job that can be resumed.
+    case interrupted(done: Int, of: Int, folder: String)
     case cancelledWriting
+    case diskTooSmall(path: String, needed: Int, free: Int)
     case verificationFailed(Int)
 
     package var description: String {
@@ -51,6 +54,10 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "tile \(tile) of step \(step) failed on every try: \(reason)"
         case .cannotSend(let reason):
             "a task cannot be sent (\(reason)): choose a smaller --tile"
+        case .interrupted(let done, let total, let folder):
+            "stopped: \(done) of \(total) tiles were done; `tilefarm resume \(folder)` goes on from the last checkpoint"
+        case .diskTooSmall(let path, let needed, let free):
+            "\(path): the job needs \(PlanCommand.size(needed)) of disk there and \(PlanCommand.size(free)) are free: make room, put it elsewhere (--job), or store the canvas as float16 (--storage)"
         case .cancelledWriting:
             "stopped while the output was being written: it was not kept"
         case .cancelled(let done, let total):
@@ -63,7 +70,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     /// What was typed, rather than what failed.
     var isUsage: Bool {
         switch self {
-        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .noiseLevel, .optionOfOtherModels, .inputIsOutput, .openEndpoint: true
+        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .noiseLevel, .optionOfOtherModels, .inputIsOutput, .openEndpoint, .diskTooSmall: true
         default: false
         }
     }

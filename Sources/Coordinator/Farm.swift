@@ -58,7 +58,11 @@ final class Farm {
     struct Configuration: Sendable {
         var endpoint: Endpoint
         var plan: RenderPlan
-        var input: RGBImage
+        var input: InputImage
+        var stores: [RenderPlan.Store]
+        var storage: CanvasStorage
+        /// Seconds between checkpoints, where the storage is a job folder.
+        var checkpointSeconds: Double?
         var model: ModelServer
         var requiredKernels: String?
         var job: UInt64
@@ -93,6 +97,9 @@ final class Farm {
     private let socket: RouterSocket
     private var scheduler: Scheduler
     private let rendering: Rendering
+    private let checkpointer: Checkpointer?
+    /// Phases up to this one have been written in.
+    private var lastWritten = -1
     private var summary = FarmSummary()
     /// What is done, and what there is to do, in units of `RenderPlan.costs`.
     private var doneCost = 0.0
@@ -120,10 +127,18 @@ final class Farm {
         self.logger = logger
         plan = configuration.plan
         stopRequest = stop
-        scheduler = Scheduler(steps: plan.phases.count, leases: plan.leases) { [plan] in plan.step($0) }
+        let checkpoint = configuration.storage.folder?.checkpoint
+        scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: plan.leases) { [plan] in plan.step($0) }
         costs = plan.costs
         totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }
-        rendering = Rendering(plan: plan, input: configuration.input)
+        doneCost = (0..<scheduler.currentStep).reduce(0) { [costs, plan] in $0 + costs[$1] * Double(plan.step($1).count) }
+        rendering = try Rendering(
+            plan: plan, input: configuration.input, stores: configuration.stores, storage: configuration.storage, checkpoint: checkpoint)
+        if let folder = configuration.storage.folder, let seconds = configuration.checkpointSeconds {
+            checkpointer = Checkpointer(folder: folder, interval: seconds, stop: stop, logger: logger, now: start)
+        } else {
+            checkpointer = nil
+        }
         progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
         socket = try RouterSocket(
             SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes))
@@ -139,6 +154,7 @@ final class Farm {
         }
         var nextTick = Clock.now
         defer { FarmLogHandler.showBar("") }
+        if scheduler.isOver { outcome = .success(()) }
         while outcome == nil {
             if let reason = stopRequest.reason {
                 switch reason {
@@ -170,6 +186,9 @@ final class Farm {
         return summary
     }
 
+    /// A checkpoint that is being written is written or given up.
+    func close() { checkpointer?.close() }
+
     /// Rows of the finished picture in [0, 1].
     func finishedRows(_ rows: Range<Int>) throws -> [Float] { try rendering.finishedRows(rows) }
 
@@ -187,6 +206,7 @@ final class Farm {
             }
         }
         happened(.tick)
+        checkpoint(now)
         strangers.report(to: logger, now: now)
         progress.update(
             done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
@@ -194,6 +214,22 @@ final class Farm {
             workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
             elapsed: now - start, logger: logger)
+    }
+
+    /// Chooses the phase of the next checkpoint when it is time for one.
+    private func checkpoint(_ now: Double) {
+        guard let checkpointer else { return }
+        checkpointer.collect(now)
+        let phase = max(lastWritten + 1, scheduler.currentStep)
+        guard checkpointer.isDue(now), phase < plan.phases.count, phase > checkpointer.safe?.phase ?? 0 else { return }
+        rendering.prepareCheckpoint(at: phase, keeping: checkpointer.safe)
+        checkpointer.await(phase: phase)
+        if scheduler.currentStep == phase { writeCheckpoint(phase) }
+    }
+
+    private func writeCheckpoint(_ phase: Int) {
+        let (checkpoint, files) = rendering.checkpoint(at: phase, job: configuration.job)
+        checkpointer?.write(checkpoint, files: files)
     }
 
     private func farewell() {
@@ -381,7 +417,7 @@ final class Farm {
             do {
                 let work = try plan.work(phase: tile.step, tile: tile.index)
                 let copying = Clock.threadProcessor
-                let task = Task(work: work, inputs: rendering.inputs(of: work, tile: tile.index))
+                let task = Task(work: work, inputs: rendering.inputs(of: work, phase: tile.step, tile: tile.index))
                 summary.copySeconds += Clock.threadProcessor - copying
                 tasks[tile] = task
                 send(tile, attempt: 0, task, to: number)
@@ -401,13 +437,15 @@ final class Farm {
         case .merge(let tile):
             guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
             let copying = Clock.threadProcessor
-            rendering.merge(answer, of: task.work, tile: tile.index)
+            lastWritten = max(lastWritten, tile.step)
+            rendering.merge(answer, of: task.work, phase: tile.step, tile: tile.index)
             doneCost += costs[tile.step]
             summary.copySeconds += Clock.threadProcessor - copying
         case .requeued(let tile, let number, let cause):
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
         case .finishedStep(let step):
             rendering.finish(phase: step)
+            if checkpointer?.wants(step + 1) == true { writeCheckpoint(step + 1) }
         case .finishedJob:
             outcome = .success(())
         case .gaveUp(let tile, let reason):

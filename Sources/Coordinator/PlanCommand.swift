@@ -16,7 +16,7 @@ struct PlanCommand: ParsableCommand {
     }
 
     func run() throws {
-        let reader = try PNGReader(path: options.input, pixelLimit: InputImage.pixelLimit)
+        let reader = try InputImage.reader(options.input)
         let folder = try modelFolder(options.model)
         let plan = try options.plan(folder, inputHeight: reader.height, inputWidth: reader.width)
 
@@ -35,6 +35,9 @@ struct PlanCommand: ParsableCommand {
 
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let lanes = lanes ?? cores
+        let input = InputImage.bytes(of: reader)
+        let kept = plan.stores(.float32, canvases: 1).reduce(input) { $0 + $1.bytes }
+        let coordinator = Self.size(plan.coordinatorBytes(lanes: lanes, kept: kept))
         let unit = plan.latent == nil ? "pixels" : "latents"
         func line(_ key: String, _ value: String) { print(key.padding(toLength: 16, withPad: " ", startingAt: 0) + value) }
         func counts(_ name: String) -> String {
@@ -56,7 +59,7 @@ struct PlanCommand: ParsableCommand {
         }
         let worker = plan.workerBytes(lanes: cores, machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
         if let worker, worker > Int(clamping: ProcessInfo.processInfo.physicalMemory) {
-            line("memory", "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(worker)) with \(cores) lanes")
+            line("memory", "coordinator \(coordinator), worker \(Self.size(worker)) with \(cores) lanes")
             throw CommandError.modelNeedsMemory(needed: worker, machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
         }
 
@@ -72,7 +75,8 @@ struct PlanCommand: ParsableCommand {
         let seconds = plan.phases.indices.reduce(0) { $0 + Double(plan.step($1).count) * costs[$1] } / denoising * secondsPerTile
         line(
             "memory",
-            "coordinator \(Self.size(plan.coordinatorBytes(lanes: lanes))), worker \(Self.size(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")
+            "coordinator \(coordinator), worker \(Self.size(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")
+        line("disk", "\(Self.size(plan.stores(.float32, canvases: 3).reduce(input) { $0 + $1.bytes })) with --job, half with --storage float16")
         line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back")
         line(
             "time",

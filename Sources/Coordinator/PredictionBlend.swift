@@ -5,88 +5,86 @@ import Protocol
 /// (MultiDiffusion, Mixture of Diffusers) and the published form of FSTD.
 ///
 /// Where no window of a step lies, the prediction of the step before stays, as the published code has it.
-struct PredictionBlend: ~Copyable {
+struct PredictionBlend {
     private let weights: BlendWeights
     private let seed: UInt64
     private let sampler: StepSampler
-    /// The blended prediction of the last step, and the weighted sums of this one.
-    private var prediction: Canvas
-    private var sum: Canvas
+    /// The blended predictions of the last step, by the numbers of the canvases that they go with, where a step may leave a strip as it was.
+    private let predictions: [Canvas]
+    /// The weighted sums of this step.
+    private let sum: Canvas
 
-    init(plan: borrowing RenderPlan) {
+    init(plan: RenderPlan, sum: Canvas, predictions: [Canvas]) {
         weights = plan.tiling.blendWeights
         seed = plan.seed
         sampler = plan.sampler
-        prediction = Canvas(height: plan.tiling.canvasHeight, width: plan.tiling.canvasWidth, channels: plan.channels)
-        sum = Canvas(height: plan.tiling.canvasHeight, width: plan.tiling.canvasWidth, channels: plan.channels)
+        self.sum = sum
+        self.predictions = predictions
     }
 
-    static func bytes(canvasBytes: Int) -> Int { 2 * canvasBytes }
-
     /// x_T, which these methods need before the first step.
-    func fillWithNoise(_ canvas: inout Canvas) {
-        let (height, width, channels) = (canvas.height, canvas.width, canvas.channels)
-        canvas.withValues { values in
-            Noise.fill(
-                &values, window: Rect(y: 0, x: 0, height: height, width: width), channels: channels, seed: seed,
-                field: NoiseField(.initial))
+    func fillWithNoise(_ canvas: Canvas) {
+        var values = [Float](repeating: 0, count: canvas.width * canvas.channels)
+        for y in 0..<canvas.height {
+            var row = values.mutableSpan
+            Noise.fill(&row, window: canvas.rows(y..<y + 1), channels: canvas.channels, seed: seed, field: NoiseField(.initial))
+            canvas.store(values.span, at: canvas.rows(y..<y + 1))
         }
     }
 
     /// Adds one window's prediction. Sums have a fixed order when the tiles come in one.
-    mutating func add(_ frame: Frame, window: Rect) {
+    func add(_ frame: Frame, window: Rect) {
         let rows = weights.weights(count: window.height)
         let columns = weights.weights(count: window.width)
-        let (width, channels) = (sum.width, sum.channels)
-        sum.withValues { sum in
-            frame.withFloats { frame in
-                for y in 0..<window.height {
-                    for x in 0..<window.width {
-                        let weight = rows[y] * columns[x]
-                        let from = (y * window.width + x) * channels
-                        let to = ((window.y + y) * width + window.x + x) * channels
-                        for c in 0..<channels { sum[to + c] += weight * frame[from + c] }
-                    }
+        let channels = sum.channels
+        var values = [Float](repeating: 0, count: window.width * channels)
+        frame.withFloats { frame in
+            for y in 0..<window.height {
+                let row = Rect(y: window.y + y, x: window.x, height: 1, width: window.width)
+                var span = values.mutableSpan
+                sum.load(row, into: &span)
+                for x in 0..<window.width {
+                    let weight = rows[y] * columns[x]
+                    for c in x * channels..<(x + 1) * channels { span[c] += weight * frame[y * window.width * channels + c] }
                 }
+                sum.store(values.span, at: row)
             }
         }
     }
 
     /// Ends a step: x_{t-1} of the whole canvas from the blended prediction.
-    mutating func finish(step: Int, grid: TileGrid, canvas: inout Canvas) {
+    /// - Parameters:
+    ///   - canvas: x_t
+    ///   - next: receives x_{t-1}; may be the same canvas
+    func finish(step: Int, phase: Int, grid: TileGrid, from canvas: Canvas, to next: Canvas, in history: CanvasHistory) {
         let rows = totals(grid.rows, length: canvas.height)
         let columns = totals(grid.columns, length: canvas.width)
-        let (height, width, channels) = (canvas.height, canvas.width, canvas.channels)
-        sum.withValues { sum in
-            prediction.withValues { prediction in
-                for y in 0..<height {
-                    for x in 0..<width {
-                        let total = rows[y] * columns[x]
-                        let at = (y * width + x) * channels
-                        for c in at..<at + channels {
-                            if total > 0 { prediction[c] = sum[c] / total }
-                            sum[c] = 0
-                        }
-                    }
+        let (width, channels) = (canvas.width, canvas.channels)
+        let coefficients = sampler[step].coefficients
+        let stale = predictions.isEmpty ? nil : predictions[history.number(writtenBy: phase - 1)]
+        let blended = predictions.isEmpty ? nil : predictions[history.number(writtenBy: phase)]
+        let zeros = [Float](repeating: 0, count: width * channels)
+        var (prediction, sums, sample, result) = (zeros, zeros, zeros, zeros)
+        for y in 0..<canvas.height {
+            let row = canvas.rows(y..<y + 1)
+            do {
+                var prediction = prediction.mutableSpan
+                var sums = sums.mutableSpan
+                stale?.load(row, into: &prediction)
+                sum.load(row, into: &sums)
+                for x in 0..<width {
+                    let total = rows[y] * columns[x]
+                    if total > 0 { for c in x * channels..<(x + 1) * channels { prediction[c] = sums[c] / total } }
                 }
+                var sample = sample.mutableSpan
+                canvas.load(row, into: &sample)
             }
-        }
-        let (coefficients, seed) = (sampler[step].coefficients, seed)
-        var next = [Float](repeating: 0, count: width * channels)
-        canvas.withValues { values in
-            prediction.withSpan { prediction in
-                // Row by row, so that the canvas can be read and written.
-                for y in 0..<height {
-                    let row = Rect(y: y, x: 0, height: 1, width: width)
-                    let range = y * width * channels..<(y + 1) * width * channels
-                    var target = next.mutableSpan
-                    coefficients.step(
-                        sample: values.span.extracting(range), prediction: prediction.extracting(range), window: row, rect: row,
-                        channels: channels, seed: seed, step: step, into: &target)
-                    RowCopy.copy(
-                        from: next.span, start: 0, stride: 0, to: &values, start: range.lowerBound, stride: 0, rows: 1, count: next.count)
-                }
-            }
+            sum.store(zeros.span, at: row)
+            blended?.store(prediction.span, at: row)
+            var target = result.mutableSpan
+            coefficients.step(
+                sample: sample.span, prediction: prediction.span, window: row, rect: row, channels: channels, seed: seed, step: step, into: &target)
+            next.store(result.span, at: row)
         }
     }
 

@@ -238,19 +238,53 @@ package struct RenderPlan: Sendable {
         }
     }
 
-    /// What the coordinator holds as a rule: the canvas (three of them where predictions are blended), the input, the decoded picture, and the
-    /// windows and answers of the tiles that are out. A straggler can make answers wait, a step's at the most.
-    package func coordinatorBytes(lanes: Int) -> Int {
-        let canvas = tiling.canvasHeight * tiling.canvasWidth * channels * 4
+    /// Something of a job that is kept between tiles, height x width x channels.
+    package struct Store: Sendable, Hashable {
+        package var name: String
+        package var height, width, channels: Int
+        package var element: StoredValues.Element
+        package var count: Int { height * width * channels }
+        package var bytes: Int { count * element.size }
+
+        static func canvas(_ number: Int) -> String { "canvas.\(number)" }
+        static func prediction(_ number: Int) -> String { "prediction.\(number)" }
+        static func features(_ direction: AutoencodeRequest.Direction) -> String { direction == .encode ? "features.encode" : "features.decode" }
+        static let sum = "sum", pixels = "pixels"
+    }
+
+    /// What the coordinator keeps, beside the input.
+    /// - Parameters:
+    ///   - element: of the canvas; what is summed is float32 in any case
+    ///   - canvases: 1, or 3 with checkpoints
+    package func stores(_ element: StoredValues.Element, canvases: Int) -> [Store] {
+        let (height, width) = (tiling.canvasHeight, tiling.canvasWidth)
+        func store(_ name: String, _ element: StoredValues.Element, channels: Int) -> Store {
+            Store(name: name, height: height, width: width, channels: channels, element: element)
+        }
+        var stores = (0..<canvases).map { store(Store.canvas($0), element, channels: channels) }
+        if !tiling.writesDisjointCells { stores.append(store(Store.sum, .float32, channels: channels)) }
+        // Elsewhere the windows of every step cover the canvas.
+        if tiling.overlap == .reference { stores += (0..<canvases).map { store(Store.prediction($0), element, channels: channels) } }
+        guard let latent else { return stores }
+        for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)]
+        where passes.contains(where: { $0.layers == .trunk }) {
+            stores.append(store(Store.features(direction), .float32, channels: latent.featureChannels(direction)))
+        }
+        stores.append(Store(name: Store.pixels, height: height * latent.factor, width: width * latent.factor, channels: 3, element: element))
+        return stores
+    }
+
+    /// What the coordinator holds as a rule: what it keeps, where that is in memory, and the windows and answers of the tiles that are out. A
+    /// straggler can make answers wait, a step's at the most.
+    package func coordinatorBytes(lanes: Int, kept: Int) -> Int {
         let window = min(tiling.tile, tiling.canvasHeight) * min(tiling.tile, tiling.canvasWidth) * channels * 4
-        var bytes = canvas * (tiling.writesDisjointCells ? 1 : 3) + inputHeight * inputWidth * 12 + 4 * lanes * window + (32 << 20)
+        var bytes = kept + 4 * lanes * window + (32 << 20)
         if let latent {
             let area = latent.factor * latent.factor
             let positions = tiling.canvasHeight * tiling.canvasWidth
-            bytes += positions * area * 12
             if (latent.encoding + latent.decoding).contains(where: { $0.layers == .trunk }) {
-                // The features, and once more while they travel.
-                bytes += 8 * positions * max(latent.featureChannels(.encode), latent.featureChannels(.decode))
+                // The features, while they travel.
+                bytes += 4 * positions * max(latent.featureChannels(.encode), latent.featureChannels(.decode))
             }
             // Windows of features that are out, pixels that come back.
             let window = min(latent.autoencoderTiling.tile, tiling.canvasHeight) * min(latent.autoencoderTiling.tile, tiling.canvasWidth)
@@ -286,22 +320,36 @@ package struct RenderPlan: Sendable {
     // MARK: The picture
 
     /// Rows of the enlarged input, without padding.
-    package func enlargedRows(_ rows: Range<Int>, input: RGBImage) throws -> [Float] {
-        var result = [Float](repeating: 0, count: rows.count * outputWidth * 3)
-        var span = result.mutableSpan
-        try upsampler.upsample(
-            crop: input.pixels.span, cropRect: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), channels: 3,
-            window: Rect(y: rows.lowerBound, x: 0, height: rows.count, width: outputWidth), into: &span)
-        return result
+    func enlargedRows(_ rows: Range<Int>, input: InputImage) throws -> [Float] {
+        try enlarged(rows, input: input, channels: 3) { input.rgb($0, into: &$1) }
     }
 
     /// Rows of the alpha channel, enlarged bicubically.
-    package func finishedAlpha(_ rows: Range<Int>, input: RGBImage) throws -> [Float] {
-        var result = [Float](repeating: 0, count: rows.count * outputWidth)
+    func finishedAlpha(_ rows: Range<Int>, input: InputImage) throws -> [Float] {
+        try enlarged(rows, input: input, channels: 1) { input.alpha($0, into: &$1) }
+    }
+
+    private func enlarged(
+        _ rows: Range<Int>, input: InputImage, channels: Int, read: (Rect, inout MutableSpan<Float>) -> Void
+    ) throws -> [Float] {
+        let window = Rect(y: rows.lowerBound, x: 0, height: rows.count, width: outputWidth)
+        let source = try upsampler.sourceRect(for: window)
+        var crop = [Float](repeating: 0, count: source.area * channels)
+        var cropSpan = crop.mutableSpan
+        read(source, &cropSpan)
+        var result = [Float](repeating: 0, count: window.area * channels)
         var span = result.mutableSpan
-        try upsampler.upsample(
-            crop: input.alpha.span, cropRect: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), channels: 1,
-            window: Rect(y: rows.lowerBound, x: 0, height: rows.count, width: outputWidth), into: &span)
+        try upsampler.upsample(crop: crop.span, cropRect: source, channels: channels, window: window, into: &span)
         return result
+    }
+
+    /// A digest of everything that decides the output's bytes, but for the input, the model and how values are stored.
+    package var digest: String {
+        let parts: [Any] = [
+            inputHeight, inputWidth, outputHeight, outputWidth, channels, tiling, seed, precision, phases,
+            (0..<sampler.count).map { sampler[$0] }, sampler.start, latent?.method as Any, latent?.prompts as Any, latent?.guidanceScale as Any,
+            latent?.autoencoderTiling as Any,
+        ]
+        return ContentDigest(of: Array(parts.map { "\($0)" }.joined(separator: "|").utf8)).hex
     }
 }

@@ -1,11 +1,13 @@
 import Engine
+import Foundation
 import Protocol
 
 /// The state of a job: the canvas and what else comes in from tiles and goes out to them. It knows nothing of workers and messages.
 package final class Rendering {
     private let plan: RenderPlan
-    private let input: RGBImage
-    private var canvas: Canvas
+    private let input: InputImage
+    /// Height x width x channels.
+    private var history: CanvasHistory
     private var blend: PredictionBlend?
     /// Embeddings of the prompts, and those of all of them side by side once they are there.
     private var embeddings: [Int: Frame] = [:]
@@ -14,27 +16,93 @@ package final class Rendering {
     private var gathered: [Double] = []
     private var sums: [Double] = []
     /// Canvas high and wide: what stands between the autoencoder's layers at the latents' resolution and the others.
-    private var features: Canvas?
+    private var features: [AutoencodeRequest.Direction: Canvas] = [:]
     /// What was decoded: canvas times the autoencoder's factor.
-    private var pixels: Canvas?
+    private let pixels: Canvas?
 
-    package init(plan: RenderPlan, input: RGBImage) {
-        self.plan = plan
-        self.input = input
-        canvas = Canvas(height: plan.tiling.canvasHeight, width: plan.tiling.canvasWidth, channels: plan.channels)
-        blend = plan.tiling.writesDisjointCells ? nil : PredictionBlend(plan: plan)
-        if plan.startsWithNoise { blend?.fillWithNoise(&canvas) }
+    /// Everything in memory.
+    package convenience init(plan: RenderPlan, input: RGBImage) throws {
+        try self.init(plan: plan, input: InputImage(input), stores: plan.stores(.float32, canvases: 1))
     }
 
+    /// - Parameters:
+    ///   - stores: of the plan
+    ///   - checkpoint: what the phases before it have left in the storage
+    /// - Throws: `StorageError`.
+    package init(
+        plan: RenderPlan, input: InputImage, stores: [RenderPlan.Store], storage: CanvasStorage = .memory,
+        checkpoint: JobFolder.Checkpoint? = nil
+    ) throws {
+        self.plan = plan
+        self.input = input
+        var canvases: [String: Canvas] = [:]
+        for store in stores {
+            canvases[store.name] = try storage.canvas(store.name, store.element, height: store.height, width: store.width, channels: store.channels)
+        }
+        func numbered(_ name: (Int) -> String) -> [Canvas] { (0..<stores.count).compactMap { canvases[name($0)] } }
+        history = CanvasHistory(numbered(RenderPlan.Store.canvas))
+        features[.encode] = canvases[RenderPlan.Store.features(.encode)]
+        features[.decode] = canvases[RenderPlan.Store.features(.decode)]
+        pixels = canvases[RenderPlan.Store.pixels]
+        blend = canvases[RenderPlan.Store.sum].map {
+            PredictionBlend(plan: plan, sum: $0, predictions: numbered(RenderPlan.Store.prediction))
+        }
+        if let checkpoint {
+            if let canvas = checkpoint.canvas { history.resume(at: checkpoint.phase, canvas: canvas, isWritten: writesCanvas(checkpoint.phase)) }
+            sums = checkpoint.sums.map { Double(bitPattern: $0) }
+            text = checkpoint.text.map { Frame(copying: $0) }
+        }
+        if plan.startsWithNoise, checkpoint?.canvas == nil { blend?.fillWithNoise(history.read(by: 0)) }
+    }
+
+    /// Whether the phase moves the canvas on from a state to the next.
+    private func writesCanvas(_ phase: Int) -> Bool {
+        guard plan.phases.indices.contains(phase), case .denoise = plan.phases[phase] else { return false }
+        return true
+    }
+
+    // MARK: Checkpoints
+
+    /// What the phases before `phase` write is to be a checkpoint; `phase` and those after it have written nothing yet.
+    /// - Parameter safe: the checkpoint that there is.
+    package func prepareCheckpoint(at phase: Int, keeping safe: JobFolder.Checkpoint?) {
+        if writesCanvas(phase) { history.turn(at: phase, keeping: safe?.canvas) }
+    }
+
+    /// The state between the phases before `phase`, which are done, and itself, and the files that hold what is too big for the checkpoint.
+    package func checkpoint(at phase: Int, job: UInt64) -> (JobFolder.Checkpoint, files: [String]) {
+        var checkpoint = JobFolder.Checkpoint(job: job, phase: phase, sums: sums.map(\.bitPattern), text: text?.withBytes { Data($0) })
+        var files: [String] = []
+        let firstStep = plan.phases.firstIndex { if case .denoise = $0 { true } else { false } } ?? 0
+        // Before its first step a canvas of pixels is nothing but noise, which is made anew.
+        if phase > firstStep || phase == firstStep && !plan.startsWithNoise {
+            let number = history.number(writtenBy: phase - 1)
+            checkpoint.canvas = number
+            files.append(RenderPlan.Store.canvas(number))
+            if plan.tiling.overlap == .reference { files.append(RenderPlan.Store.prediction(number)) }
+        }
+        if plan.phases.indices.contains(phase) {
+            switch plan.phases[phase] {
+            case .encode(let pass) where plan.latent?.encoding[pass].layers == .trunk: files.append(RenderPlan.Store.features(.encode))
+            case .decode(let pass) where plan.latent?.decoding[pass].layers == .detail: files.append(RenderPlan.Store.features(.decode))
+            default: break
+            }
+        }
+        return (checkpoint, files)
+    }
+
+    // MARK: Tiles
+
     /// The frames of a task, cut out of the present state.
-    package func inputs(of work: Work, tile: Int) -> [Frame] {
+    package func inputs(of work: Work, phase: Int, tile: Int) -> [Frame] {
+        let canvas = history.read(by: phase)
         switch work {
         case .denoise(let request):
             var frames = request.sampleIsNoise ? [] : [canvas.cut(request.window)]
             switch request.conditioning {
             case .none: break
-            case .enlarged(let enlargement): frames.append(cut(enlargement.source))
-            case .noised: frames.append(cut(request.window))
+            case .enlarged(let enlargement): frames.append(input.cut(enlargement.source))
+            case .noised: frames.append(input.cut(request.window))
             }
             if request.text != nil, let text { frames.append(text) }
             return frames
@@ -43,8 +111,8 @@ package final class Rendering {
         case .autoencode(let request):
             let values: Frame =
                 switch (request.direction, request.layers) {
-                case (.encode, .all), (.encode, .detail): cut(request.enlargement?.source ?? request.window)
-                case (.encode, .trunk), (.decode, .detail): features?.cut(request.window) ?? Frame(zeros: 0)
+                case (.encode, .all), (.encode, .detail): input.cut(request.enlargement?.source ?? request.window)
+                case (.encode, .trunk), (.decode, .detail): features[request.direction]?.cut(request.window) ?? Frame(zeros: 0)
                 case (.decode, .all), (.decode, .trunk): canvas.cut(request.window)
                 }
             return [values] + (request.givenNorms > 0 ? [Frame(doubles: Array(sums.prefix(request.sumCount(request.givenNorms))))] : [])
@@ -52,10 +120,10 @@ package final class Rendering {
     }
 
     /// Takes an answer of the right size.
-    package func merge(_ answer: Frame, of work: Work, tile: Int) {
+    package func merge(_ answer: Frame, of work: Work, phase: Int, tile: Int) {
         switch work {
         case .denoise(let request):
-            if blend != nil { blend?.add(answer, window: request.window) } else { canvas.write(answer, at: request.cell) }
+            if let blend { blend.add(answer, window: request.window) } else { history.written(by: phase).write(answer, at: request.cell) }
         case .encodeText:
             embeddings[tile] = answer
         case .autoencode(let request):
@@ -65,16 +133,9 @@ package final class Rendering {
                 return
             }
             switch (request.direction, request.layers) {
-            case (.encode, .all), (.encode, .trunk):
-                canvas.write(answer, at: request.cell)
-            case (.encode, .detail), (.decode, .trunk):
-                if features == nil { features = Canvas(height: canvas.height, width: canvas.width, channels: request.featureChannels) }
-                features?.write(answer, at: request.cell)
-            case (.decode, .all), (.decode, .detail):
-                if pixels == nil {
-                    pixels = Canvas(height: canvas.height * request.factor, width: canvas.width * request.factor, channels: 3)
-                }
-                pixels?.write(answer, at: request.cell.scaled(by: request.factor))
+            case (.encode, .all), (.encode, .trunk): history.written(by: phase).write(answer, at: request.cell)
+            case (.encode, .detail), (.decode, .trunk): features[request.direction]?.write(answer, at: request.cell)
+            case (.decode, .all), (.decode, .detail): pixels?.write(answer, at: request.cell.scaled(by: request.factor))
             }
         }
     }
@@ -83,18 +144,19 @@ package final class Rendering {
     package func finish(phase index: Int) {
         switch plan.phases[index] {
         case .denoise(let step):
-            blend?.finish(step: step, grid: plan.tiling.grid(step: step), canvas: &canvas)
+            blend?.finish(
+                step: step, phase: index, grid: plan.tiling.grid(step: step), from: history.read(by: index), to: history.written(by: index), in: history)
         case .encodeText:
             text = Frame(joining: embeddings.sorted { $0.key < $1.key }.map(\.value))
             embeddings = [:]
         case .encode(let pass):
-            finish(pass, of: plan.latent?.encoding ?? [])
+            finish(pass, of: plan.latent?.encoding ?? [], .encode)
         case .decode(let pass):
-            finish(pass, of: plan.latent?.decoding ?? [])
+            finish(pass, of: plan.latent?.decoding ?? [], .decode)
         }
     }
 
-    private func finish(_ index: Int, of passes: [AutoencoderPass]) {
+    private func finish(_ index: Int, of passes: [AutoencoderPass], _ direction: AutoencodeRequest.Direction) {
         let wanted = passes[index].wantedNorms
         if !wanted.isEmpty {
             // Passes gather the norms in their order.
@@ -103,49 +165,43 @@ package final class Rendering {
         }
         guard index == passes.count - 1 else { return }
         sums = []
-        features = nil
+        features[direction] = nil
     }
 
-    /// The canvas: height x width x channels.
-    package var latents: [Float] { canvas.withSpan { span in (0..<span.count).map { span[$0] } } }
+    // MARK: The picture
+
+    /// The canvas at the end of the job: height x width x channels.
+    package var latents: [Float] {
+        let canvas = history.read(by: plan.phases.count)
+        return [Float](repeating: 0, count: canvas.height * canvas.width * canvas.channels).filled { canvas.load(canvas.rows(0..<canvas.height), into: &$0) }
+    }
 
     /// Rows of the finished picture, without padding, in [0, 1].
     package func finishedRows(_ rows: Range<Int>) throws -> [Float] {
+        let rect = Rect(y: rows.lowerBound, x: 0, height: rows.count, width: plan.outputWidth)
+        func load(_ canvas: Canvas) -> [Float] {
+            [Float](repeating: 0, count: rect.area * canvas.channels).filled { canvas.load(rect, into: &$0) }
+        }
         switch plan.model {
         case .superResolution(let superResolution):
             // The enlarged picture and the residual that the canvas holds at the end. The model's values are in [-1, 1], so a difference of
             // theirs counts half in [0, 1].
             let gain = 0.5 / superResolution.residualScale
-            var result = try plan.enlargedRows(rows, input: input)
-            canvas.withRows(rows, width: plan.outputWidth) { at, value in result[at] += gain * value }
-            return result
+            let guess = try plan.enlargedRows(rows, input: input)
+            return load(history.read(by: plan.phases.count)).filled { values in
+                for i in values.indices { values[i] = guess[i] + gain * values[i] }
+            }
         case .latent:
-            var result = [Float](repeating: 0, count: rows.count * plan.outputWidth * 3)
-            pixels?.withRows(rows, width: plan.outputWidth) { at, value in result[at] = value }
-            return result
+            return pixels.map(load) ?? []
         }
     }
+}
 
-    /// A part of the input; where it reaches beyond (a canvas is padded), the nearest pixels.
-    private func cut(_ rect: Rect) -> Frame {
-        let input = input
-        return Frame(floatCount: rect.area * 3) { frame in
-            let inside = Rect(y: 0, x: 0, height: input.height, width: input.width).contains(rect)
-            guard !inside else {
-                RowCopy.copy(
-                    from: input.pixels.span, start: (rect.y * input.width + rect.x) * 3, stride: input.width * 3,
-                    to: &frame, start: 0, stride: rect.width * 3, rows: rect.height, count: rect.width * 3)
-                return
-            }
-            var at = 0
-            for y in rect.y..<rect.maxY {
-                let row = min(y, input.height - 1) * input.width
-                for x in rect.x..<rect.maxX {
-                    let from = (row + min(x, input.width - 1)) * 3
-                    for c in 0..<3 { frame[at + c] = input.pixels[from + c] }
-                    at += 3
-                }
-            }
-        }
+extension [Float] {
+    fileprivate consuming func filled(_ body: (inout MutableSpan<Float>) -> Void) -> [Float] {
+        var values = self
+        var span = values.mutableSpan
+        body(&span)
+        return values
     }
 }

@@ -175,12 +175,17 @@ package struct Scheduler {
         var smoothedSeconds: [Int: Double] = [:]
     }
 
-    /// - Parameter step: what the steps 0..<steps are, a pure function.
-    package init(steps: Int, leases: LeasePolicy = LeasePolicy(), step: @escaping @Sendable (Int) -> Step) {
+    /// - Parameters:
+    ///   - first: the steps before it are done
+    ///   - step: what the steps 0..<steps are, a pure function
+    package init(steps: Int, startingAt first: Int = 0, leases: LeasePolicy = LeasePolicy(), step: @escaping @Sendable (Int) -> Step) {
         self.steps = steps
         self.leases = leases
         makeStep = step
         totalTiles = (0..<steps).reduce(0) { $0 + step($1).count }
+        mergedTiles = (0..<min(first, steps)).reduce(0) { $0 + step($1).count }
+        firstActive = min(first, steps)
+        isOver = firstActive == steps
         beginNextStep()
     }
 

@@ -48,7 +48,7 @@ struct RenderPlanTests {
         let plan = try Self.plan(width: 20, height: 12)
         var input = RGBImage(width: 20, height: 12)
         for i in input.pixels.indices { input.pixels[i] = Float(i % 7) / 7 }
-        let rendering = Rendering(plan: plan, input: input)
+        let rendering = try Rendering(plan: plan, input: input)
         let rows = 5..<23
         let guess = try rendering.finishedRows(rows)
         var expected = [Float](repeating: 0, count: rows.count * 80 * 3)
@@ -59,7 +59,7 @@ struct RenderPlanTests {
         #expect(guess == expected)
         for tile in 0..<plan.tiling.grid(step: 0).count {
             let work = try plan.work(phase: 0, tile: tile)
-            rendering.merge(Frame(floats: Array(repeating: 1, count: work.answerByteCount / 4)), of: work, tile: tile)
+            rendering.merge(Frame(floats: Array(repeating: 1, count: work.answerByteCount / 4)), of: work, phase: 0, tile: tile)
         }
         let moved = try rendering.finishedRows(rows)
         guard case .superResolution(let superResolution) = plan.model else { return }

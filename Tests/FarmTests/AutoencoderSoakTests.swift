@@ -17,7 +17,7 @@ struct AutoencoderSoakTests {
             ["--scale", "1", "--steps", "1", "--vae-tile", "\(window)"], folder: ModelFolder(url: model), inputHeight: input.height,
             inputWidth: input.width)
         let perform = try Denoiser.load(model, precision: .float32).makeLane()
-        let rendering = Rendering(plan: plan, input: input)
+        let rendering = try Rendering(plan: plan, input: input)
         for (index, phase) in plan.phases.enumerated() {
             switch phase {
             case .encodeText, .denoise: continue
@@ -27,7 +27,7 @@ struct AutoencoderSoakTests {
                 guard case .autoencode(var request) = try plan.work(phase: index, tile: tile) else { continue }
                 (request.signal, request.noise) = (1, 0)
                 let work = Work.autoencode(request)
-                rendering.merge(try perform(work, rendering.inputs(of: work, tile: tile)).frame, of: work, tile: tile)
+                rendering.merge(try perform(work, rendering.inputs(of: work, phase: index, tile: tile)).frame, of: work, phase: index, tile: tile)
             }
             rendering.finish(phase: index)
         }

@@ -318,3 +318,28 @@ static const struct tf_attention_functions *attention_functions(tf_isa isa) {
 
 size_t tf_attention_scratch(tf_isa isa, const tf_attention *a) { return attention_functions(isa)->scratch(a); }
 void tf_attend(tf_isa isa, const tf_attention *a, float *scratch) { attention_functions(isa)->attend(a, scratch); }
+
+// MARK: half precision
+
+__attribute__((target("avx,f16c"))) static void from_half_f16c(const uint16_t *from, size_t count, float *to) {
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(from + i))));
+    for (; i < count; i++) to[i] = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(from[i])));
+}
+__attribute__((target("avx,f16c"))) static void to_half_f16c(const float *from, size_t count, uint16_t *to) {
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) _mm_storeu_si128((void *)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i < count; i++) to[i] = half_from(from[i]);
+}
+
+void tf_from_half(const uint16_t *from, size_t count, float *to) {
+    if (tf_best_isa() != TF_BASELINE) { from_half_f16c(from, count, to); return; }
+    for (size_t i = 0; i < count; i++) {
+        const uint16_t four[4] = {from[i]};
+        to[i] = _mm_cvtss_f32(half4(four));
+    }
+}
+void tf_to_half(const float *from, size_t count, uint16_t *to) {
+    if (tf_best_isa() != TF_BASELINE) { to_half_f16c(from, count, to); return; }
+    for (size_t i = 0; i < count; i++) to[i] = half_from(from[i]);
+}

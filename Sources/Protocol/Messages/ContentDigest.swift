@@ -1,4 +1,5 @@
 internal import Crypto
+public import Foundation
 
 /// A SHA-256 digest: names a model, or the content of one of its files.
 public struct ContentDigest: Hashable, Sendable, CustomStringConvertible {
@@ -28,3 +29,15 @@ public struct ContentDigest: Hashable, Sendable, CustomStringConvertible {
 
 /// The digest of a model's manifest: equal digests, equal files.
 public typealias ModelDigest = ContentDigest
+
+extension ContentDigest {
+    public init(of bytes: some DataProtocol) {
+        self.init(SHA256.hash(data: bytes))
+    }
+
+    /// Of a whole file.
+    /// - Throws: `ModelFileError`
+    public init(file path: String) throws {
+        self = try ModelFile(path: path).sha256()
+    }
+}

@@ -7,6 +7,7 @@
 #define CKERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef enum { TF_BASELINE = 0, TF_AVX2 = 1, TF_AVX512 = 2 } tf_isa;
 
@@ -122,5 +123,9 @@ typedef struct {
 /// Floats of scratch memory.
 size_t tf_attention_scratch(tf_isa isa, const tf_attention *a);
 void tf_attend(tf_isa isa, const tf_attention *a, float *scratch);
+
+/// Half precision to single and, rounding to nearest, ties to even, back.
+void tf_from_half(const uint16_t *from, size_t count, float *to);
+void tf_to_half(const float *from, size_t count, uint16_t *to);
 
 #endif

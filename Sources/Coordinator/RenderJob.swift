@@ -1,0 +1,222 @@
+import Engine
+import Foundation
+import Logging
+import Protocol
+import ServiceLifecycle
+import Synchronization
+
+/// A job from its options to its output.
+struct RenderJob {
+    let options: UpscaleOptions
+    let output: OutputOptions
+    let farm: FarmOptions
+    var folder: JobFolder?
+    /// Of a job that is resumed.
+    var description: JobFolder.Description?
+    /// The arguments of a job that is new in its folder.
+    var typed: [String] = []
+
+    /// What needs no rendering to be seen to be wrong.
+    func check() throws {
+        guard URL(filePath: options.input).resolvingSymlinksInPath() != URL(filePath: output.output).resolvingSymlinksInPath() else {
+            throw CommandError.inputIsOutput(output.output)
+        }
+        let reader = try InputImage.reader(options.input)
+        let plan = try options.plan(modelFolder(options.model), inputHeight: reader.height, inputWidth: reader.width)
+        try PNGWriter.probe(output.output)
+        _ = plan
+    }
+
+    func run(_ logger: Logger) async throws {
+        if description == nil { try check() }
+        let inputPath = folder?.path(JobFolder.inputName) ?? options.input
+        let reader = try InputImage.reader(inputPath)
+        let model = try modelFolder(options.model)
+        let plan = try options.plan(model, inputHeight: reader.height, inputWidth: reader.width)
+        let cores = ProcessInfo.processInfo.activeProcessorCount
+        let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
+
+        // Where the canvas lies.
+        let stores = plan.stores(output.storage.element, canvases: folder == nil ? 1 : 3)
+        let kept = stores.reduce(InputImage.bytes(of: reader)) { $0 + $1.bytes }
+        let outputFolder = URL(filePath: output.output).deletingLastPathComponent().path
+        let storage: CanvasStorage =
+            if let folder { .job(folder) } else if kept > output.memory?.bytes ?? machine / 2 { .unnamedFiles(folder: outputFolder) } else { .memory }
+        let place = folder?.url.path ?? outputFolder
+        if !storage.isMemory, description == nil, let free = PNGWriter.freeBytes(for: place + "/"), free < kept {
+            throw CommandError.diskTooSmall(path: place, needed: kept, free: free)
+        }
+        let needed = plan.coordinatorBytes(lanes: cores, kept: storage.isMemory ? kept : CanvasStorage.residentBytes(files: stores.count + 1))
+        guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
+
+        let input = try InputImage(reading: reader, storage: storage)
+        try OutputImage.check(path: output.output, plan: plan, like: input, logger: logger)
+        let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
+        let job = try begin(inputPath, plan: plan, model: server)
+
+        let socketFolder = farm.bind == nil ? try PrivateSocketFolder() : nil
+        defer { socketFolder?.remove() }
+        let endpoint = try Endpoint(farm.bind ?? socketFolder?.endpoint ?? "")
+        let stop = try StopRequest()
+        let lanes = Self.lanes(workers: farm.workers ?? 1, cores: cores)
+        let workerBytes = lanes.compactMap { plan.workerBytes(lanes: $0, machine: machine) }
+        if farm.bind == nil, !workerBytes.isEmpty {
+            let all = workerBytes.reduce(needed, +)
+            guard all < machine else { throw CommandError.modelNeedsMemory(needed: all, machine: machine) }
+        }
+        let local = farm.bind != nil ? nil : try LocalWorkers(
+            endpoint: endpoint.description, lanes: lanes, extraArguments: ["--model", model.url.path] + (farm.echo ? ["--echo"] : []), logger: logger
+        ) { stop.stop(.failed(.localWorkers($0))) }
+
+        var facts: Logger.Metadata = [
+            "job": "\(job)", "input": "\(plan.inputWidth)x\(plan.inputHeight)", "output": "\(plan.outputWidth)x\(plan.outputHeight)",
+            "steps": "\(plan.steps)", "tile": "\(plan.tiling.tile)", "seed": "\(plan.seed)", "model": "\(server.manifest.digest.hex.prefix(12))",
+        ]
+        if !storage.isMemory { facts["canvas"] = "\(PlanCommand.size(kept)) in \(place)" }
+        if let checkpoint = folder?.checkpoint, plan.phases.indices.contains(checkpoint.phase) {
+            facts["phase"] = "\(plan.phases[checkpoint.phase].name)"
+            if case .denoise(let step) = plan.phases[checkpoint.phase] { facts["step"] = "\(step + 1)/\(plan.steps)" }
+        }
+        logger.info(description == nil ? "job started" : "job resumed", metadata: facts)
+        let service = FarmService(
+            configuration: Farm.Configuration(
+                endpoint: endpoint, plan: plan, input: input, stores: stores, storage: storage,
+                checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
+                workersAreLocal: farm.bind == nil, onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
+            output: output.output, like: input, stop: stop, logger: logger)
+        let services: [any Service] = (local.map { [$0] } ?? []) + [service]
+        let group = ServiceGroup(
+            configuration: .init(
+                services: services.map { .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup) },
+                logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() }))
+        try TerminationSignals.watch { name, count in
+            if count > 1 {
+                socketFolder?.remove()
+                _exit(130)
+            }
+            logger.info("stopping", metadata: ["reason": "\(name)"])
+            stop.stop(.cancelled)
+        }
+        try await group.run()
+        let summary: FarmSummary
+        do { summary = try service.summary() } catch CommandError.cancelled(let done, let total) where folder != nil {
+            throw CommandError.interrupted(done: done, of: total, folder: place)
+        }
+        try folder?.finish(currentDescription(inputPath, plan: plan, model: server, job: job))
+        logger.info("job finished", metadata: Self.facts(of: summary, job: job, plan: plan, lanes: lanes.reduce(0, +)))
+        print("\(output.output): \(plan.outputWidth)x\(plan.outputHeight)")
+    }
+
+    /// Writes down what the job is, or checks that it still is that.
+    /// - Returns: its number.
+    private func begin(_ input: String, plan: RenderPlan, model: ModelServer) throws -> UInt64 {
+        guard let folder else { return .random(in: 1...99_999) }
+        let present = try currentDescription(input, plan: plan, model: model, job: description?.job ?? .random(in: 1...99_999))
+        guard let description else {
+            try folder.write(present)
+            return present.job
+        }
+        let path = folder.url.path
+        guard present.inputDigest == description.inputDigest else { throw JobFolderError.changed(path: path, what: "its \(JobFolder.inputName) is") }
+        guard present.modelDigest == description.modelDigest else { throw JobFolderError.changed(path: path, what: "the model \(options.model ?? "that comes with tilefarm") is") }
+        guard present.planDigest == description.planDigest else { throw JobFolderError.changed(path: path, what: "what this version of tilefarm makes of its options is") }
+        if let checkpoint = folder.checkpoint { try folder.verify(checkpoint) }
+        return description.job
+    }
+
+    private func currentDescription(_ input: String, plan: RenderPlan, model: ModelServer, job: UInt64) throws -> JobFolder.Description {
+        if let description { 
+            var present = description
+            present.inputDigest = try ContentDigest(file: input).hex
+            present.modelDigest = model.manifest.digest.hex
+            present.planDigest = plan.digest
+            return present
+        }
+        return JobFolder.Description(
+            job: job, arguments: typed, workingDirectory: FileManager.default.currentDirectoryPath, inputDigest: try ContentDigest(file: input).hex,
+            modelDigest: model.manifest.digest.hex, planDigest: plan.digest)
+    }
+
+    /// The cores, shared out among the workers; each has one lane at least.
+    static func lanes(workers: Int, cores: Int) -> [Int] {
+        (0..<workers).map { max(1, cores / workers + ($0 < cores % workers ? 1 : 0)) }
+    }
+
+    private static func facts(of summary: FarmSummary, job: UInt64, plan: RenderPlan, lanes: Int) -> Logger.Metadata {
+        func format(_ value: Double, _ digits: Int) -> String { String(format: "%.\(digits)f", value) }
+        let microseconds = 1e6 / Double(max(summary.tiles, 1))
+        return [
+            "job": "\(job)", "tiles": "\(summary.tiles)", "elapsed": "\(format(summary.elapsed, 3))s",
+            "rate": "\(format(Double(summary.tiles) / max(summary.elapsed, 1e-9), 2))/s", "workers": "\(summary.workers)",
+            "retried": "\(summary.repeats)", "dropped": "\(summary.dropped)",
+            "compute": "\(format(summary.computeSeconds, 3))s", "sent": "\(summary.bytesSent)", "received": "\(summary.bytesReceived)",
+            "cpu_per_tile": "\(format(summary.processorSeconds * microseconds, 1))us", "copy_per_tile": "\(format(summary.copySeconds * microseconds, 1))us",
+            "peak_memory": "\(ProcessUsage.peakMemoryBytes >> 20)MiB",
+        ]
+    }
+}
+
+/// A folder that only this user can enter, for the socket of local workers.
+struct PrivateSocketFolder {
+    let path: String
+
+    init() throws {
+        // A socket's path is at most 107 bytes long, so a long TMPDIR will not do.
+        path = "/tmp/tilefarm-\(getpid())-\(UInt32.random(in: 0...(.max)))"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
+    }
+
+    var endpoint: String { "ipc://\(path)/socket" }
+
+    func remove() { try? FileManager.default.removeItem(atPath: path) }
+}
+
+/// The farm as a service: it runs on a thread of its own, because sockets belong to threads.
+final class FarmService: Service {
+    private let configuration: Farm.Configuration
+    private let output: String
+    private let like: InputImage
+    private let stop: StopRequest
+    private let logger: Logger
+    private let outcome = Mutex<Result<FarmSummary, any Error>?>(nil)
+
+    init(configuration: Farm.Configuration, output: String, like: InputImage, stop: StopRequest, logger: Logger) {
+        self.configuration = configuration
+        self.output = output
+        self.like = like
+        self.stop = stop
+        self.logger = logger
+    }
+
+    /// Errors are kept for `summary()`: the group shall end gracefully, so that local workers are stopped, whatever happened.
+    func run() async throws {
+        await withGracefulShutdownHandler {
+            await withCheckedContinuation { continuation in
+                let work: @Sendable () -> Void = { [self] in
+                    let result = Result { try render() }
+                    outcome.withLock { $0 = result }
+                    continuation.resume()
+                }
+                do { _ = try OSThread(name: "farm", work) } catch {
+                    outcome.withLock { $0 = .failure(error) }
+                    continuation.resume()
+                }
+            }
+        } onGracefulShutdown: { [stop] in
+            stop.stop(.cancelled)
+        }
+    }
+
+    func summary() throws -> FarmSummary {
+        guard let outcome = outcome.withLock({ $0 }) else { throw CommandError.cancelled(done: 0, of: 0) }
+        return try outcome.get()
+    }
+
+    private func render() throws -> FarmSummary {
+        let farm = try Farm(configuration, stop: stop, logger: logger)
+        defer { farm.close() }
+        let summary = try farm.render()
+        try OutputImage.write(path: output, plan: configuration.plan, like: like, stop: stop) { try farm.finishedRows($0) }
+        return summary
+    }
+}

@@ -1,0 +1,94 @@
+import Coordinator
+import Engine
+import Foundation
+import Protocol
+import Testing
+import Worker
+
+/// What a checkpoint keeps, at every place where one can be taken.
+@Suite("Checkpoints")
+struct CheckpointTests {
+    enum Job: String, CaseIterable, Sendable {
+        case pixels, explicit, reference, upscale, img2img
+
+        /// Many tiles, for the autoencoder too.
+        func plan() throws -> (plan: RenderPlan, input: RGBImage, model: URL) {
+            let (height, width) = self == .upscale ? (20, 22) : (40, 44)
+            let input = RGBImage(width: width, height: height, pixels: (0..<height * width * 3).map { Float(($0 * 7919) % 251) / 250 })
+            guard self == .upscale || self == .img2img else {
+                let options = ["--tile", "64", "--steps", "5"] + (self == .pixels ? ["--halo", "8"] : ["--overlap", rawValue])
+                return (try UpscaleOptions.plan(options, folder: ModelFolder(url: DefaultModel.url), inputHeight: height, inputWidth: width), input, DefaultModel.url)
+            }
+            let reference = try PipelineCase(rawValue)
+            var options = ["--prompt", "a castle", "--tile", "32", "--halo", "4", "--vae-tile", "24", "--steps", "3"]
+            if self == .img2img { options += ["--scale", "8", "--strength", "1"] }
+            return (
+                try UpscaleOptions.plan(options, folder: ModelFolder(url: reference.model), inputHeight: height, inputWidth: width), input, reference.model
+            )
+        }
+    }
+
+    /// Does the phases of a job one after the other, each one's tiles in a shuffled order where the order is free.
+    static func work(_ plan: RenderPlan, _ rendering: Rendering, phases: Range<Int>, perform: LaneWork) throws {
+        for phase in phases {
+            let tiles = try (0..<plan.step(phase).count).map { tile in
+                let work = try plan.work(phase: phase, tile: tile)
+                return (tile, work, try perform(work, rendering.inputs(of: work, phase: phase, tile: tile)).frame)
+            }
+            for (tile, work, answer) in tiles { rendering.merge(answer, of: work, phase: phase, tile: tile) }
+            rendering.finish(phase: phase)
+        }
+    }
+
+    @Test("a job that goes on from a checkpoint before any of its phases ends in the picture of the unbroken job", arguments: Job.allCases)
+    func anyPhase(job: Job) throws {
+        let (plan, input, model) = try job.plan()
+        let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
+        let stores = plan.stores(.float32, canvases: 3)
+        let unbroken = try Rendering(plan: plan, input: input)
+        try Self.work(plan, unbroken, phases: plan.phases.indices, perform: perform)
+        let expected = try unbroken.finishedRows(0..<plan.outputHeight)
+
+        let scratch = try Scratch()
+        let png = try scratch.picture("in.png", width: 4, height: 4)
+        for phase in 1..<plan.phases.count {
+            let path = scratch.path("job-\(phase)")
+            do {
+                let folder = try JobFolder.create(path, input: png)
+                try folder.write(JobFolder.Description(job: 7, arguments: [], workingDirectory: "/", inputDigest: "", modelDigest: "", planDigest: ""))
+                let first = try Rendering(plan: plan, input: InputImage(input), stores: stores, storage: .job(folder))
+                try Self.work(plan, first, phases: 0..<phase, perform: perform)
+                first.prepareCheckpoint(at: phase, keeping: nil)
+                var (checkpoint, files) = first.checkpoint(at: phase, job: 7)
+                for file in files { checkpoint.files[file] = try ContentDigest(file: folder.path(file)).hex }
+                try folder.write(checkpoint)
+                // What comes after the checkpoint goes on for a while and is lost.
+                try Self.work(plan, first, phases: phase..<min(phase + 2, plan.phases.count), perform: perform)
+            }
+            let (folder, _) = try JobFolder.open(path)
+            let checkpoint = try #require(folder.checkpoint)
+            try folder.verify(checkpoint)
+            let second = try Rendering(plan: plan, input: InputImage(input), stores: stores, storage: .job(folder), checkpoint: checkpoint)
+            try Self.work(plan, second, phases: checkpoint.phase..<plan.phases.count, perform: perform)
+            #expect(try second.finishedRows(0..<plan.outputHeight) == expected, "from phase \(phase), \(plan.phases[phase])")
+        }
+    }
+
+    @Test("a canvas of half precision is near the one of single precision, and the same in memory and in files")
+    func half() throws {
+        let (plan, input, model) = try Job.pixels.plan()
+        let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
+        let scratch = try Scratch()
+        func picture(_ element: StoredValues.Element, _ storage: CanvasStorage) throws -> [Float] {
+            let rendering = try Rendering(plan: plan, input: InputImage(input), stores: plan.stores(element, canvases: 1), storage: storage)
+            try Self.work(plan, rendering, phases: plan.phases.indices, perform: perform)
+            return try rendering.finishedRows(0..<plan.outputHeight)
+        }
+        let (single, half) = (try picture(.float32, .memory), try picture(.float16, .memory))
+        #expect(try half == picture(.float16, .unnamedFiles(folder: scratch.url.path)))
+        #expect(try single == picture(.float32, .unnamedFiles(folder: scratch.url.path)))
+        let largest = zip(single, half).reduce(0) { max($0, abs($1.0 - $1.1)) }
+        #expect(largest > 0 && largest < 0.5 / 255)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).isEmpty)
+    }
+}
