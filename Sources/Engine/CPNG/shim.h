@@ -21,6 +21,9 @@
 // A function that calls setjmp must keep a frame of its own.
 #define CPNG_CALL static inline __attribute__((noinline))
 
+// unistd.h declares it only for _GNU_SOURCE, which comes too late here.
+int syncfs(int descriptor);
+
 typedef struct {
     png_structp png;
     png_infop info;

@@ -21,29 +21,10 @@ struct Deflate {
     mutating func compress(_ bytes: Span<UInt8>, isLast: Bool, into output: inout MutableSpan<UInt8>, at start: Int) -> Int {
         precondition(bytes.count > 0 && start >= 0 && output.count - start >= Self.bound(bytes.count))
         var writer = BitWriter(bits: bits, bitCount: bitCount, position: start)
-        var histogram = Histogram()
-        scan(bytes, word: { histogram.count($0) }, run: { histogram.runs[$0] += 1 }, byte: { histogram.count($0) })
-        let bits = codes.fit(histogram)
-        if bits <= 8 * Self.storedBytes(bytes.count) {
+        let raw = bytes.bytes
+        if codes.fit(Histogram(raw)) <= 8 * Self.storedBytes(bytes.count) {
             codes.writeHeader(isLast: isLast, &writer, &output)
-            let codes = codes
-            scan(
-                bytes,
-                word: { word in
-                    // Four codes of at most 12 bits fit beside the 7 that may be left over.
-                    for half in [UInt32(truncatingIfNeeded: word), UInt32(truncatingIfNeeded: word >> 32)] {
-                        for k in 0..<4 { writer.add(codes.literals[Int(half >> (8 * UInt32(k)) & 255)]) }
-                        writer.flush(&output)
-                    }
-                },
-                run: {
-                    writer.add(codes.runs[$0])
-                    writer.flush(&output)
-                },
-                byte: {
-                    writer.add(codes.literals[Int($0)])
-                    writer.flush(&output)
-                })
+            Self.encode(raw, codes.literals.span, codes.runs.span, &writer, &output)
             writer.add(codes.end)
             writer.flush(&output)
         } else {
@@ -52,6 +33,39 @@ struct Deflate {
         if isLast { writer.align(&output) }
         (self.bits, bitCount) = (writer.bits, writer.bitCount)
         return writer.position
+    }
+
+    private static func encode(
+        _ bytes: RawSpan, _ literals: Span<Code>, _ runs: Span<Code>, _ writer: inout BitWriter, _ output: inout MutableSpan<UInt8>
+    ) {
+        let words = bytes.byteCount / 8
+                var i = 0
+        while i < words {
+            let run = run(in: bytes, at: i, words)
+            guard run == 0 else {
+                writer.add(runs[run])
+                writer.flush(&output)
+                i += run
+                continue
+            }
+            let word = bytes.word(i)
+            // Four codes of at most 12 bits fit beside the 7 that may be left over.
+            writer.add(literals[Int(word & 255)])
+            writer.add(literals[Int(word >> 8 & 255)])
+            writer.add(literals[Int(word >> 16 & 255)])
+            writer.add(literals[Int(word >> 24 & 255)])
+            writer.flush(&output)
+            writer.add(literals[Int(word >> 32 & 255)])
+            writer.add(literals[Int(word >> 40 & 255)])
+            writer.add(literals[Int(word >> 48 & 255)])
+            writer.add(literals[Int(word >> 56)])
+            writer.flush(&output)
+            i += 1
+        }
+        for i in 8 * words..<bytes.byteCount {
+            writer.add(literals[Int(bytes.byte(i))])
+            writer.flush(&output)
+        }
     }
 
     /// The size of `count` bytes that are not compressed; 10 bits for a block's start and its alignment are among the 5 bytes each costs.
@@ -73,48 +87,60 @@ struct Deflate {
     }
 }
 
-/// Cuts a block into what deflate has symbols for: eight bytes at once, runs of 1...32 times eight bytes that are all like the byte before, and at
-/// the end single bytes.
+/// How many words of eight bytes from the `i`th on are like the byte before them, 32 at the most: a run. Where there is none (0), the word stands
+/// for itself, as does what is left behind the last whole word.
 @inline(__always)
-private func scan(_ bytes: Span<UInt8>, word: (UInt64) -> Void, run: (Int) -> Void, byte: (UInt8) -> Void) {
-    let raw = bytes.bytes
-    let words = raw.byteCount / 8
-    var i = 0
-    var last: UInt8 = 0
-    while i < words {
-        let next = unsafe raw.unsafeLoadUnaligned(fromByteOffset: 8 * i, as: UInt64.self)
-        let repeated = UInt64(last) &* 0x0101_0101_0101_0101
-        i += 1
-        guard next == repeated, i > 1 else {
-            word(next)
-            last = UInt8(truncatingIfNeeded: next >> 56)
-            continue
-        }
-        var count = 1
-        while count < 32, i < words, unsafe raw.unsafeLoadUnaligned(fromByteOffset: 8 * i, as: UInt64.self) == repeated {
-            count += 1
-            i += 1
-        }
-        run(count)
-    }
-    for i in 8 * words..<bytes.count { byte(bytes[i]) }
+private func run(in bytes: RawSpan, at i: Int, _ words: Int) -> Int {
+    guard i > 0 else { return 0 }
+    let last = bytes.byte(8 * i - 1)
+    let repeated = UInt64(last) &* 0x0101_0101_0101_0101
+    var count = 0
+    while count < 32, i + count < words, bytes.word(i + count) == repeated { count += 1 }
+    return count
 }
 
-/// How often each symbol occurs; four counts of the bytes, so that equal neighbours do not wait for each other.
+extension RawSpan {
+    @inline(__always)
+    fileprivate func byte(_ i: Int) -> UInt8 { unsafe unsafeLoad(fromByteOffset: i, as: UInt8.self) }
+
+    /// The `i`th eight bytes.
+    @inline(__always)
+    fileprivate func word(_ i: Int) -> UInt64 { unsafe unsafeLoadUnaligned(fromByteOffset: 8 * i, as: UInt64.self).littleEndian }
+}
+
+/// How often each symbol occurs.
 private struct Histogram {
-    private var bytes = InlineArray<1024, UInt32>(repeating: 0)
+    var literals = [Int](repeating: 0, count: 256)
     /// By length in eights.
-    var runs = InlineArray<33, UInt32>(repeating: 0)
+    var runs = [Int](repeating: 0, count: 33)
 
-    @inline(__always)
-    mutating func count(_ word: UInt64) {
-        for k in 0..<8 { bytes[(k & 3) << 8 | Int(word >> (8 * UInt64(k)) & 255)] &+= 1 }
+    init(_ bytes: RawSpan) {
+        // Four counts of the bytes, so that equal neighbours do not wait for each other.
+        var counts = [UInt32](repeating: 0, count: 1024)
+        var span = counts.mutableSpan
+        let words = bytes.byteCount / 8
+        var i = 0
+        while i < words {
+            let run = run(in: bytes, at: i, words)
+            guard run == 0 else {
+                runs[run] += 1
+                i += run
+                continue
+            }
+            let word = bytes.word(i)
+            span[Int(word & 255)] &+= 1
+            span[256 | Int(word >> 8 & 255)] &+= 1
+            span[512 | Int(word >> 16 & 255)] &+= 1
+            span[768 | Int(word >> 24 & 255)] &+= 1
+            span[Int(word >> 32 & 255)] &+= 1
+            span[256 | Int(word >> 40 & 255)] &+= 1
+            span[512 | Int(word >> 48 & 255)] &+= 1
+            span[768 | Int(word >> 56)] &+= 1
+            i += 1
+        }
+        for i in 8 * words..<bytes.byteCount { span[Int(bytes.byte(i))] &+= 1 }
+        for byte in 0..<256 { literals[byte] = Int(counts[byte] + counts[256 + byte] + counts[512 + byte] + counts[768 + byte]) }
     }
-
-    @inline(__always)
-    mutating func count(_ byte: UInt8) { bytes[Int(byte)] &+= 1 }
-
-    func literal(_ byte: Int) -> Int { Int(bytes[byte] + bytes[256 + byte] + bytes[512 + byte] + bytes[768 + byte]) }
 }
 
 private struct Code {
@@ -157,19 +183,18 @@ private struct Codes {
     private static let symbols = 286
 
     private var lengths = [UInt8](repeating: 0, count: Codes.symbols)
-    var literals = InlineArray<256, Code>(repeating: Code())
+    var literals = [Code](repeating: Code(), count: 256)
     /// By length in eights: length, its extra bits and the distance.
-    var runs = InlineArray<33, Code>(repeating: Code())
+    var runs = [Code](repeating: Code(), count: 33)
     var end = Code()
 
     /// Makes the codes of a block, with which it takes the returned number of bits.
     mutating func fit(_ histogram: Histogram) -> Int {
-        var counts = (0..<Self.symbols).map { $0 < 256 ? histogram.literal($0) : 0 }
-        counts[256] = 1
-        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += Int(histogram.runs[eights]) }
+        var counts = histogram.literals + [1] + [Int](repeating: 0, count: Self.symbols - 257)
+        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += histogram.runs[eights] }
         lengths = huffmanLengths(counts, longest: Self.longest)
         let codes = canonicalCodes(lengths)
-        for i in 0..<256 { literals[i] = codes[i] }
+        literals.replaceSubrange(0..<256, with: codes[..<256])
         end = codes[256]
         var bits = Self.headerBits
         for i in counts.indices { bits += counts[i] * Int(lengths[i]) }
@@ -177,7 +202,7 @@ private struct Codes {
             let (symbol, extra, extraCount) = Self.symbol(ofRun: eights)
             // The one code of a distance is the bit 0.
             runs[eights] = Code(bits: codes[symbol].bits | extra << codes[symbol].count, count: codes[symbol].count + extraCount + 1)
-            bits += Int(histogram.runs[eights]) * Int(extraCount + 1)
+            bits += histogram.runs[eights] * Int(extraCount + 1)
         }
         return bits
     }

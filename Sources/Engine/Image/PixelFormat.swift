@@ -118,5 +118,9 @@ public struct PixelFormat: Sendable, Hashable {
 package func quantized(_ value: Float, steps: Float) -> Int32 {
     // The comparison is false for NaN.
     let clamped = value > 0 ? (value < 1 ? value : 1) : 0
-    return Int32(clamped * steps + 0.5)
+    // Adding 2^23 leaves the nearest whole number in the low bits, from which this takes the next lower where it has been rounded up: the same as
+    // Int32(clamped * steps + 0.5), whose check of the range would keep loops from being vectorised.
+    let value = clamped * steps + 0.5, whole: Float = 8_388_608
+    let nearest = value + whole
+    return Int32(truncatingIfNeeded: nearest.bitPattern & 0x7F_FFFF) &- (nearest - whole > value ? 1 : 0)
 }
