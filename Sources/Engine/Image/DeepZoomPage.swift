@@ -18,7 +18,7 @@ func deepZoomPage(width: Int, height: Int, hasAlpha: Bool) -> String {
         <output id="percent" aria-label="Zoom"></output>
         <button id="in" title="Zoom in (+)" aria-label="Zoom in">+</button>
         <button id="whole" title="Whole picture (0)" aria-label="Whole picture">Fit</button>
-        <button id="full" title="Fill the screen (F)" aria-label="Fill the screen">&#x26F6;</button>
+        <button id="full" title="Fill the screen (F)" aria-label="Fill the screen"><svg viewBox="0 0 16 16"><path d="M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4"/></svg></button>
         </div>
         <noscript>This page needs JavaScript. Other viewers can open picture.dzi.</noscript>
         <script>
@@ -46,6 +46,7 @@ private let style = """
     #bar, button { color: #fff; font: 15px system-ui, sans-serif; }
     button { min-width: 36px; height: 36px; border: 0; border-radius: 6px; background: none; cursor: pointer; }
     button:hover, button:focus-visible { background: #fff3; }
+    svg { width: 16px; height: 16px; vertical-align: middle; fill: none; stroke: #fff; stroke-width: 2; }
     output { min-width: 4.5em; text-align: center; }
     noscript { position: absolute; inset: 0; padding: 2em; color: #fff; }
     </style>
@@ -308,5 +309,4 @@ private let script = #"""
     addEventListener("resize", resize);
     [view.width, view.height] = [Math.round(innerWidth * ratio()), Math.round(innerHeight * ratio())];
     open();
-    view.focus();
     """#
