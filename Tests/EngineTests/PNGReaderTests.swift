@@ -14,6 +14,22 @@ struct PNGReaderTests {
         #expect(reader.bitDepth == (sample.depth == 16 ? 16 : 8))
         #expect(reader.isGrey == sample.isGrey && reader.hasAlpha == sample.hasAlpha)
         #expect(try RGBImage(png: path) == sample.expected)
+
+        // The samples as they are stored, turned into numbers later.
+        var image = RGBImage(width: sample.width, height: sample.height)
+        for _ in 0..<sample.height {
+            var samples = [UInt8](repeating: 0, count: reader.format.rowBytes(width: sample.width))
+            var span = samples.mutableSpan
+            try reader.readRow(samples: &span)
+            var rgb = [Float](repeating: 0, count: sample.width * 3)
+            var alpha = [Float](repeating: 0, count: sample.hasAlpha ? sample.width : 0)
+            var rgbSpan = rgb.mutableSpan
+            var alphaSpan = alpha.mutableSpan
+            reader.format.unpack(samples.span, rgb: &rgbSpan, alpha: &alphaSpan)
+            image.pixels.replaceSubrange((reader.row - 1) * rgb.count..<reader.row * rgb.count, with: rgb)
+            image.alpha += alpha
+        }
+        #expect(image == sample.expected)
     }
 
     // Made by Pillow 13: a 3x2 palette image of indices 0 1 2 / 3 1 0, without and with transparency=bytes([0, 128, 255]);

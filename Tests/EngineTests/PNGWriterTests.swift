@@ -171,6 +171,83 @@ struct PNGWriterTests {
         #expect(scratch.names.isEmpty)
     }
 
+    @Test("a full disk is tried again as long as the caller wants")
+    func patience() throws {
+        var asked = 0
+        let writer = try PNGWriter(
+            path: "out.png", target: "\(scratch.path)/out.png", temporary: "\(scratch.path)/none",
+            descriptor: open("/dev/full", O_WRONLY), width: 3, height: 1, bitDepth: 8, grey: true, alpha: false)
+        writer.onFull = {
+            asked += 1
+            return asked < 5
+        }
+        try writer.writeRow([1, 2, 3].span)
+        #expect(throws: PNGError.self) { try writer.finish() }
+        #expect(asked == 5)
+    }
+
+    /// Rows that are hard for one part of the compression or another, of more than one of its blocks.
+    private static func difficult(_ kind: String, _ count: Int) -> [UInt8] {
+        var cases = SplitMix(seed: 17)
+        switch kind {
+        case "flat": return [UInt8](repeating: 77, count: count)
+        case "noise": return (0..<count).map { _ in .random(in: 0...255, using: &cases) }
+        case "runs":
+            var bytes: [UInt8] = []
+            while bytes.count < count {
+                bytes += [UInt8](repeating: .random(in: 0...255, using: &cases), count: .random(in: 1...700, using: &cases))
+            }
+            return Array(bytes[..<count])
+        // Frequencies that ask for codes far longer than are allowed.
+        case "skewed": return (0..<count).map { _ in UInt8(truncatingIfNeeded: UInt64.random(in: 0...(.max), using: &cases).leadingZeroBitCount) }
+        default: return (0..<count).map { UInt8(truncatingIfNeeded: $0 / 3) }
+        }
+    }
+
+    @Test("any bytes come back, and none take more than they must", arguments: ["flat", "noise", "runs", "skewed", "steps"])
+    func compression(kind: String) throws {
+        let path = "\(scratch.path)/a.png"
+        for (width, height, format) in [
+            (1, 1, PixelFormat(grey: true, alpha: false, bitDepth: 8)), (131_071, 3, PixelFormat(grey: true, alpha: false, bitDepth: 8)),
+            (65_535, 2, PixelFormat(grey: true, alpha: true, bitDepth: 8)), (777, 211, PixelFormat(grey: false, alpha: false, bitDepth: 16)),
+            (100_003, 4, PixelFormat(grey: false, alpha: true, bitDepth: 16)),
+        ] {
+            let rowBytes = format.rowBytes(width: width)
+            let bytes = Self.difficult(kind, rowBytes * height)
+            let writer = try PNGWriter(
+                path: path, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
+            for y in 0..<height { try writer.writeRow(bytes.span.extracting(y * rowBytes..<(y + 1) * rowBytes)) }
+            try writer.finish()
+
+            let reader = try PNGReader(path: path)
+            #expect(reader.format == format)
+            var read: [UInt8] = []
+            var row = [UInt8](repeating: 0, count: rowBytes)
+            for _ in 0..<height {
+                var span = row.mutableSpan
+                try reader.readRow(samples: &span)
+                read += row
+            }
+            #expect(read == bytes)
+            let size = contents(of: path).count
+            #expect(size <= PNGWriter.largestSize(
+                width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha))
+            if kind == "flat", bytes.count > 100_000 { #expect(size < bytes.count / 50) }
+        }
+    }
+
+    @Test("numbers become the samples that Int32(value + 0.5) gives", arguments: [255 as Float, 65535])
+    func quantization(steps: Float) {
+        func plain(_ value: Float) -> Int32 { value.isNaN ? 0 : Int32(min(max(value, 0), 1) * steps + 0.5) }
+        var cases = SplitMix(seed: 18)
+        for step in 0...Int(steps) {
+            let half = (Float(step) + 0.5) / steps
+            for value in [Float(step) / steps, half, half.nextUp, half.nextDown, .random(in: -0.1...1.1, using: &cases)] {
+                #expect(quantized(value, steps: steps) == plain(value), "\(value)")
+            }
+        }
+    }
+
     @Test("an output that is a link goes to the file it points at")
     func link() throws {
         let file = scratch.file("file.png", [1])

@@ -21,11 +21,13 @@
 // A function that calls setjmp must keep a frame of its own.
 #define CPNG_CALL static inline __attribute__((noinline))
 
+// unistd.h declares it only for _GNU_SOURCE, which comes too late here.
+int syncfs(int descriptor);
+
 typedef struct {
     png_structp png;
     png_infop info;
     FILE *file;
-    bool writes;
     int error_number;    // errno at the failure; 0 when the file itself is at fault
     char message[160];   // libpng's words
 } cpng_stream;
@@ -55,17 +57,16 @@ static inline void cpng_on_warning(png_structp png, png_const_charp message) {
 static inline void cpng_close(cpng_stream *stream) {
     if (stream == NULL) return;
     if (stream->png != NULL) {
-        if (stream->writes) png_destroy_write_struct(&stream->png, &stream->info);
-        else png_destroy_read_struct(&stream->png, &stream->info, NULL);
+        png_destroy_read_struct(&stream->png, &stream->info, NULL);
     }
     if (stream->file != NULL) fclose(stream->file);
     free(stream);
 }
 
 // Takes over the descriptor, which is closed here when there is no memory (NULL).
-static inline cpng_stream *cpng_open(int descriptor, bool writes) {
+static inline cpng_stream *cpng_open(int descriptor) {
     cpng_stream *stream = (cpng_stream *)calloc(1, sizeof(cpng_stream));
-    FILE *file = fdopen(descriptor, writes ? "wb" : "rb");
+    FILE *file = fdopen(descriptor, "rb");
     if (file == NULL) close(descriptor);
     if (stream == NULL || file == NULL) {
         if (file != NULL) fclose(file);
@@ -74,10 +75,7 @@ static inline cpng_stream *cpng_open(int descriptor, bool writes) {
     }
     setvbuf(file, NULL, _IOFBF, 1 << 18);
     stream->file = file;
-    stream->writes = writes;
-    stream->png = writes
-        ? png_create_write_struct(PNG_LIBPNG_VER_STRING, stream, cpng_on_error, cpng_on_warning)
-        : png_create_read_struct(PNG_LIBPNG_VER_STRING, stream, cpng_on_error, cpng_on_warning);
+    stream->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, stream, cpng_on_error, cpng_on_warning);
     stream->info = stream->png != NULL ? png_create_info_struct(stream->png) : NULL;
     if (stream->info == NULL) {
         cpng_close(stream);
@@ -90,8 +88,6 @@ static inline cpng_stream *cpng_open(int descriptor, bool writes) {
 static inline bool cpng_at_end(cpng_stream *stream) {
     return feof(stream->file) != 0;
 }
-
-// Reading
 
 // Reads up to the pixels. Allocates nothing that grows with the image.
 CPNG_CALL bool cpng_read_header(cpng_stream *stream, cpng_header *header) {
@@ -145,45 +141,6 @@ CPNG_CALL bool cpng_read_end(cpng_stream *stream) {
     errno = 0;
     if (setjmp(png_jmpbuf(stream->png))) return false;
     png_read_end(stream->png, NULL);
-    return true;
-}
-
-// Writing
-
-CPNG_CALL bool cpng_write_header(cpng_stream *stream, cpng_header header, int level, int strategy, int filters) {
-    png_structp png = stream->png;
-    errno = 0;
-    if (setjmp(png_jmpbuf(png))) return false;
-    png_init_io(png, stream->file);
-    png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
-    png_set_IHDR(png, stream->info, header.width, header.height, header.bit_depth, header.color_type,
-                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
-    png_set_compression_level(png, level);
-    png_set_compression_strategy(png, strategy);
-    png_set_compression_buffer_size(png, 1 << 18);   // one IDAT chunk per buffer; the default is 8 KiB
-    png_set_filter(png, PNG_FILTER_TYPE_BASE, filters);
-    png_write_info(png, stream->info);
-    return true;
-}
-
-CPNG_CALL bool cpng_write_row(cpng_stream *stream, const unsigned char *row, size_t bytes) {
-    png_structp png = stream->png;
-    errno = 0;
-    if (setjmp(png_jmpbuf(png))) return false;
-    if (bytes < png_get_rowbytes(png, stream->info)) png_error(png, "row buffer too small");
-    png_write_row(png, row);
-    return true;
-}
-
-// Ends the image and brings it to the disk.
-CPNG_CALL bool cpng_write_end(cpng_stream *stream) {
-    errno = 0;
-    if (setjmp(png_jmpbuf(stream->png))) return false;
-    png_write_end(stream->png, NULL);
-    if (fflush(stream->file) != 0 || fsync(fileno(stream->file)) != 0) {
-        cpng_note(stream, "flush failed");
-        return false;
-    }
     return true;
 }
 

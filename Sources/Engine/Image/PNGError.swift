@@ -26,6 +26,8 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
     case directoryMissing(path: String, directory: String)
     case outputIsDirectory(path: String)
     case outputNotAFile(path: String)
+    /// There is something else where a Deep Zoom pyramid should be.
+    case notAPyramid(path: String)
     case notWritable(path: String, reason: String)
     /// `needed` is the most bytes the file can take, where its size is known.
     case noSpace(path: String, needed: Int?)
@@ -78,6 +80,8 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
             "\(path): is a directory; name a file in it"
         case .outputNotAFile(let path):
             "\(path): is not a regular file and will not be replaced; choose another output"
+        case .notAPyramid(let path):
+            "\(path): holds something else than a Deep Zoom pyramid and will not be replaced; choose a new or empty directory"
         case .notWritable(let path, let reason):
             "\(path): cannot be written (\(reason)); choose another output or change the permissions"
         case .noSpace(let path, .none):

@@ -11,12 +11,12 @@ public final class PNGReader {
     public let path: String
     public let width: Int
     public let height: Int
-    /// Bits per channel as delivered: 8 (also for images of 1, 2 and 4 bits and palettes) or 16.
-    public let bitDepth: Int
-    /// Stored as grey: the three channels of each pixel are equal.
-    public let isGrey: Bool
-    /// Has an alpha channel, or a tRNS chunk that stands for one.
-    public let hasAlpha: Bool
+    /// As delivered: 8 bits per channel also for images of 1, 2 and 4 bits and palettes; grey when stored as grey, with alpha when there is a tRNS
+    /// chunk that stands for it.
+    public let format: PixelFormat
+    public var bitDepth: Int { format.bitDepth }
+    public var isGrey: Bool { format.isGrey }
+    public var hasAlpha: Bool { format.hasAlpha }
     /// Rows read so far.
     public private(set) var row = 0
 
@@ -45,7 +45,7 @@ public final class PNGReader {
             close(descriptor)
             throw error
         }
-        guard let stream = cpng_open(descriptor, false) else {
+        guard let stream = cpng_open(descriptor) else {
             throw PNGError.unreadable(path: path, reason: "out of memory")
         }
         self.stream = stream
@@ -77,9 +77,7 @@ public final class PNGReader {
             }
             self.width = width
             self.height = height
-            self.bitDepth = Int(bitDepth)
-            self.isGrey = channels <= 2
-            self.hasAlpha = channels % 2 == 0
+            self.format = PixelFormat(grey: channels <= 2, alpha: channels % 2 == 0, bitDepth: Int(bitDepth))
             self.isInterlaced = header.interlaced
             self.rowBytes = rowBytes
             self.pixels = [UInt8](repeating: 0, count: header.interlaced ? whole : rowBytes)
@@ -91,7 +89,7 @@ public final class PNGReader {
 
     deinit { cpng_close(stream) }
 
-    /// Reads the next row. The tail of the file is checked with the last one.
+    /// Reads the next row as numbers: `PixelFormat.unpack` of its samples. The tail of the file is checked with the last one.
     ///
     /// - Parameters:
     ///   - rgb: receives `width` pixels of three interleaved channels in [0, 1]; a grey value stands in all three.
@@ -99,6 +97,24 @@ public final class PNGReader {
     /// - Throws: `PNGError`; after an error no more rows can be read.
     public func readRow(rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>) throws {
         precondition(rgb.count == width * 3 && (alpha.count == width || alpha.isEmpty), "row of \(width) pixels")
+        let start = try nextRow()
+        let pixels = pixels
+        format.unpack(pixels.span.extracting(start..<start + rowBytes), rgb: &rgb, alpha: &alpha)
+    }
+
+    /// Reads the next row as it is stored, but for what `format` says. The tail of the file is checked with the last one.
+    ///
+    /// - Parameter samples: receives `format.rowBytes(width: width)` bytes.
+    /// - Throws: `PNGError`; after an error no more rows can be read.
+    public func readRow(samples: inout MutableSpan<UInt8>) throws {
+        precondition(samples.count == rowBytes, "row of \(width) pixels")
+        let start = try nextRow()
+        let pixels = pixels
+        RowCopy.copy(from: pixels.span, start: start, stride: 0, to: &samples, start: 0, stride: 0, rows: 1, count: rowBytes)
+    }
+
+    /// Brings the next row into `pixels`, and tells where it begins there.
+    private func nextRow() throws -> Int {
         if let failure { throw failure }
         guard row < height else { throw PNGError.noMoreRows(path: path) }
         do {
@@ -118,17 +134,8 @@ public final class PNGReader {
             failure = error
             throw error
         }
-        let start = isInterlaced ? row * rowBytes : 0
-        let pixels = pixels
-        let bytes = pixels.span.extracting(start..<start + rowBytes)
-        if bitDepth == 8 {
-            unpack(bytes, width: width, isGrey: isGrey, hasAlpha: hasAlpha, rgb: &rgb, alpha: &alpha) { Float($0[$1]) / 255 }
-        } else {
-            unpack(bytes, width: width, isGrey: isGrey, hasAlpha: hasAlpha, rgb: &rgb, alpha: &alpha) {
-                Float(UInt16($0[2 * $1]) << 8 | UInt16($0[2 * $1 + 1])) / 65535
-            }
-        }
-        row += 1
+        defer { row += 1 }
+        return isInterlaced ? row * rowBytes : 0
     }
 
     /// Checks what can be known before libpng looks at the file: kind, magic, size. Returns the file's size in bytes.
@@ -198,28 +205,6 @@ public final class PNGReader {
 /// libpng's own words for the last failure.
 func message(of stream: UnsafeMutablePointer<cpng_stream>) -> String {
     withUnsafeBytes(of: stream.pointee.message) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-}
-
-/// Spreads a row's values, counted in channels, over `rgb` and `alpha`.
-@inline(__always)
-private func unpack(
-    _ bytes: Span<UInt8>, width: Int, isGrey: Bool, hasAlpha: Bool,
-    rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>, value: (Span<UInt8>, Int) -> Float
-) {
-    let channels = (isGrey ? 1 : 3) + (hasAlpha ? 1 : 0)
-    if isGrey {
-        for x in 0..<width {
-            let grey = value(bytes, x * channels)
-            rgb[3 * x] = grey
-            rgb[3 * x + 1] = grey
-            rgb[3 * x + 2] = grey
-        }
-    } else {
-        for x in 0..<width {
-            for c in 0..<3 { rgb[3 * x + c] = value(bytes, x * channels + c) }
-        }
-    }
-    for x in 0..<alpha.count { alpha[x] = hasAlpha ? value(bytes, x * channels + channels - 1) : 1 }
 }
 
 extension RGBImage {

@@ -94,7 +94,7 @@ public struct BicubicUpsampler: Sendable, Hashable {
 
         let rowCount = window.width * channels
         var wide = [Float](repeating: 0, count: needed.height * rowCount)   // the needed input rows, enlarged sideways
-        let columns = (window.x..<window.maxX).map { columnAxis.tap(at: $0) }
+        let columns = columnAxis.taps(at: window.x..<window.maxX)
         for y in 0..<needed.height {
             let rowStart = (needed.y - cropRect.y + y) * cropRect.width
             var target = y * rowCount
@@ -163,13 +163,29 @@ private struct Axis {
 
     func tap(at place: Int) -> Tap {
         let (whole, remainder) = position(of: mirrored(place, count: output))
+        return Tap(indices: indices(whole), weights: weights(remainder))
+    }
+
+    @inline(__always)
+    private func indices(_ whole: Int) -> SIMD4<Int> {
+        if whole >= 1, whole < input - 2 { return SIMD4(whole - 1, whole, whole + 1, whole + 2) }
+        return SIMD4(
+            mirrored(whole - 1, count: input), mirrored(whole, count: input), mirrored(whole + 1, count: input), mirrored(whole + 2, count: input))
+    }
+
+    private func weights(_ remainder: Int) -> SIMD4<Float> {
         let phase = Double(remainder) / Double(2 * output)
-        var tap = Tap(indices: .zero, weights: .zero)
-        for k in 0..<4 {
-            tap.indices[k] = mirrored(whole + k - 1, count: input)
-            tap.weights[k] = Float(cubic(phase - Double(k - 1)))
+        return SIMD4(Float(cubic(phase + 1)), Float(cubic(phase)), Float(cubic(phase - 1)), Float(cubic(phase - 2)))
+    }
+
+    /// The taps of neighbours. Their phases repeat after a few where the scale is a small whole number, and with them the weights.
+    func taps(at places: Range<Int>) -> [Tap] {
+        var known = [(remainder: Int, weights: SIMD4<Float>)](repeating: (-1, .zero), count: 16)
+        return places.map { place in
+            let (whole, remainder) = position(of: mirrored(place, count: output))
+            if known[place & 15].remainder != remainder { known[place & 15] = (remainder, weights(remainder)) }
+            return Tap(indices: indices(whole), weights: known[place & 15].weights)
         }
-        return tap
     }
 
     /// The input pixels that the taps of `places` touch.

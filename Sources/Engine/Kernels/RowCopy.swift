@@ -5,9 +5,9 @@ public enum RowCopy {
     /// Copies `rows` rows of `count` values, `sourceStride` and `targetStride` values apart, from `sourceStart` and to `targetStart`.
     ///
     /// - Precondition: every row lies inside its buffer.
-    public static func copy(
-        from source: Span<Float>, start sourceStart: Int, stride sourceStride: Int,
-        to target: inout MutableSpan<Float>, start targetStart: Int, stride targetStride: Int,
+    public static func copy<Element: BitwiseCopyable>(
+        from source: Span<Element>, start sourceStart: Int, stride sourceStride: Int,
+        to target: inout MutableSpan<Element>, start targetStart: Int, stride targetStride: Int,
         rows: Int, count: Int
     ) {
         guard rows > 0, count > 0 else { return }
@@ -19,7 +19,7 @@ public enum RowCopy {
                 for row in 0..<rows {
                     memcpy(
                         to + targetStart + row * targetStride, from + sourceStart + row * sourceStride,
-                        count * MemoryLayout<Float>.stride)
+                        count * MemoryLayout<Element>.stride)
                 }
             }
         }

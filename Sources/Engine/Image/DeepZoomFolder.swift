@@ -1,0 +1,108 @@
+internal import CPNG
+import Glibc
+
+/// The folder that a pyramid is made in.
+final class DeepZoomFolder {
+    let path: String
+    var onFull: (() -> Bool)?
+    private let shown: String
+    private let needed: Int
+
+    /// - Parameters:
+    ///   - shown: the path to name in errors
+    ///   - needed: the most bytes the pyramid takes
+    init(path: String, shown: String, needed: Int) throws {
+        self.path = path
+        self.shown = shown
+        self.needed = needed
+        Self.remove(path)   // left by a process of this id that was killed
+    }
+
+    func error(_ code: Int32) -> PNGError { PNGError(writing: shown, errno: code, needed: needed) }
+
+    /// Makes a directory; "" is the folder itself.
+    func makeDirectory(_ name: String) throws {
+        while mkdir(path + name, 0o777) != 0 {
+            let code = errno
+            if isFull(code), onFull?() == true { continue }
+            throw name.isEmpty && !isFull(code) ? .notWritable(path: shown, reason: reason(of: code)) : error(code)
+        }
+    }
+
+    /// Writes a whole file.
+    func write(_ name: String, _ bytes: [UInt8]) throws {
+        var descriptor: Int32
+        repeat {
+            descriptor = open(path + name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
+        } while descriptor < 0 && (errno == EINTR || isFull(errno) && onFull?() == true)
+        guard descriptor >= 0 else { throw error(errno) }
+        var code = writeAll(bytes, to: descriptor, onFull: onFull)
+        if close(descriptor) != 0, code == 0, errno != EINTR { code = errno }
+        guard code == 0 else { throw error(code) }
+    }
+
+    /// Brings everything to the disk: a pyramid has too many files to wait for each.
+    func sync() throws {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw error(errno) }
+        defer { close(descriptor) }
+        guard syncfs(descriptor) == 0 else { throw error(errno) }
+    }
+
+    /// Whether there is nothing in a directory but what a pyramid consists of, or nothing at all.
+    ///
+    /// - Throws: `PNGError.unreadable`.
+    static func isPyramid(_ path: String) throws -> Bool {
+        let files = "\(DeepZoomWriter.name)_files"
+        for name in try names(in: path) {
+            if name == "index.html", starts(file: "\(path)/\(name)", with: deepZoomPageStart) { continue }
+            if name == "\(DeepZoomWriter.name).dzi" { continue }
+            guard name == files else { return false }
+            for level in try names(in: "\(path)/\(files)") {
+                guard isNumber(level) else { return false }
+                for tile in try names(in: "\(path)/\(files)/\(level)") where !isTile(tile) { return false }
+            }
+        }
+        return true
+    }
+
+    private static func isTile(_ name: String) -> Bool {
+        guard name.hasSuffix(".png") else { return false }
+        let parts = name.dropLast(4).split(separator: "_", omittingEmptySubsequences: false)
+        return parts.count == 2 && parts.allSatisfy(isNumber)
+    }
+
+    private static func isNumber(_ text: some StringProtocol) -> Bool { !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) } }
+
+    private static func starts(file path: String, with text: String) -> Bool {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var start = [UInt8](repeating: 0, count: text.utf8.count)
+        return read(descriptor, &start, start.count) == start.count && start.elementsEqual(text.utf8)
+    }
+
+    /// Removes a pyramid, finished or not, and no files of others. What cannot be removed stays.
+    static func remove(_ path: String) {
+        let files = "\(path)/\(DeepZoomWriter.name)_files"
+        for level in (try? names(in: files)) ?? [] where isNumber(level) {
+            for tile in (try? names(in: "\(files)/\(level)")) ?? [] where isTile(tile) { unlink("\(files)/\(level)/\(tile)") }
+            rmdir("\(files)/\(level)")
+        }
+        rmdir(files)
+        unlink("\(path)/\(DeepZoomWriter.name).dzi")
+        unlink("\(path)/index.html")
+        rmdir(path)
+    }
+
+    private static func names(in path: String) throws -> [String] {
+        guard let directory = opendir(path) else { throw PNGError.unreadable(path: path, reason: reason(of: errno)) }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while let entry = readdir(directory) {
+            let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names
+    }
+}
