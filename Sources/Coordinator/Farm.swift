@@ -191,6 +191,7 @@ final class Farm {
 
     /// Rows of the finished picture in [0, 1].
     func finishedRows(_ rows: Range<Int>) throws -> [Float] { try rendering.finishedRows(rows) }
+    func finishedAlpha(_ rows: Range<Int>) throws -> [Float] { try rendering.finishedAlpha(rows) }
 
     // MARK: Time
 

@@ -49,6 +49,9 @@ struct OutputOptions: ParsableArguments {
     @Option(name: .shortAndLong, help: "The enlarged picture, a PNG of the input's kind. Replaced only when the whole picture is there.")
     var output: String
 
+    @Option(help: ArgumentHelp("Write a Deep Zoom pyramid too, with a page to view it: for pictures that few programs open.", valueName: "folder"))
+    var deepzoom: String?
+
     @Option(help: ArgumentHelp("Keep everything of the job in this folder, so that `tilefarm resume` can go on with it.", valueName: "folder"))
     var job: String?
 

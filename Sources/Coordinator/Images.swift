@@ -1,129 +1,213 @@
 import Engine
+import Foundation
 import Logging
 import Protocol
+import Synchronization
 
-/// The picture to enlarge, as its file has it: 1, 2, 3 or 4 channels of 8 or 16 bits.
+/// The picture to enlarge, as its file has it.
 package final class InputImage: Sendable {
     package let height, width: Int
-    let bitDepth: Int
-    let isGrey: Bool
-    let hasAlpha: Bool
-    private let values: StoredValues
-    private var channels: Int { (isGrey ? 1 : 3) + (hasAlpha ? 1 : 0) }
+    package let format: PixelFormat
+    private let samples: StoredValues
 
     /// Bytes that a picture takes.
-    static func bytes(of reader: PNGReader) -> Int {
-        reader.height * reader.width * ((reader.isGrey ? 1 : 3) + (reader.hasAlpha ? 1 : 0)) * reader.bitDepth / 8
-    }
-
-    /// A picture without alpha, its values as they are.
-    package init(_ image: RGBImage) throws {
-        (height, width, bitDepth, isGrey, hasAlpha) = (image.height, image.width, 8, false, false)
-        values = try StoredValues(.float32, count: image.pixels.count)
-        values.store(image.pixels.span, start: 0, stride: 0, rows: 1, length: image.pixels.count)
-    }
-
-    /// - Throws: `PNGError`, `StorageError`.
-    package convenience init(path: String) throws { try self.init(reading: Self.reader(path), storage: .memory) }
+    static func bytes(of reader: PNGReader) -> Int { reader.height * reader.format.rowBytes(width: reader.width) }
 
     /// Of any number of pixels: the reader compares them with the size of the file.
     static func reader(_ path: String) throws -> PNGReader { try PNGReader(path: path, pixelLimit: .max) }
 
     /// - Throws: `PNGError`, `StorageError`.
     init(reading reader: PNGReader, storage: CanvasStorage) throws {
-        (height, width, bitDepth, isGrey, hasAlpha) = (reader.height, reader.width, reader.bitDepth, reader.isGrey, reader.hasAlpha)
-        let channels = (reader.isGrey ? 1 : 3) + (reader.hasAlpha ? 1 : 0)
-        values = try storage.values("input", bitDepth == 16 ? .unorm16 : .unorm8, count: height * width * channels)
-        var rgb = [Float](repeating: 0, count: width * 3)
-        var alpha = [Float](repeating: 1, count: hasAlpha ? width : 0)
-        var row = [Float](repeating: 0, count: width * channels)
+        (height, width, format) = (reader.height, reader.width, reader.format)
+        samples = try storage.values("input", .uint8, count: Self.bytes(of: reader))
+        var row = [UInt8](repeating: 0, count: format.rowBytes(width: width))
         for y in 0..<height {
-            var rgbSpan = rgb.mutableSpan
-            var alphaSpan = alpha.mutableSpan
-            try reader.readRow(rgb: &rgbSpan, alpha: &alphaSpan)
-            for x in 0..<width {
-                for c in 0..<channels { row[x * channels + c] = hasAlpha && c == channels - 1 ? alpha[x] : rgb[3 * x + c] }
-            }
-            values.store(row.span, start: y * width * channels, stride: 0, rows: 1, length: row.count)
+            var span = row.mutableSpan
+            try reader.readRow(samples: &span)
+            samples.store(row.span, start: y * row.count)
         }
+    }
+
+    /// A picture without alpha, in memory, rounded to 16 bits.
+    package init(_ image: RGBImage) throws {
+        (height, width, format) = (image.height, image.width, PixelFormat(grey: false, alpha: false, bitDepth: 16))
+        var packed = [UInt8](repeating: 0, count: image.height * format.rowBytes(width: width))
+        var span = packed.mutableSpan
+        format.pack(rgb: image.pixels.span, alpha: image.alpha.span, into: &span)
+        samples = try StoredValues(.uint8, count: packed.count)
+        samples.store(packed.span, start: 0)
     }
 
     /// A part of the picture, height x width x 3 in [0, 1]; where it reaches beyond (a canvas is padded), the nearest pixels.
     func cut(_ rect: Rect) -> Frame {
-        Frame(floatCount: rect.area * 3) { rgb(rect, into: &$0) }
-    }
-
-    func rgb(_ rect: Rect, into target: inout MutableSpan<Float>) {
-        if channels == 3, Rect(y: 0, x: 0, height: height, width: width).contains(rect) {
-            values.load(start: (rect.y * width + rect.x) * 3, stride: width * 3, rows: rect.height, length: rect.width * 3, into: &target)
-        } else {
-            let channels = channels
-            pixels(rect) { at, pixel, row in
-                for c in 0..<3 { target[at * 3 + c] = row[pixel * channels + (isGrey ? 0 : c)] }
-            }
+        Frame(floatCount: rect.area * 3) { rgb in
+            var alpha = MutableSpan<Float>()
+            read(rect, rgb: &rgb, alpha: &alpha)
         }
     }
 
-    func alpha(_ rect: Rect, into target: inout MutableSpan<Float>) {
-        let channels = channels
-        pixels(rect) { at, pixel, row in target[at] = row[pixel * channels + channels - 1] }
-    }
-
-    /// Calls `body` with the number of each pixel of `rect`, and the nearest one's place in a row of the picture.
-    private func pixels(_ rect: Rect, _ body: (_ at: Int, _ pixel: Int, _ row: [Float]) -> Void) {
+    /// The same, and alpha with it where that is not empty.
+    func read(_ rect: Rect, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>) {
+        let size = format.pixelBytes
         let columns = min(max(rect.x, 0), width - 1)..<min(max(rect.maxX, 1), width)
-        var row = [Float](repeating: 0, count: columns.count * channels)
-        var at = 0
-        for y in rect.y..<rect.maxY {
-            let y = min(max(y, 0), height - 1)
+        let before = max(columns.lowerBound - rect.x, 0) * size, after = before + columns.count * size
+        var row = [UInt8](repeating: 0, count: format.rowBytes(width: rect.width))
+        for y in 0..<rect.height {
+            let source = min(max(rect.y + y, 0), height - 1)
             do {
-                var span = row.mutableSpan
-                values.load(start: (y * width + columns.lowerBound) * channels, stride: 0, rows: 1, length: span.count, into: &span)
+                var whole = row.mutableSpan
+                var span = whole.extracting(before..<after)
+                samples.load(start: (source * width + columns.lowerBound) * size, into: &span)
             }
-            for x in rect.x..<rect.maxX {
-                body(at, min(max(x, columns.lowerBound), columns.upperBound - 1) - columns.lowerBound, row)
-                at += 1
-            }
+            for i in stride(from: before - 1, through: 0, by: -1) { row[i] = row[i + size] }
+            for i in after..<row.count { row[i] = row[i - size] }
+            var colours = rgb.extracting(3 * y * rect.width..<3 * (y + 1) * rect.width)
+            var opacity = alpha.isEmpty ? MutableSpan<Float>() : alpha.extracting(y * rect.width..<(y + 1) * rect.width)
+            format.unpack(row.span, rgb: &colours, alpha: &opacity)
         }
     }
 }
 
+/// Where the finished picture goes: a PNG and, if it is wanted, a Deep Zoom pyramid.
+struct OutputPlaces: Sendable {
+    var png: String
+    var deepZoom: String?
+}
+
 /// The finished picture, of the input's kind: depth, grey and alpha.
 enum OutputImage {
-    /// Rows enlarged and written at a time.
-    private static let band = 32
+    /// Rows made and handed on at a time.
+    private static let band = 16
 
     /// Looks, before hours of rendering, whether the output can be written, and warns where the disk may be too small for it.
-    static func check(path: String, plan: RenderPlan, like input: InputImage, logger: Logger) throws {
-        try PNGWriter.probe(path)
-        let largest = PNGWriter.largestSize(
-            width: plan.outputWidth, height: plan.outputHeight, bitDepth: input.bitDepth, grey: input.isGrey, alpha: input.hasAlpha)
-        if let free = PNGWriter.freeBytes(for: path), free < largest {
-            logger.warning(
-                "the output may not fit on its disk", metadata: ["free": "\(PlanCommand.size(free))", "needed": "up to \(PlanCommand.size(largest))"])
+    static func check(_ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, logger: Logger) throws {
+        try PNGWriter.probe(places.png)
+        var largest = [
+            (places.png, PNGWriter.largestSize(
+                width: plan.outputWidth, height: plan.outputHeight, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha))
+        ]
+        if let deepZoom = places.deepZoom {
+            try DeepZoomWriter.probe(deepZoom)
+            largest.append((deepZoom, DeepZoomWriter.largestSize(width: plan.outputWidth, height: plan.outputHeight, format: format)))
+        }
+        for (path, bytes) in largest {
+            if let free = PNGWriter.freeBytes(for: path), free < bytes {
+                logger.warning(
+                    "the output may not fit on its disk",
+                    metadata: ["output": "\(path)", "free": "\(PlanCommand.size(free))", "needed": "up to \(PlanCommand.size(bytes))"])
+            }
         }
     }
 
-    /// - Parameter rows: finished rows in [0, 1], RGB.
+    /// Rows are made on this thread and written on others, a PNG and a pyramid at the same time. A full disk makes it wait.
+    /// - Parameters:
+    ///   - rgb: finished rows in [0, 1]
+    ///   - alpha: likewise, if the format has it
     /// - Throws: `PNGError`, or `CommandError.cancelledWriting`; then there is no output.
     static func write(
-        path: String, plan: RenderPlan, like input: InputImage, stop: StopRequest, rows: (Range<Int>) throws -> [Float]
+        _ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, stop: StopRequest, logger: Logger, rgb: (Range<Int>) throws -> [Float],
+        alpha: (Range<Int>) throws -> [Float]
     ) throws {
-        let writer = try PNGWriter(
-            path: path, width: plan.outputWidth, height: plan.outputHeight, bitDepth: input.bitDepth, grey: input.isGrey,
-            alpha: input.hasAlpha)
-        defer { writer.cancel() }
-        for first in stride(from: 0, to: plan.outputHeight, by: band) {
+        let (height, width) = (plan.outputHeight, plan.outputWidth)
+        let waits = WaitForRoom(stop: stop, logger: logger)
+        let places = places
+        var writers = [
+            try RowThread(name: "png") {
+                let png = try PNGWriter(
+                    path: places.png, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
+                png.onFull = { waits.wait(for: places.png) }
+                return (png.writeRow, png.finish, png.cancel)
+            }
+        ]
+        if let deepZoom = places.deepZoom {
+            writers.append(
+                try RowThread(name: "deepzoom") {
+                    let pyramid = try DeepZoomWriter(directory: deepZoom, width: width, height: height, format: format)
+                    pyramid.onFull = { waits.wait(for: deepZoom) }
+                    return (pyramid.writeRow, pyramid.finish, pyramid.cancel)
+                })
+        }
+        defer { for writer in writers { writer.abandon() } }
+        let rowBytes = format.rowBytes(width: width)
+        rows: for first in stride(from: 0, to: height, by: band) {
             if stop.reason != nil { throw CommandError.cancelledWriting }
-            let range = first..<min(first + band, plan.outputHeight)
-            let rgb = try rows(range)
-            let alpha = input.hasAlpha ? try plan.finishedAlpha(range, input: input) : []
-            for row in 0..<range.count {
-                try writer.writeRow(
-                    rgb: rgb.span.extracting(row * plan.outputWidth * 3..<(row + 1) * plan.outputWidth * 3),
-                    alpha: input.hasAlpha ? alpha.span.extracting(row * plan.outputWidth..<(row + 1) * plan.outputWidth) : alpha.span)
+            let range = first..<min(first + band, height)
+            let (colours, opacity) = (try rgb(range), format.hasAlpha ? try alpha(range) : [])
+            for y in 0..<range.count {
+                var row = [UInt8](repeating: 0, count: rowBytes)
+                var span = row.mutableSpan
+                format.pack(
+                    rgb: colours.span.extracting(3 * y * width..<3 * (y + 1) * width),
+                    alpha: opacity.isEmpty ? opacity.span : opacity.span.extracting(y * width..<(y + 1) * width), into: &span)
+                // One that has failed takes nothing more and says why at the end.
+                guard writers.allSatisfy({ $0.queue.push(row) }) else { break rows }
             }
         }
-        try writer.finish()
+        do { for writer in writers { try writer.finish() } } catch {
+            throw stop.reason == nil ? error : CommandError.cancelledWriting
+        }
+    }
+}
+
+/// Waits where a disk is full until there may be room.
+private final class WaitForRoom: Sendable {
+    private let stop: StopRequest
+    private let logger: Logger
+    private let lastLine = Mutex(-Double.infinity)
+
+    init(stop: StopRequest, logger: Logger) { (self.stop, self.logger) = (stop, logger) }
+
+    /// - Returns: false once the job is to stop.
+    func wait(for path: String) -> Bool {
+        let isNew = lastLine.withLock { last in
+            defer { last = Clock.now }
+            return Clock.now - last > 60
+        }
+        if isNew { logger.warning("no room for the output: it waits until there is some", metadata: ["output": "\(path)"]) }
+        Thread.sleep(forTimeInterval: 0.5)
+        return stop.reason == nil
+    }
+}
+
+/// Writes rows on a thread of its own.
+private final class RowThread {
+    typealias Writer = (row: (Span<UInt8>) throws -> Void, finish: () throws -> Void, cancel: () -> Void)
+
+    let queue = BoundedQueue<[UInt8]>(capacity: 64)
+    private let thread: OSThread
+    private let outcome: Outcome
+
+    private final class Outcome: Sendable {
+        let error = Mutex<(any Error)?>(nil)
+        let isComplete = Atomic<Bool>(false)
+    }
+
+    init(name: String, _ open: @escaping @Sendable () throws -> Writer) throws {
+        let (queue, outcome) = (queue, Outcome())
+        self.outcome = outcome
+        thread = try OSThread(name: name) {
+            do {
+                let writer = try open()
+                defer { writer.cancel() }
+                while let row = queue.pop() { try writer.row(row.span) }
+                if outcome.isComplete.load(ordering: .acquiring) { try writer.finish() }
+            } catch {
+                outcome.error.withLock { $0 = error }
+                queue.close()
+            }
+        }
+    }
+
+    /// Every row was pushed: the file is put in place.
+    func finish() throws {
+        outcome.isComplete.store(true, ordering: .releasing)
+        abandon()
+        if let error = outcome.error.withLock({ $0 }) { throw error }
+    }
+
+    /// The file is not kept, unless it is finished.
+    func abandon() {
+        queue.close()
+        thread.join()
     }
 }

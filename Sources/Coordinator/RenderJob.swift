@@ -23,8 +23,8 @@ struct RenderJob {
         }
         let reader = try InputImage.reader(options.input)
         let plan = try options.plan(modelFolder(options.model), inputHeight: reader.height, inputWidth: reader.width)
-        try PNGWriter.probe(output.output)
-        _ = plan
+        try OutputImage.check(
+            OutputPlaces(png: output.output, deepZoom: output.deepzoom), plan: plan, format: reader.format, logger: Logger(label: "") { _ in SwiftLogNoOpLogHandler() })
     }
 
     func run(_ logger: Logger) async throws {
@@ -50,7 +50,8 @@ struct RenderJob {
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
 
         let input = try InputImage(reading: reader, storage: storage)
-        try OutputImage.check(path: output.output, plan: plan, like: input, logger: logger)
+        let places = OutputPlaces(png: output.output, deepZoom: output.deepzoom)
+        try OutputImage.check(places, plan: plan, format: input.format, logger: logger)
         let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
         let job = try begin(inputPath, plan: plan, model: server)
 
@@ -83,7 +84,7 @@ struct RenderJob {
                 endpoint: endpoint, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
                 workersAreLocal: farm.bind == nil, onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
-            output: output.output, like: input, stop: stop, logger: logger)
+            output: places, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]
         let group = ServiceGroup(
             configuration: .init(
@@ -174,16 +175,14 @@ struct PrivateSocketFolder {
 /// The farm as a service: it runs on a thread of its own, because sockets belong to threads.
 final class FarmService: Service {
     private let configuration: Farm.Configuration
-    private let output: String
-    private let like: InputImage
+    private let output: OutputPlaces
     private let stop: StopRequest
     private let logger: Logger
     private let outcome = Mutex<Result<FarmSummary, any Error>?>(nil)
 
-    init(configuration: Farm.Configuration, output: String, like: InputImage, stop: StopRequest, logger: Logger) {
+    init(configuration: Farm.Configuration, output: OutputPlaces, stop: StopRequest, logger: Logger) {
         self.configuration = configuration
         self.output = output
-        self.like = like
         self.stop = stop
         self.logger = logger
     }
@@ -216,7 +215,8 @@ final class FarmService: Service {
         let farm = try Farm(configuration, stop: stop, logger: logger)
         defer { farm.close() }
         let summary = try farm.render()
-        try OutputImage.write(path: output, plan: configuration.plan, like: like, stop: stop) { try farm.finishedRows($0) }
+        try OutputImage.write(
+            output, plan: configuration.plan, format: configuration.input.format, stop: stop, logger: logger, rgb: farm.finishedRows, alpha: farm.finishedAlpha)
         return summary
     }
 }

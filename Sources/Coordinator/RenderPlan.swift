@@ -320,23 +320,23 @@ package struct RenderPlan: Sendable {
     // MARK: The picture
 
     /// Rows of the enlarged input, without padding.
-    func enlargedRows(_ rows: Range<Int>, input: InputImage) throws -> [Float] {
-        try enlarged(rows, input: input, channels: 3) { input.rgb($0, into: &$1) }
-    }
+    func enlargedRows(_ rows: Range<Int>, input: InputImage) throws -> [Float] { try enlarged(rows, input, alpha: false) }
 
     /// Rows of the alpha channel, enlarged bicubically.
-    func finishedAlpha(_ rows: Range<Int>, input: InputImage) throws -> [Float] {
-        try enlarged(rows, input: input, channels: 1) { input.alpha($0, into: &$1) }
-    }
+    func enlargedAlpha(_ rows: Range<Int>, input: InputImage) throws -> [Float] { try enlarged(rows, input, alpha: true) }
 
-    private func enlarged(
-        _ rows: Range<Int>, input: InputImage, channels: Int, read: (Rect, inout MutableSpan<Float>) -> Void
-    ) throws -> [Float] {
+    private func enlarged(_ rows: Range<Int>, _ input: InputImage, alpha wantsAlpha: Bool) throws -> [Float] {
         let window = Rect(y: rows.lowerBound, x: 0, height: rows.count, width: outputWidth)
         let source = try upsampler.sourceRect(for: window)
-        var crop = [Float](repeating: 0, count: source.area * channels)
-        var cropSpan = crop.mutableSpan
-        read(source, &cropSpan)
+        var rgb = [Float](repeating: 0, count: source.area * 3)
+        var alpha = [Float](repeating: 0, count: wantsAlpha ? source.area : 0)
+        do {
+            var rgbSpan = rgb.mutableSpan
+            var alphaSpan = alpha.mutableSpan
+            input.read(source, rgb: &rgbSpan, alpha: &alphaSpan)
+        }
+        let channels = wantsAlpha ? 1 : 3
+        let crop = wantsAlpha ? alpha : rgb
         var result = [Float](repeating: 0, count: window.area * channels)
         var span = result.mutableSpan
         try upsampler.upsample(crop: crop.span, cropRect: source, channels: channels, window: window, into: &span)

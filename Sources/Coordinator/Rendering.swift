@@ -195,6 +195,9 @@ package final class Rendering {
             return pixels.map(load) ?? []
         }
     }
+
+    /// Rows of its alpha channel.
+    func finishedAlpha(_ rows: Range<Int>) throws -> [Float] { try plan.enlargedAlpha(rows, input: input) }
 }
 
 extension [Float] {

@@ -47,7 +47,7 @@ struct RenderPlanTests {
     func finishing() throws {
         let plan = try Self.plan(width: 20, height: 12)
         var input = RGBImage(width: 20, height: 12)
-        for i in input.pixels.indices { input.pixels[i] = Float(i % 7) / 7 }
+        for i in input.pixels.indices { input.pixels[i] = Float(i % 6) / 5 }
         let rendering = try Rendering(plan: plan, input: input)
         let rows = 5..<23
         let guess = try rendering.finishedRows(rows)

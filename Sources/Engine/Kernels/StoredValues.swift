@@ -2,7 +2,7 @@ internal import CKernels
 import Glibc
 import Synchronization
 
-/// Numbers that a job keeps between its tiles, in memory or in a file that is mapped, read and written as float32.
+/// Numbers that a job keeps between its tiles, in memory or in a file that is mapped: float32 and float16, read and written as float32, and bytes.
 ///
 /// A file is given all its blocks before it is mapped, so that a full disk is an error of `init` and never a SIGBUS. Its pages count as the
 /// process's memory only while they are in use: after every so many bytes they are given back to the system, which writes them out when it likes.
@@ -11,15 +11,13 @@ import Synchronization
 package final class StoredValues: @unchecked Sendable {
     /// How a value is stored.
     package enum Element: String, Sendable, CaseIterable {
-        case float32, float16
-        /// Integers that stand for value * 255 and value * 65535.
-        case unorm8, unorm16
+        case float32, float16, uint8
 
         package var size: Int {
             switch self {
             case .float32: 4
-            case .float16, .unorm16: 2
-            case .unorm8: 1
+            case .float16: 2
+            case .uint8: 1
             }
         }
     }
@@ -89,48 +87,47 @@ package final class StoredValues: @unchecked Sendable {
 
     deinit { munmap(memory, max(count * element.size, 1)) }
 
-    /// Reads rows of `length` values, `stride` values apart in the store and densely packed in `target`.
+    /// Reads rows of `length` numbers, `stride` numbers apart in the store and densely packed in `target`.
     package func load(start: Int, stride: Int, rows: Int, length: Int, into target: inout MutableSpan<Float>, at first: Int = 0) {
+        precondition(element != .uint8)
         guard check(start, stride, rows, length, other: target.count, first) else { return }
         target.withUnsafeMutableBufferPointer { target in
             guard let to = target.baseAddress?.advanced(by: first) else { return }
             for row in 0..<rows {
                 let from = memory + (start + row * stride) * element.size, to = to + row * length
-                switch element {
-                case .float32: memcpy(to, from, length * 4)
-                case .float16: tf_from_half(from.assumingMemoryBound(to: UInt16.self), length, to)
-                case .unorm8:
-                    let from = from.assumingMemoryBound(to: UInt8.self)
-                    for i in 0..<length { to[i] = Float(from[i]) / 255 }
-                case .unorm16:
-                    let from = from.assumingMemoryBound(to: UInt16.self)
-                    for i in 0..<length { to[i] = Float(from[i]) / 65535 }
-                }
+                if element == .float32 { memcpy(to, from, length * 4) } else { tf_from_half(from.assumingMemoryBound(to: UInt16.self), length, to) }
             }
         }
         touch(rows * length)
     }
 
-    /// Writes rows that are densely packed in `source`; see `load`. float16 rounds to nearest, integers take values in [0, 1].
+    /// Writes rows that are densely packed in `source`; see `load`. float16 rounds to nearest.
     package func store(_ source: Span<Float>, at first: Int = 0, start: Int, stride: Int, rows: Int, length: Int) {
+        precondition(element != .uint8)
         guard check(start, stride, rows, length, other: source.count, first) else { return }
         source.withUnsafeBufferPointer { source in
             guard let from = source.baseAddress?.advanced(by: first) else { return }
             for row in 0..<rows {
                 let to = memory + (start + row * stride) * element.size, from = from + row * length
-                switch element {
-                case .float32: memcpy(to, from, length * 4)
-                case .float16: tf_to_half(from, length, to.assumingMemoryBound(to: UInt16.self))
-                case .unorm8:
-                    let to = to.assumingMemoryBound(to: UInt8.self)
-                    for i in 0..<length { to[i] = UInt8(truncatingIfNeeded: quantized(from[i], steps: 255)) }
-                case .unorm16:
-                    let to = to.assumingMemoryBound(to: UInt16.self)
-                    for i in 0..<length { to[i] = UInt16(truncatingIfNeeded: quantized(from[i], steps: 65535)) }
-                }
+                if element == .float32 { memcpy(to, from, length * 4) } else { tf_to_half(from, length, to.assumingMemoryBound(to: UInt16.self)) }
             }
         }
         touch(rows * length)
+    }
+
+    /// Reads as many bytes as `target` has.
+    package func load(start: Int, into target: inout MutableSpan<UInt8>) {
+        precondition(element == .uint8)
+        guard check(start, 0, 1, target.count, other: target.count, 0) else { return }
+        target.withUnsafeMutableBufferPointer { if let to = $0.baseAddress { memcpy(to, memory + start, $0.count) } }
+        touch(target.count)
+    }
+
+    package func store(_ source: Span<UInt8>, start: Int) {
+        precondition(element == .uint8)
+        guard check(start, 0, 1, source.count, other: source.count, 0) else { return }
+        source.withUnsafeBufferPointer { if let from = $0.baseAddress { memcpy(memory + start, from, $0.count) } }
+        touch(source.count)
     }
 
     private func check(_ start: Int, _ stride: Int, _ rows: Int, _ length: Int, other: Int, _ first: Int) -> Bool {
