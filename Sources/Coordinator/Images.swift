@@ -77,7 +77,7 @@ struct OutputPlaces: Sendable {
 /// The finished picture, of the input's kind: depth, grey and alpha.
 enum OutputImage {
     /// Rows made and handed on at a time.
-    private static let band = 16
+    private static let band = 32
 
     /// Looks, before hours of rendering, whether the output can be written, and warns where the disk may be too small for it.
     static func check(_ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, logger: Logger) throws {
@@ -110,9 +110,9 @@ enum OutputImage {
     ) throws {
         let (height, width) = (plan.outputHeight, plan.outputWidth)
         let waits = WaitForRoom(stop: stop, logger: logger)
-        let places = places
+        let rowBytes = format.rowBytes(width: width)
         var writers = [
-            try RowThread(name: "png") {
+            try RowThread(name: "png", rowBytes: rowBytes) {
                 let png = try PNGWriter(
                     path: places.png, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
                 png.onFull = { waits.wait(for: places.png) }
@@ -121,27 +121,24 @@ enum OutputImage {
         ]
         if let deepZoom = places.deepZoom {
             writers.append(
-                try RowThread(name: "deepzoom") {
+                try RowThread(name: "deepzoom", rowBytes: rowBytes) {
                     let pyramid = try DeepZoomWriter(directory: deepZoom, width: width, height: height, format: format)
                     pyramid.onFull = { waits.wait(for: deepZoom) }
                     return (pyramid.writeRow, pyramid.finish, pyramid.cancel)
                 })
         }
         defer { for writer in writers { writer.abandon() } }
-        let rowBytes = format.rowBytes(width: width)
-        rows: for first in stride(from: 0, to: height, by: band) {
+        for first in stride(from: 0, to: height, by: band) {
             if stop.reason != nil { throw CommandError.cancelledWriting }
             let range = first..<min(first + band, height)
             let (colours, opacity) = (try rgb(range), format.hasAlpha ? try alpha(range) : [])
-            for y in 0..<range.count {
-                var row = [UInt8](repeating: 0, count: rowBytes)
-                var span = row.mutableSpan
-                format.pack(
-                    rgb: colours.span.extracting(3 * y * width..<3 * (y + 1) * width),
-                    alpha: opacity.isEmpty ? opacity.span : opacity.span.extracting(y * width..<(y + 1) * width), into: &span)
-                // One that has failed takes nothing more and says why at the end.
-                guard writers.allSatisfy({ $0.queue.push(row) }) else { break rows }
+            var samples = [UInt8](repeating: 0, count: range.count * rowBytes)
+            do {
+                var span = samples.mutableSpan
+                format.pack(rgb: colours.span, alpha: opacity.span, into: &span)
             }
+            // One that has failed takes nothing more and says why at the end.
+            guard writers.allSatisfy({ $0.queue.push(samples) }) else { break }
         }
         do { for writer in writers { try writer.finish() } } catch {
             throw stop.reason == nil ? error : CommandError.cancelledWriting
@@ -173,7 +170,7 @@ private final class WaitForRoom: Sendable {
 private final class RowThread {
     typealias Writer = (row: (Span<UInt8>) throws -> Void, finish: () throws -> Void, cancel: () -> Void)
 
-    let queue = BoundedQueue<[UInt8]>(capacity: 64)
+    let queue = BoundedQueue<[UInt8]>(capacity: 3)
     private let thread: OSThread
     private let outcome: Outcome
 
@@ -182,14 +179,16 @@ private final class RowThread {
         let isComplete = Atomic<Bool>(false)
     }
 
-    init(name: String, _ open: @escaping @Sendable () throws -> Writer) throws {
+    init(name: String, rowBytes: Int, _ open: @escaping @Sendable () throws -> Writer) throws {
         let (queue, outcome) = (queue, Outcome())
         self.outcome = outcome
         thread = try OSThread(name: name) {
             do {
                 let writer = try open()
                 defer { writer.cancel() }
-                while let row = queue.pop() { try writer.row(row.span) }
+                while let band = queue.pop() {
+                    for start in stride(from: 0, to: band.count, by: rowBytes) { try writer.row(band.span.extracting(start..<start + rowBytes)) }
+                }
                 if outcome.isComplete.load(ordering: .acquiring) { try writer.finish() }
             } catch {
                 outcome.error.withLock { $0 = error }
