@@ -11,7 +11,7 @@ final class DeepZoomFolder {
     /// - Parameters:
     ///   - shown: the path to name in errors
     ///   - needed: the most bytes the pyramid takes
-    init(path: String, shown: String, needed: Int) throws {
+    init(path: String, shown: String, needed: Int) {
         self.path = path
         self.shown = shown
         self.needed = needed

@@ -110,6 +110,7 @@ private let script = #"""
         const done = isReady => {
           entry.isReady = isReady;
           loading -= 1;
+          load();   // at once, not with the next frame
           redraw();
         };
         image.onload = () => done(true);

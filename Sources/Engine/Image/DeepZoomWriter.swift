@@ -49,7 +49,7 @@ public final class DeepZoomWriter {
         self.format = format
         target = try Self.checkedTarget(directory)
         reduced = [UInt8](repeating: 0, count: format.bitDepth == 16 ? format.with8Bits.rowBytes(width: width) : 0)
-        folder = try DeepZoomFolder(
+        folder = DeepZoomFolder(
             path: hiddenName(for: target), shown: directory, needed: Self.largestSize(width: width, height: height, format: format))
         let tiles = DeepZoomTiles(folder: folder, format: format.with8Bits)
         do {

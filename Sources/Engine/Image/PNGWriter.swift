@@ -3,7 +3,7 @@ import Glibc
 /// Writes a PNG row by row into a hidden file beside its target, `.NAME.part-PID-N`, and renames it into place when it is
 /// complete: the target is the old file or the whole new one, never half of it.
 ///
-/// The same rows give the same bytes: no time, no text, one fixed filter and compression. Memory is four rows and half a megabyte.
+/// The same rows give the same bytes: no time, no text, one fixed filter and compression. Memory is three rows and a megabyte.
 public final class PNGWriter {
     public let path: String
     public let width: Int
