@@ -46,6 +46,8 @@ package struct RenderPlan: Sendable {
     package let seed: UInt64
     package let precision: Precision
     package let phases: [Phase]
+    /// Whether the sampler's steps wait for one another: slower, and there to be compared with.
+    package var hasBarrier = false
     private let upsampler: BicubicUpsampler
 
     /// Steps of the sampler.
@@ -145,7 +147,7 @@ package struct RenderPlan: Sendable {
     package func step(_ index: Int) -> Scheduler.Step {
         switch phases[index] {
         case .denoise(let step):
-            return Scheduler.Step(denoising: tiling, step: step, fromNoise: startsWithNoise, kind: 1)
+            return Scheduler.Step(denoising: tiling, step: step, fromNoise: startsWithNoise, waits: hasBarrier, kind: 1)
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):

@@ -33,6 +33,10 @@ struct UpscaleCommand: AsyncParsableCommand {
     @Flag(help: .hidden)
     var echo = false
 
+    /// Every step waits for the whole step before, to be compared with.
+    @Flag(help: .hidden)
+    var barrier = false
+
     func validate() throws {
         if let workers {
             guard (1...256).contains(workers) else { throw ValidationError("--workers \(workers): must be from 1 to 256") }
@@ -57,7 +61,8 @@ struct UpscaleCommand: AsyncParsableCommand {
             throw CommandError.inputIsOutput(output)
         }
         let folder = try modelFolder(options.model)
-        let plan = try options.plan(folder, inputHeight: input.image.height, inputWidth: input.image.width)
+        var plan = try options.plan(folder, inputHeight: input.image.height, inputWidth: input.image.width)
+        plan.hasBarrier = barrier
         let needed = plan.coordinatorBytes(lanes: ProcessInfo.processInfo.activeProcessorCount)
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
@@ -88,7 +93,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         let service = FarmService(
             configuration: Farm.Configuration(
                 endpoint: endpoint, plan: plan, input: input.image, model: model, requiredKernels: kernels, job: job,
-                workersAreLocal: bind == nil, onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
+                workersAreLocal: bind == nil, failedTile: output + ".failed-tile", onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
             output: output, like: input, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]
         let group = ServiceGroup(
@@ -120,7 +125,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         return [
             "job": "\(job)", "tiles": "\(summary.tiles)", "elapsed": "\(format(summary.elapsed, 3))s",
             "rate": "\(format(Double(summary.tiles) / max(summary.elapsed, 1e-9), 2))/s", "workers": "\(summary.workers)",
-            "retried": "\(summary.repeats)", "dropped": "\(summary.dropped)",
+            "retried": "\(summary.repeats)", "copies": "\(summary.copies)", "dropped": "\(summary.dropped)", "bad": "\(summary.bad)",
             "compute": "\(format(summary.computeSeconds, 3))s", "sent": "\(summary.bytesSent)", "received": "\(summary.bytesReceived)",
             "cpu_per_tile": "\(format(summary.processorSeconds * microseconds, 1))us", "copy_per_tile": "\(format(summary.copySeconds * microseconds, 1))us",
             "peak_memory": "\(ProcessUsage.peakMemoryBytes >> 20)MiB",

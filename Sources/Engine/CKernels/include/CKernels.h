@@ -7,6 +7,7 @@
 #define CKERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef enum { TF_BASELINE = 0, TF_AVX2 = 1, TF_AVX512 = 2 } tf_isa;
 
@@ -73,6 +74,11 @@ void tf_moments(tf_isa isa, const float *data, size_t pixels, int channels, doub
 void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, const float *scale, const float *shift, int silu, float *output);
 /// Each row: exp(scale * (x - max)) / sum, in place.
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale);
+
+/// What bytes are.
+typedef enum { TF_BYTES = 0, TF_FLOATS = 1, TF_DOUBLES = 2 } tf_elements;
+/// CRC-32C of the bytes, and in the same pass whether no element is infinite or not a number.
+uint32_t tf_checksum(tf_isa isa, const void *data, size_t count, tf_elements kind, int *finite);
 
 // Transformers.
 
