@@ -400,7 +400,8 @@ package struct Scheduler {
             guard task.started == nil else { continue }
             let kind = graph.kind(of: task.tile)
             workers[worker]?.tasks[index].started = now
-            workers[worker]?.tasks[index].finish = now + (seconds(of: state, kind) ?? 0)
+            let finish = now + (seconds(of: state, kind) ?? 0)
+            workers[worker]?.tasks[index].finish = finish
             deadlines.insert(Deadline(time: now + lease(of: state, kind), number: task.number, worker: worker))
             expect(task.tile)
         }
@@ -447,7 +448,7 @@ package struct Scheduler {
         guard !isOver, !record.isQuarantined, max(record.failuresInRow, record.bad) >= Self.patience else { return }
         records[state.record].isQuarantined = true
         commands.append(.quarantined(worker, reason: reason))
-        for other in workers.keys.filter({ workers[$0]?.record == state.record }).sorted() {
+        for other in workers.filter({ $0.value.record == state.record }).keys.sorted() {
             quarantinedWorkers += 1
             let tasks = workers[other]?.tasks ?? []
             workers[other]?.tasks = []
@@ -533,8 +534,9 @@ package struct Scheduler {
         let waiting = state.tasks.filter { !$0.isOverdue }
         let before = waiting.count - state.openLanes
         let start = before >= 0 && before < waiting.count ? max(now, waiting[before].finish) : now
+        let task = Assignment(tile: tile, number: nextNumber(), sent: now, finish: start + mean)
         workers[worker]?.credit -= 1
-        workers[worker]?.tasks.append(Assignment(tile: tile, number: nextNumber(), sent: now, finish: start + mean))
+        workers[worker]?.tasks.append(task)
         flights[tile, default: flight].attempts += 1
         flights[tile]?.holders.append(worker)
         if flight.holders.isEmpty { inFlight += 1 }
