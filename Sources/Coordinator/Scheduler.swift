@@ -141,8 +141,9 @@ package struct Scheduler {
     private var workers: [Worker: WorkerState] = [:]
     private var identities: [String: Int] = [:]
     private var records: [Record] = []
-    /// Workers that take tasks.
+    /// Workers that take tasks, and their lanes.
     private var ableWorkers = 0
+    private var ableLanes = 0
     /// What the work takes by its kind, all workers together.
     private var pooled: [Int: SmoothedTime] = [:]
     /// Entries of the three may be stale: they count if they carry the newest number of what they are about.
@@ -303,7 +304,7 @@ package struct Scheduler {
             offer(worker)
         case .left(let worker, let reason):
             guard let state = workers.removeValue(forKey: worker) else { break }
-            if state.isAble { setAble(false, record: state.record) }
+            if state.isAble { setAble(false, state) }
             if records[state.record].isQuarantined { quarantinedWorkers -= 1 }
             preferred[worker] = nil
             for task in state.tasks { lose(task.tile, from: worker, cause: reason, &commands) }
@@ -348,7 +349,7 @@ package struct Scheduler {
         let isAble = !state.isDraining && !state.isHung && !records[state.record].isQuarantined && state.openLanes > 0
         if isAble != state.isAble {
             workers[worker]?.isAble = isAble
-            setAble(isAble, record: state.record)
+            setAble(isAble, state)
         }
         let place = nextNumber()
         workers[worker]?.place = place
@@ -357,15 +358,24 @@ package struct Scheduler {
         line.insert(Place(prefetches: !state.hasIdleLane, seconds: seconds(of: state, kind) ?? 0, number: place, worker: worker))
     }
 
-    private mutating func setAble(_ isAble: Bool, record: Int) {
-        ableWorkers += isAble ? 1 : -1
-        records[record].able += isAble ? 1 : -1
+    private mutating func setAble(_ isAble: Bool, _ worker: WorkerState) {
+        let sign = isAble ? 1 : -1
+        ableWorkers += sign
+        ableLanes += sign * worker.lanes
+        records[worker.record].able += sign
     }
 
     /// The worker whose turn it is, which is taken out of the line.
     private mutating func nextWorker() -> Worker? {
-        while let place = line.popMin() {
-            if workers[place.worker]?.place == place.number { return place.worker }
+        while let place = line.min {
+            guard workers[place.worker]?.place == place.number else {
+                line.removeMin()
+                continue
+            }
+            // What is prefetched waits, perhaps behind a slow tile: not while it might be all that the next idle lane finds.
+            guard !place.prefetches || ready.count > ableLanes else { return nil }
+            line.removeMin()
+            return place.worker
         }
         return nil
     }

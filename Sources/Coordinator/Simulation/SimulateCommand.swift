@@ -28,7 +28,7 @@ struct SimulateCommand: ParsableCommand {
     @Option(help: ArgumentHelp("How much slower than the first the workers are, in turn: 1,1,1,3 makes every fourth three times slower.", valueName: "times"))
     var mix = "1"
 
-    @Option(help: "Standard deviation of a task's time, as a part of it.")
+    @Option(help: "How far a task's time goes up or down at most, as a part of it.")
     var jitter = 0.1
 
     @Option(help: "Part of the tasks that end badly: an error, the worker's death, a worker that hangs, a third each.")
@@ -52,7 +52,7 @@ struct SimulateCommand: ParsableCommand {
         ] where !allowed.contains(value) {
             throw ValidationError("--\(name) \(value): must be from \(allowed.lowerBound) to \(allowed.upperBound)")
         }
-        for (name, value, allowed) in [("jitter", jitter, 0...1), ("failing", failing, 0...0.5)] where !allowed.contains(value) {
+        for (name, value, allowed) in [("jitter", jitter, 0...0.9), ("failing", failing, 0...0.5)] where !allowed.contains(value) {
             throw ValidationError("--\(name) \(value): must be from \(allowed.lowerBound) to \(allowed.upperBound)")
         }
         _ = try slowness()

@@ -13,7 +13,7 @@ package struct Simulation {
         package var prefetched = 1
         /// How much slower than the first workers are the others: worker i takes `slowness[i % slowness.count]` times as long.
         package var slowness: [Double] = [1]
-        /// Standard deviation of a task's time, as a part of it.
+        /// How far a task's time goes up or down at most, as a part of it; evenly spread.
         package var jitter = 0.1
         /// The part of the tasks that end badly: a third each with an error, with the worker's death (another comes after a while), with
         /// a worker that hangs until somebody kills it.
@@ -158,9 +158,7 @@ package struct Simulation {
         while let state = workers[worker], state.idleLanes > 0, let tile = state.waiting.first {
             workers[worker]?.idleLanes -= 1
             workers[worker]?.waiting.removeFirst()
-            // The sum of twelve uniform numbers is nearly normal, and never far out.
-            let deviation = (0..<12).reduce(-6) { sum, _ in sum + Double.random(in: 0..<1, using: &random) }
-            let seconds = max(0.05, 1 + settings.jitter * deviation) * state.slowness
+            let seconds = (1 + settings.jitter * Double.random(in: -1...1, using: &random)) * state.slowness
             var misfortune: Misfortune?
             if settings.failing > 0, Double.random(in: 0..<1, using: &random) < settings.failing {
                 misfortune = [.error, .death, .silence].randomElement(using: &random)
