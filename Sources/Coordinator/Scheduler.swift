@@ -365,8 +365,8 @@ package struct Scheduler {
         records[worker.record].able += sign
     }
 
-    /// The worker whose turn it is, which is taken out of the line.
-    private mutating func nextWorker() -> Worker? {
+    /// The worker whose turn it is, which is taken out of the line; insert the place again if it gets nothing.
+    private mutating func nextPlace() -> Place? {
         while let place = line.min {
             guard workers[place.worker]?.place == place.number else {
                 line.removeMin()
@@ -375,7 +375,7 @@ package struct Scheduler {
             // What is prefetched waits, perhaps behind a slow tile: not while it might be all that the next idle lane finds.
             guard !place.prefetches || ready.count > ableLanes else { return nil }
             line.removeMin()
-            return place.worker
+            return place
         }
         return nil
     }
@@ -489,19 +489,19 @@ package struct Scheduler {
         // Tiles that none of those in line should get: they have them already, or have failed on them.
         var aside: [Tile] = []
         while !isOver, let tile = nextReady() {
-            var refused: [Worker] = []
+            var refused: [Place] = []
             var isSent = false
-            while !isSent, let worker = nextWorker() {
-                let choice = takePreferred(by: worker) ?? tile
-                if takes(worker, choice) {
+            while !isSent, let place = nextPlace() {
+                let choice = takePreferred(by: place.worker) ?? tile
+                if takes(place.worker, choice) {
                     if choice == tile { ready.removeMin() }
-                    send(choice, to: worker, at: now, &commands)
+                    send(choice, to: place.worker, at: now, &commands)
                     isSent = true
                 } else {
-                    refused.append(worker)
+                    refused.append(place)
                 }
             }
-            for worker in refused { offer(worker) }
+            for place in refused { line.insert(place) }
             guard !isSent else { continue }
             if refused.isEmpty { break }
             aside.append(ready.removeMin())
@@ -589,19 +589,19 @@ package struct Scheduler {
                 expectations.removeMax()
                 continue
             }
-            guard let worker = nextWorker() else { break }
-            guard let state = workers[worker], state.hasIdleLane, let seconds = seconds(of: state, graph.kind(of: last.tile)),
+            guard let place = nextPlace() else { break }
+            guard let state = workers[place.worker], state.hasIdleLane, let seconds = seconds(of: state, graph.kind(of: last.tile)),
                 last.finish - now > leases.gain * seconds
             else {
-                offer(worker)
+                line.insert(place)
                 break
             }
             expectations.removeMax()
-            if takes(worker, last.tile) {
-                send(last.tile, to: worker, at: now, isCopy: true, &commands)
+            if takes(place.worker, last.tile) {
+                send(last.tile, to: place.worker, at: now, isCopy: true, &commands)
             } else {
                 refused.append(last)
-                offer(worker)
+                line.insert(place)
             }
         }
         for expectation in refused { expectations.insert(expectation) }

@@ -37,6 +37,10 @@ struct UpscaleCommand: AsyncParsableCommand {
     @Flag(help: .hidden)
     var barrier = false
 
+    /// 1: no second copies of late tiles, to be compared with.
+    @Option(help: .hidden)
+    var copies = 2
+
     func validate() throws {
         if let workers {
             guard (1...256).contains(workers) else { throw ValidationError("--workers \(workers): must be from 1 to 256") }
@@ -45,6 +49,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         if let kernels, KernelSet(rawValue: String(kernels.prefix { $0 != " " })) == nil {
             throw ValidationError("--kernels \(kernels): must be one of \(KernelSet.allCases.map(\.rawValue).joined(separator: ", "))")
         }
+        guard (1...2).contains(copies) else { throw ValidationError("--copies \(copies): must be 1 or 2") }
         if insecure, bind == nil { throw ValidationError("--insecure belongs to --bind") }
         if let bind {
             do {
@@ -62,7 +67,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         }
         let folder = try modelFolder(options.model)
         var plan = try options.plan(folder, inputHeight: input.image.height, inputWidth: input.image.width)
-        plan.hasBarrier = barrier
+        (plan.hasBarrier, plan.copies) = (barrier, copies)
         let needed = plan.coordinatorBytes(lanes: ProcessInfo.processInfo.activeProcessorCount)
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }

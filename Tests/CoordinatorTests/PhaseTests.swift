@@ -49,7 +49,8 @@ struct PhaseTests {
                         }
                     case .finishedStep(let step): finished.append(step)
                     case .finishedJob: isFinished = true
-                    case .accept: break
+                    case .resend(let tile, let worker, _): sent.append((worker, tile))
+                    case .accept, .drop: break
                     default: Issue.record("\(command)")
                     }
                 }

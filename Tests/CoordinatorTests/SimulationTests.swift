@@ -59,8 +59,8 @@ struct SimulationTests {
         (settings.grid, settings.workers, settings.slowness, settings.steps) = (16, 50, Self.mixed, 20)
         (settings.failing, settings.seed) = (0.01, seed)
         let report = try Simulation.run(settings)
-        #expect(report.finished && report.efficiency > 0.8)
-        // A worker that dies or hangs loses two tiles at most.
+        #expect(report.finished && report.efficiency > 0.6, "\(report)")
+        // A worker that dies or hangs loses two tiles at most; one that hangs is out for a minute.
         #expect(report.repeated > 0 && Double(report.repeated) < 0.025 * Double(report.tiles), "\(report)")
         // A window is kept while its tile is out, and while its answer waits for a neighbour's.
         #expect(report.mostKept < 4 * settings.workers + 2 * 17 * 17)
