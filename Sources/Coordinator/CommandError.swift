@@ -13,7 +13,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     case inputIsOutput(String)
     case openEndpoint(String)
     case localWorkers(String)
-    case tileFailed(step: String, tile: Int, reason: String)
+    case tileFailed(step: String, tile: Int, reason: String, saved: String?)
     case cannotSend(String)
     case cancelled(done: Int, of: Int)
     /// A job that can be resumed.
@@ -50,8 +50,8 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "--bind \(endpoint): anybody who reaches this address could join or read the job; bind to 127.0.0.1, or say --insecure on a network that you trust"
         case .localWorkers(let reason):
             "\(reason)"
-        case .tileFailed(let step, let tile, let reason):
-            "tile \(tile) of step \(step) failed on every try: \(reason)"
+        case .tileFailed(let step, let tile, let reason, let saved):
+            "tile \(tile) of step \(step) failed on every try: \(reason)" + (saved.map { "; its task is in \($0)" } ?? "")
         case .cannotSend(let reason):
             "a task cannot be sent (\(reason)): choose a smaller --tile"
         case .interrupted(let done, let total, let folder):

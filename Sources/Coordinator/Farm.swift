@@ -32,7 +32,11 @@ struct FarmSummary: Sendable {
     /// Seconds of computing that the workers report, all lanes together.
     var computeSeconds = 0.0
     var repeats = 0
+    /// Second copies of tiles that were late.
+    var copies = 0
     var dropped = 0
+    /// Answers that were none.
+    var bad = 0
     var workers = 0
     var bytesSent = 0
     var bytesReceived = 0
@@ -67,6 +71,8 @@ final class Farm {
         var requiredKernels: String?
         var job: UInt64
         var workersAreLocal: Bool
+        /// Where the task of a tile is kept that nobody can compute.
+        var failedTile: String
         var onProgress: @Sendable () -> Void
         /// Called before the workers are told that the job is over.
         var onOver: @Sendable () -> Void
@@ -128,7 +134,9 @@ final class Farm {
         plan = configuration.plan
         stopRequest = stop
         let checkpoint = configuration.storage.folder?.checkpoint
-        scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: plan.leases) { [plan] in plan.step($0) }
+        var leases = plan.leases
+        leases.othersMayCome = !configuration.workersAreLocal
+        scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: leases) { [plan] in plan.step($0) }
         costs = plan.costs
         totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }
         doneCost = (0..<scheduler.currentStep).reduce(0) { [costs, plan] in $0 + costs[$1] * Double(plan.step($1).count) }
@@ -180,7 +188,9 @@ final class Farm {
         summary.tiles = scheduler.mergedTiles
         summary.elapsed = Clock.now - start
         summary.repeats = scheduler.repeats
+        summary.copies = scheduler.speculations
         summary.dropped = scheduler.dropped
+        summary.bad = scheduler.bad
         summary.processorSeconds = Clock.threadProcessor - processorAtStart
         try outcome?.get()
         return summary
@@ -211,7 +221,7 @@ final class Farm {
         strangers.report(to: logger, now: now)
         progress.update(
             done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
-            inFlight: scheduler.inFlight, retried: scheduler.repeats,
+            inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
             workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
             elapsed: now - start, logger: logger)
@@ -270,16 +280,17 @@ final class Farm {
             break
         case .ready(let credit, let model):
             ready(number, credit: credit, model: model)
-        case .result(let id, let seconds, let frame, let note):
-            result(number, id, seconds: seconds, frame, note: note)
+        case .result(let id, let seconds, let frame, let checksum, let note):
+            result(number, id, seconds: seconds, frame, checksum: checksum, note: note)
         case .failure(let id, let kind):
             guard let tile = tile(of: id) else { return }
             switch kind {
             case .returned: happened(.returned(number, tile))
             case .error(let reason): happened(.failed(number, tile, reason: reason))
             }
-        case .heartbeat:
+        case .heartbeat(let heartbeat):
             send(.heartbeat, to: number)
+            happened(.alive(number, progress: heartbeat.progress, isWorking: !heartbeat.running.isEmpty))
         case .fetch(let file, let offset, let length):
             do {
                 send(try configuration.model.chunk(file: file, offset: offset, length: length), to: number)
@@ -357,15 +368,18 @@ final class Farm {
             hasMixedKernels = true
             logger.warning("workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind")
         }
-        happened(.joined(number, lanes: worker.hello.lanes, credit: min(credit, Self.mostCredit)))
+        happened(
+            .joined(
+                number, lanes: worker.hello.lanes, credit: min(credit, Self.mostCredit), identity: "\(worker.hello.name) on \(worker.hello.host)"))
     }
 
     /// The scheduler counts answers from those alone who were given the task, and only workers that are ready are given any.
-    private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame, note: String?) {
-        guard let tile = tile(of: id) else { return }
-        if let task = tasks[tile], frame.byteCount != task.work.answerByteCount {
-            return happened(.failed(number, tile, reason: "an answer of \(frame.byteCount) bytes instead of \(task.work.answerByteCount)"))
-        }
+    private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame, checksum: UInt32, note: String?) {
+        guard let tile = tile(of: id) else { return misbehaved(number, nil, "an answer to a task that this job does not have, \(id)") }
+        let attempts = scheduler.attempts(of: tile)
+        if attempts > 0, id.attempt >= attempts { return misbehaved(number, tile, "an answer to try \(id.attempt) of a tile that was sent \(attempts) times") }
+        // Without its task it comes too late, or from somebody who was not asked.
+        if attempts > 0, let flaw = tasks[tile]?.work.flaw(of: frame, checksum: checksum) { return misbehaved(number, tile, flaw) }
         if let worker = workers[number] {
             workers[number]?.tiles += 1
             workers[number]?.smoothedSeconds = worker.tiles == 0 ? seconds : worker.smoothedSeconds * 0.9 + seconds * 0.1
@@ -375,6 +389,15 @@ final class Farm {
         happened(.answered(number, tile))
         arriving = nil
         configuration.onProgress()
+    }
+
+    private func misbehaved(_ number: Int, _ tile: Scheduler.Tile?, _ reason: String) {
+        // Whoever is in quarantine has been spoken of.
+        guard !scheduler.isQuarantined(number) else { return }
+        var facts: Logger.Metadata = ["worker": "\(name(number))", "reason": "\(reason)"]
+        if let tile { (facts["tile"], facts["step"]) = ("\(tile.index)", "\(stepName(tile))") }
+        logger.warning("bad result dropped", metadata: facts)
+        happened(.misbehaved(number, tile, reason: reason))
     }
 
     /// The answer that the scheduler is just being told of.
@@ -444,6 +467,12 @@ final class Farm {
             summary.copySeconds += Clock.threadProcessor - copying
         case .requeued(let tile, let number, let cause):
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
+        case .hung(let number, let seconds):
+            logger.warning("worker hangs, it gets nothing until it moves", metadata: ["worker": "\(name(number))", "seconds": "\(Int(seconds))"])
+        case .recovered(let number):
+            logger.info("worker gets on again", metadata: ["worker": "\(name(number))"])
+        case .quarantined(let number, let reason):
+            logger.warning("worker in quarantine, it gets nothing more of this job", metadata: ["worker": "\(name(number))", "reason": "\(reason)"])
         case .finishedStep(let step):
             rendering.finish(phase: step)
             if checkpointer?.wants(step + 1) == true { writeCheckpoint(step + 1) }
@@ -457,7 +486,19 @@ final class Farm {
     private func name(_ number: Int) -> String { workers[number]?.name ?? "worker \(number)" }
 
     private func tileFailed(_ tile: Scheduler.Tile, reason: String) -> CommandError {
-        .tileFailed(step: stepName(tile), tile: tile.index, reason: reason)
+        var saved: String?
+        if let task = tasks[tile] {
+            let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: 0)
+            do {
+                try FailedTile.save(
+                    FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs, reason: reason,
+                    to: configuration.failedTile)
+                saved = configuration.failedTile
+            } catch {
+                logger.warning("the failed tile's task cannot be kept", metadata: ["file": "\(configuration.failedTile)", "error": "\(error)"])
+            }
+        }
+        return .tileFailed(step: stepName(tile), tile: tile.index, reason: reason, saved: saved)
     }
 
     /// What people call the step of a tile: its number in the sampler's loop, or the phase.

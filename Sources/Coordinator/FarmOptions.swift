@@ -24,6 +24,14 @@ struct FarmOptions: ParsableArguments {
     @Flag(help: .hidden)
     var echo = false
 
+    /// Every step waits for the whole step before, to be compared with.
+    @Flag(help: .hidden)
+    var barrier = false
+
+    /// 1: no second copies of late tiles, to be compared with.
+    @Option(help: .hidden)
+    var copies = 2
+
     var logger: Logger { Logger(label: "tilefarm") { [logFormat] label in FarmLogHandler(label: label, format: logFormat) } }
 
     func validate() throws {
@@ -34,6 +42,7 @@ struct FarmOptions: ParsableArguments {
         if let kernels, KernelSet(rawValue: String(kernels.prefix { $0 != " " })) == nil {
             throw ValidationError("--kernels \(kernels): must be one of \(KernelSet.allCases.map(\.rawValue).joined(separator: ", "))")
         }
+        guard (1...2).contains(copies) else { throw ValidationError("--copies \(copies): must be 1 or 2") }
         if insecure, bind == nil { throw ValidationError("--insecure belongs to --bind") }
         if let bind {
             do {

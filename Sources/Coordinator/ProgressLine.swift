@@ -25,7 +25,7 @@ struct ProgressLine {
 
     /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
     mutating func update(
-        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
+        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, copies: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
         logger: Logger
     ) {
         history.append((elapsed, done, share))
@@ -60,7 +60,7 @@ struct ProgressLine {
                 metadata: [
                     "job": "\(job)", "stage": "1/1", "phase": "\(phase.name)", "step": "\(step)", "tiles": "\(done)/\(total)", "done": "\(percent)",
                     "rate": "\(String(format: "%.1f", rate))/s", "elapsed": "\(Self.clock(elapsed))", "eta": "\(eta)", "workers": "\(workers)",
-                    "inflight": "\(inFlight)", "retried": "\(retried)", "slowest": "\(slowest ?? "-")",
+                    "inflight": "\(inFlight)", "retried": "\(retried)", "copies": "\(copies)", "slowest": "\(slowest ?? "-")",
                 ])
         }
     }

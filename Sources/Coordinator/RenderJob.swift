@@ -32,7 +32,8 @@ struct RenderJob {
         let inputPath = folder?.path(JobFolder.inputName) ?? options.input
         let reader = try InputImage.reader(inputPath)
         let model = try modelFolder(options.model)
-        let plan = try options.plan(model, inputHeight: reader.height, inputWidth: reader.width)
+        var plan = try options.plan(model, inputHeight: reader.height, inputWidth: reader.width)
+        (plan.hasBarrier, plan.copies) = (farm.barrier, farm.copies)
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
 
@@ -83,7 +84,7 @@ struct RenderJob {
             configuration: Farm.Configuration(
                 endpoint: endpoint, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
-                workersAreLocal: farm.bind == nil, onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
+                workersAreLocal: farm.bind == nil, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
             output: places, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]
         let group = ServiceGroup(
@@ -149,7 +150,7 @@ struct RenderJob {
         return [
             "job": "\(job)", "tiles": "\(summary.tiles)", "elapsed": "\(format(summary.elapsed, 3))s",
             "rate": "\(format(Double(summary.tiles) / max(summary.elapsed, 1e-9), 2))/s", "workers": "\(summary.workers)",
-            "retried": "\(summary.repeats)", "dropped": "\(summary.dropped)",
+            "retried": "\(summary.repeats)", "copies": "\(summary.copies)", "dropped": "\(summary.dropped)", "bad": "\(summary.bad)",
             "compute": "\(format(summary.computeSeconds, 3))s", "sent": "\(summary.bytesSent)", "received": "\(summary.bytesReceived)",
             "cpu_per_tile": "\(format(summary.processorSeconds * microseconds, 1))us", "copy_per_tile": "\(format(summary.copySeconds * microseconds, 1))us",
             "peak_memory": "\(ProcessUsage.peakMemoryBytes >> 20)MiB",

@@ -46,6 +46,10 @@ package struct RenderPlan: Sendable {
     package let seed: UInt64
     package let precision: Precision
     package let phases: [Phase]
+    /// Whether the sampler's steps wait for one another: slower, and there to be compared with.
+    package var hasBarrier = false
+    /// Workers that may be at the same tile, when one is late.
+    package var copies = 2
     private let upsampler: BicubicUpsampler
 
     /// Steps of the sampler.
@@ -145,7 +149,7 @@ package struct RenderPlan: Sendable {
     package func step(_ index: Int) -> Scheduler.Step {
         switch phases[index] {
         case .denoise(let step):
-            return Scheduler.Step(denoising: tiling, step: step, fromNoise: startsWithNoise, kind: 1)
+            return Scheduler.Step(denoising: tiling, step: step, fromNoise: startsWithNoise, waits: hasBarrier, kind: 1)
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):
@@ -158,6 +162,7 @@ package struct RenderPlan: Sendable {
     /// Large networks have to be loaded before they answer for the first time.
     package var leases: Scheduler.LeasePolicy {
         var policy = Scheduler.LeasePolicy()
+        policy.copies = copies
         if latent != nil { (policy.unmeasured, policy.least) = (900, 60) }
         return policy
     }

@@ -2,23 +2,20 @@ import DequeModule
 import Engine
 import HeapModule
 
-/// The farm's brain: which tile goes to which worker, and when an answer may be written into the canvas.
+/// The farm's brain: which tile goes to which worker, and which answer counts.
 ///
 /// A value without sockets, clocks, threads or randomness: events go in with the time at which they happened, commands come
-/// out. Whoever owns the sockets carries the commands out in their order.
-///
-/// Steps have no barrier where tiles write disjoint cells: a tile is ready as soon as every cell of the step before that its
-/// window touches is merged, the lowest step goes first, and the canvas is updated in place. Because windows are wider than cells, an
-/// answer waits until every window of its own step that reads its cell has been cut out. Everything else waits for the whole step
-/// before, and where sums are made answers are merged in the order of the tiles, so that the sums have a fixed order.
+/// out. Whoever owns the sockets carries the commands out in their order. What tiles need of one another is `TileGraph`'s; of those that are
+/// ready the lowest step goes first, to the fastest worker with an idle lane. Every event takes a time that grows with the logarithm of workers and tiles.
 package struct Scheduler {
     package typealias Worker = Int
 
     /// One step of a job: so many tiles of the same kind of work.
     package struct Step: Sendable {
         package enum Shape: Sendable {
-            /// Tiles that write disjoint cells of the canvas. `readsCanvas`: whether their windows hold what the step before wrote.
-            case cells(TileGrid, readsCanvas: Bool)
+            /// Tiles that write disjoint cells of the canvas. `readsCanvas`: whether their windows hold what the step before wrote; `waits`: for all
+            /// of that step, and not only for what the windows touch.
+            case cells(TileGrid, readsCanvas: Bool, waits: Bool = false)
             /// Tiles that need nothing but the whole step before. `inOrder`: whether they are merged in the order of their numbers.
             case barrier(count: Int, inOrder: Bool)
         }
@@ -39,7 +36,7 @@ package struct Scheduler {
         /// How many tiles it has.
         package var count: Int {
             switch shape {
-            case .cells(let grid, _): grid.count
+            case .cells(let grid, _, _): grid.count
             case .barrier(let count, _): count
             }
         }
@@ -59,12 +56,17 @@ package struct Scheduler {
     }
 
     package enum Event {
-        /// A worker is ready, with that many lanes, and takes `credit` tasks before it answers one.
-        case joined(Worker, lanes: Int, credit: Int)
+        /// A worker is ready, with that many lanes, and takes `credit` tasks before it answers one. `identity` is the same when it comes back.
+        case joined(Worker, lanes: Int, credit: Int, identity: String? = nil)
         case answered(Worker, Tile)
         /// Given back before it was started.
         case returned(Worker, Tile)
+        /// The worker says that it could not do it.
         case failed(Worker, Tile, reason: String)
+        /// The worker answered something that is no answer. No tile: it is none of the job's.
+        case misbehaved(Worker, Tile?, reason: String)
+        /// A worker's sign of life: a counter that grows while its lanes get on, and whether any of them is at work.
+        case alive(Worker, progress: UInt64, isWorking: Bool)
         /// Takes no more tasks, and answers those that it is at.
         case draining(Worker)
         case left(Worker, reason: String)
@@ -84,6 +86,11 @@ package struct Scheduler {
         /// Write the kept answer and forget the kept window.
         case merge(Tile)
         case requeued(Tile, from: Worker, cause: String)
+        /// It lives and does not get on; it is given nothing until it does.
+        case hung(Worker, seconds: Double)
+        case recovered(Worker)
+        /// Too many bad results: neither the worker nor whoever joins under its identity gets anything more.
+        case quarantined(Worker, reason: String)
         /// Every tile of the step is merged. What follows from the whole step (the sampler's step of blended predictions, reduced statistics) is due
         /// now, before any later command.
         case finishedStep(Int)
@@ -94,85 +101,144 @@ package struct Scheduler {
 
     /// How long a task may take before it is given to another worker as well.
     package struct LeasePolicy: Sendable {
-        /// Seconds for a worker that has not answered yet.
+        /// Seconds for a kind of work that nobody has done yet.
         package var unmeasured: Double = 120
-        /// Never less than this many seconds.
-        package var least: Double = 20
-        /// Times the worker's own smoothed time from sending to answer.
-        package var factor: Double = 8
+        /// Never less than this many seconds, which cover a hiccup of the network or the machine.
+        package var least: Double = 3
+        /// A second copy goes to an idle worker that is expected to be so many times faster than the rest of the first will take.
+        package var gain: Double = 1.5
+        /// Workers that may be at the same tile; 1 for no second copies.
+        package var copies = 2
+        /// Whether workers that are not there yet may come: else a job that none of those present can do is over.
+        package var othersMayCome = false
 
         package init() {}
     }
 
-    /// Workers that a tile fails on before the job is given up, or failures of it where there are fewer workers; and failures in a row
-    /// after which a worker gets nothing more while another one works.
+    /// Workers that a tile fails on before the job is given up, or failures of it where there are fewer workers; failures in a row, or bad results in
+    /// all, after which a worker is quarantined.
     package static let patience = 3
 
     package let steps: Int
     package let totalTiles: Int
     package private(set) var mergedTiles = 0
-    /// Tiles sent again, for whatever reason.
+    /// Tiles sent again because a copy was lost.
     package private(set) var repeats = 0
+    /// Second copies, sent while the first was out.
+    package private(set) var speculations = 0
     /// Answers that came after the tile had been answered.
     package private(set) var dropped = 0
+    /// Answers that were none.
+    package private(set) var bad = 0
     package private(set) var isOver = false
+    /// Tiles that somebody holds a lease of.
+    package private(set) var inFlight = 0
 
     private let leases: LeasePolicy
-    private let makeStep: @Sendable (Int) -> Step
-    private var active: Deque<StepState> = []
-    private var firstActive = 0
+    private var graph: TileGraph
     private var ready = Heap<Tile>()
     private var flights: [Tile: Flight] = [:]
-    private var repeated: [Tile: Repeats] = [:]
     private var workers: [Worker: WorkerState] = [:]
-    /// Workers with an idle lane, and workers that only have room to prefetch; entries may be stale and are checked when taken.
-    private var idle: Deque<Worker> = []
-    private var prefetching: Deque<Worker> = []
-    /// Who answered the newest step's tiles, by their names, and which tiles that gives to whom. They are among `ready` too.
+    private var identities: [String: Int] = [:]
+    private var records: [Record] = []
+    /// Workers that take tasks, and their lanes.
+    private var ableWorkers = 0
+    private var ableLanes = 0
+    /// What the work takes by its kind, all workers together.
+    private var pooled: [Int: SmoothedTime] = [:]
+    /// Entries of the three may be stale: they count if they carry the newest number of what they are about.
+    private var line = Heap<Place>()
+    private var deadlines = Heap<Deadline>()
+    private var expectations = Heap<Expectation>()
+    private var number = 0
+    /// Who answered the tiles of the newest step and of the one before, by their names, and which tiles that gives to whom. They are among `ready` too.
     private var answerers: [Int: Worker] = [:]
+    private var formerAnswerers: [Int: Worker] = [:]
     private var preferred: [Worker: Deque<Tile>] = [:]
+    private var changes: [TileGraph.Change] = []
 
-    private struct StepState {
-        enum Status: UInt8 { case waiting, ready, cut, answered, merged }
-        let step: Step
-        var status: [Status]
-        /// Cells of the step before that the window touches and that are not merged yet.
-        var missing: [Int32]
-        /// Windows of this step that read the tile's cell and are not cut yet.
-        var uncut: [Int32]
-        var merged = 0
-        /// The next tile to merge, where the order matters.
-        var next = 0
-
-        /// The grid, where tiles write disjoint cells.
-        var grid: TileGrid? { if case .cells(let grid, _) = step.shape { grid } else { nil } }
-        var readsCanvas: Bool { if case .cells(_, let readsCanvas) = step.shape { readsCanvas } else { false } }
-        var isInOrder: Bool { if case .barrier(_, let inOrder) = step.shape { inOrder } else { false } }
-    }
-
-    /// The newest holder of a tile.
+    /// A tile that was cut and is not answered.
     private struct Flight {
-        var worker: Worker
-        var deadline: Double
-    }
-
-    private struct Repeats {
+        /// Those that are at it, or have it waiting, within their leases.
+        var holders: [Worker] = []
         var attempts = 0
         var failures = 0
-        var failedOn: Set<Worker> = []
+        /// Records of those that it failed on.
+        var failedOn: [Int] = []
+        /// When it is expected to be answered, and the number of that expectation.
+        var finish = 0.0
+        var expectation = 0
+    }
+
+    private struct Assignment {
+        let tile: Tile
+        let number: Int
+        let sent: Double
+        /// When a lane is thought to have begun it.
+        var started: Double?
+        var finish: Double
+        /// A lane is at it for longer than its lease.
+        var isOverdue = false
     }
 
     private struct WorkerState {
-        var lanes: Int
+        let lanes: Int
         var credit: Int
+        let record: Int
         var isDraining = false
-        var failuresInRow = 0
-        /// What it has, and when it was sent.
-        var tasks: [Tile: Double] = [:]
+        var isHung = false
+        /// Whether it counts among the able.
+        var isAble = false
+        /// What it has, in the order in which it was sent; its lanes take them in that order.
+        var tasks: [Assignment] = []
+        var times: [Int: SmoothedTime] = [:]
+        /// Leases in a row that it overran: each doubles the next.
+        var backoff = 0
+        var progress: UInt64 = 0
+        var progressed: Double
+        /// The number of its place in line.
+        var place = 0
 
-        var takesTasks: Bool { credit > 0 && !isDraining }
-        /// From sending to answer, by the kind of work.
-        var smoothedSeconds: [Int: Double] = [:]
+        /// Lanes that are not stuck with an overdue task.
+        var openLanes: Int { max(0, lanes - tasks.count { $0.isOverdue }) }
+        var hasIdleLane: Bool { tasks.count < lanes }
+    }
+
+    /// What is known of an identity, however often it joins.
+    private struct Record {
+        /// Workers under it that take tasks.
+        var able = 0
+        var failuresInRow = 0
+        var bad = 0
+        var isQuarantined = false
+    }
+
+    /// A worker that waits for a task: those with an idle lane before those that would only prefetch, the fastest first.
+    private struct Place: Comparable {
+        let prefetches: Bool
+        let seconds: Double
+        let number: Int
+        let worker: Worker
+
+        static func < (left: Place, right: Place) -> Bool {
+            (left.prefetches ? 1 : 0, left.seconds, left.number) < (right.prefetches ? 1 : 0, right.seconds, right.number)
+        }
+    }
+
+    private struct Deadline: Comparable {
+        let time: Double
+        let number: Int
+        let worker: Worker
+
+        static func < (left: Deadline, right: Deadline) -> Bool { (left.time, left.number) < (right.time, right.number) }
+    }
+
+    private struct Expectation: Comparable {
+        let finish: Double
+        let number: Int
+        let tile: Tile
+
+        static func < (left: Expectation, right: Expectation) -> Bool { (left.finish, left.number) < (right.finish, right.number) }
     }
 
     /// - Parameters:
@@ -181,12 +247,13 @@ package struct Scheduler {
     package init(steps: Int, startingAt first: Int = 0, leases: LeasePolicy = LeasePolicy(), step: @escaping @Sendable (Int) -> Step) {
         self.steps = steps
         self.leases = leases
-        makeStep = step
         totalTiles = (0..<steps).reduce(0) { $0 + step($1).count }
         mergedTiles = (0..<min(first, steps)).reduce(0) { $0 + step($1).count }
-        firstActive = min(first, steps)
-        isOver = firstActive == steps
-        beginNextStep()
+        graph = TileGraph(steps: steps, startingAt: first, step: step)
+        isOver = graph.isFinished
+        graph.begin(&changes)
+        var commands: [Command] = []
+        takeChanges(&commands)
     }
 
     /// A job that denoises and does nothing else, from noise.
@@ -194,281 +261,429 @@ package struct Scheduler {
         self.init(steps: steps, leases: leases) { Step(denoising: tiling, step: $0, fromNoise: true) }
     }
 
-    /// Workers that have joined and not left.
-    package var workerCount: Int { workers.count }
-    package var inFlight: Int { flights.count }
+    /// Workers that have joined and not left, without those in quarantine.
+    package var workerCount: Int { workers.count - quarantinedWorkers }
+    private var quarantinedWorkers = 0
 
+    package func isQuarantined(_ worker: Worker) -> Bool { workers[worker].map { records[$0.record].isQuarantined } ?? false }
     /// Tasks that a worker was given and has not answered or returned.
     package func tasks(of worker: Worker) -> Int { workers[worker]?.tasks.count ?? 0 }
+    /// Times that a tile was sent; 0 when it is answered.
+    package func attempts(of tile: Tile) -> Int { flights[tile]?.attempts ?? 0 }
     /// The lowest step that is not finished.
-    package var currentStep: Int { min(firstActive, steps) }
+    package var currentStep: Int { min(graph.firstActive, steps) }
 
     /// - Parameter now: seconds on any clock that does not go back.
     package mutating func handle(_ event: Event, at now: Double) -> [Command] {
         var commands: [Command] = []
         switch event {
-        case .joined(let worker, let lanes, let credit):
-            workers[worker] = WorkerState(lanes: max(lanes, 1), credit: max(credit, 0))
-            offer(worker)
+        case .joined(let worker, let lanes, let credit, let identity):
+            join(worker, lanes: max(lanes, 1), credit: max(credit, 0), identity: identity ?? "worker \(worker)", at: now)
         case .answered(let worker, let tile):
             // Answers count from those alone who were given the task and have not answered it yet.
-            if giveBack(worker, tile, answeredAt: now) {
+            if let task = giveBack(worker, tile, at: now) {
+                measure(task, of: worker, at: now, &commands)
                 answer(tile, from: worker, &commands)
             } else {
-                dropped += 1
-                commands.append(.drop(tile, from: worker))
+                drop(tile, from: worker, &commands)
             }
         case .returned(let worker, let tile):
-            guard giveBack(worker, tile, answeredAt: nil) else { break }
-            requeue(tile, from: worker, cause: "returned by the worker", &commands)
+            guard giveBack(worker, tile, at: now) != nil else { break }
+            lose(tile, from: worker, cause: "returned by the worker", &commands)
         case .failed(let worker, let tile, let reason):
-            workers[worker]?.failuresInRow += 1
-            guard giveBack(worker, tile, answeredAt: nil) else { break }
-            fail(tile, from: worker, reason: reason, &commands)
+            fail(tile, on: worker, reason: reason, at: now, &commands)
+            strike(worker, reason: reason, at: now, &commands) { $0.failuresInRow += 1 }
+        case .misbehaved(let worker, let tile, let reason):
+            bad += 1
+            if let tile { fail(tile, on: worker, reason: reason, at: now, &commands) }
+            strike(worker, reason: reason, at: now, &commands) { $0.bad += 1 }
+        case .alive(let worker, let progress, let isWorking):
+            hear(worker, progress: progress, isWorking: isWorking, at: now, &commands)
         case .draining(let worker):
             workers[worker]?.isDraining = true
+            offer(worker)
         case .left(let worker, let reason):
-            if let state = workers.removeValue(forKey: worker) {
-                for tile in state.tasks.keys.sorted() { requeue(tile, from: worker, cause: reason, &commands) }
-            }
-            // Those that were passed over while it worked may be all there is now.
-            for (other, state) in workers.sorted(by: { $0.key < $1.key }) where state.failuresInRow >= Self.patience { offer(other) }
+            guard let state = workers.removeValue(forKey: worker) else { break }
+            if state.isAble { setAble(false, state) }
+            if records[state.record].isQuarantined { quarantinedWorkers -= 1 }
+            preferred[worker] = nil
+            for task in state.tasks { lose(task.tile, from: worker, cause: reason, &commands) }
         case .tick:
-            for (tile, flight) in flights.filter({ $0.value.deadline <= now }).sorted(by: { $0.key < $1.key }) {
-                requeue(tile, from: flight.worker, cause: "no answer within the lease", &commands)
+            while let first = deadlines.min, first.time <= now {
+                deadlines.removeMin()
+                expire(first, at: now, &commands)
             }
         }
         dispatch(at: now, &commands)
+        compact()
         return commands
+    }
+
+    /// Forgets stale entries where they are most.
+    private mutating func compact() {
+        if line.count > 4 * workers.count + 64 { line = Heap(line.unordered.filter { workers[$0.worker]?.place == $0.number }) }
+        if expectations.count > 4 * flights.count + 64 { expectations = Heap(expectations.unordered.filter { flights[$0.tile]?.expectation == $0.number }) }
+    }
+
+    private mutating func nextNumber() -> Int {
+        number += 1
+        return number
     }
 
     // MARK: Workers
 
-    private mutating func offer(_ worker: Worker) {
-        guard let state = workers[worker], state.takesTasks else { return }
-        if state.tasks.count < state.lanes { idle.append(worker) } else { prefetching.append(worker) }
+    private mutating func join(_ worker: Worker, lanes: Int, credit: Int, identity: String, at now: Double) {
+        let record = identities[identity] ?? records.count
+        if record == records.count {
+            identities[identity] = record
+            records.append(Record())
+        }
+        if records[record].isQuarantined { quarantinedWorkers += 1 }
+        workers[worker] = WorkerState(lanes: lanes, credit: credit, record: record, progressed: now)
+        offer(worker)
     }
 
-    /// The worker whose turn it is: one with an idle lane before one that would only prefetch.
-    private mutating func nextWorker() -> Worker? {
-        while let worker = idle.popFirst() {
-            guard let state = workers[worker], state.takesTasks, !isPassedOver(state) else { continue }
-            if state.tasks.count < state.lanes { return worker }
-            prefetching.append(worker)
+    /// Puts a worker in line if it takes tasks.
+    private mutating func offer(_ worker: Worker) {
+        guard let state = workers[worker] else { return }
+        let isAble = !state.isDraining && !state.isHung && !records[state.record].isQuarantined && state.openLanes > 0
+        if isAble != state.isAble {
+            workers[worker]?.isAble = isAble
+            setAble(isAble, state)
         }
-        while let worker = prefetching.popFirst() {
-            if let state = workers[worker], state.takesTasks, !isPassedOver(state) { return worker }
+        let place = nextNumber()
+        workers[worker]?.place = place
+        guard isAble, state.credit > 0 else { return }
+        let kind = ready.min.map { graph.kind(of: $0) } ?? state.tasks.last.map { graph.kind(of: $0.tile) } ?? 0
+        line.insert(Place(prefetches: !state.hasIdleLane, seconds: seconds(of: state, kind) ?? 0, number: place, worker: worker))
+    }
+
+    private mutating func setAble(_ isAble: Bool, _ worker: WorkerState) {
+        let sign = isAble ? 1 : -1
+        ableWorkers += sign
+        ableLanes += sign * worker.lanes
+        records[worker.record].able += sign
+    }
+
+    /// The worker whose turn it is, which is taken out of the line; insert the place again if it gets nothing.
+    private mutating func nextPlace() -> Place? {
+        while let place = line.min {
+            guard workers[place.worker]?.place == place.number else {
+                line.removeMin()
+                continue
+            }
+            // What is prefetched waits, perhaps behind a slow tile: not while it might be all that the next idle lane finds.
+            guard !place.prefetches || ready.count > ableLanes else { return nil }
+            line.removeMin()
+            return place
         }
         return nil
     }
 
-    /// Takes a task off a worker's list and gives its credit back; false when it was not on it.
-    private mutating func giveBack(_ worker: Worker, _ tile: Tile, answeredAt now: Double?) -> Bool {
-        guard let sent = workers[worker]?.tasks.removeValue(forKey: tile) else { return false }
-        workers[worker]?.credit += 1
-        if let now {
-            let kind = kind(of: tile)
-            let smoothed = workers[worker]?.smoothedSeconds[kind].map { $0 * 0.8 + (now - sent) * 0.2 } ?? now - sent
-            workers[worker]?.smoothedSeconds[kind] = smoothed
-            workers[worker]?.failuresInRow = 0
+    /// What a worker is expected to take for work of a kind: what it took before, or what others do; nil when nobody has done any.
+    private func seconds(of state: WorkerState, _ kind: Int) -> Double? { (state.times[kind] ?? pooled[kind])?.mean }
+
+    private func lease(of state: WorkerState, _ kind: Int) -> Double {
+        guard let time = state.times[kind] ?? pooled[kind] else { return leases.unmeasured }
+        return max(leases.least, time.bound) * Double(1 << min(state.backoff, 10))
+    }
+
+    /// Takes a task off a worker's list and gives its credit back; nil when it was not on it.
+    private mutating func giveBack(_ worker: Worker, _ tile: Tile, at now: Double) -> Assignment? {
+        guard let index = workers[worker]?.tasks.firstIndex(where: { $0.tile == tile }), let task = workers[worker]?.tasks.remove(at: index) else {
+            return nil
         }
+        workers[worker]?.credit += 1
+        beginTasks(of: worker, at: now)
         offer(worker)
-        return true
+        return task
     }
 
-    /// Whether a worker that keeps failing is passed over, because another one does not.
-    private func isPassedOver(_ state: WorkerState) -> Bool {
-        state.failuresInRow >= Self.patience && workers.contains { !$0.value.isDraining && $0.value.failuresInRow < Self.patience }
+    /// Notes which tasks the worker's lanes have come to.
+    private mutating func beginTasks(of worker: Worker, at now: Double) {
+        guard let state = workers[worker] else { return }
+        var open = state.openLanes
+        for index in state.tasks.indices where !state.tasks[index].isOverdue {
+            guard open > 0 else { break }
+            open -= 1
+            let task = state.tasks[index]
+            guard task.started == nil else { continue }
+            let kind = graph.kind(of: task.tile)
+            workers[worker]?.tasks[index].started = now
+            let finish = now + (seconds(of: state, kind) ?? 0)
+            workers[worker]?.tasks[index].finish = finish
+            deadlines.insert(Deadline(time: now + lease(of: state, kind), number: task.number, worker: worker))
+            expect(task.tile)
+        }
     }
 
-    /// Whether another worker than `worker` could take a tile that failed there.
-    private func couldGoElsewhere(_ tile: Tile, than worker: Worker) -> Bool {
-        guard let failedOn = repeated[tile]?.failedOn, failedOn.contains(worker) else { return false }
-        // Those that are passed over are given nothing, so waiting for one would be waiting for ever.
-        return workers.contains { !$0.value.isDraining && !failedOn.contains($0.key) && !isPassedOver($0.value) }
+    private mutating func measure(_ task: Assignment, of worker: Worker, at now: Double, _ commands: inout [Command]) {
+        let seconds = now - (task.started ?? task.sent), kind = graph.kind(of: task.tile)
+        pooled[kind].add(seconds)
+        guard let record = workers[worker]?.record else { return }
+        workers[worker]?.times[kind].add(seconds)
+        workers[worker]?.backoff = 0
+        records[record].failuresInRow = 0
+        recover(worker, at: now, &commands)
     }
+
+    private mutating func hear(_ worker: Worker, progress: UInt64, isWorking: Bool, at now: Double, _ commands: inout [Command]) {
+        guard let state = workers[worker] else { return }
+        if !isWorking || progress != state.progress {
+            workers[worker]?.progress = progress
+            recover(worker, at: now, &commands)
+        } else if !state.isHung, let first = state.tasks.first(where: { $0.started != nil }) {
+            let seconds = now - max(state.progressed, first.started ?? now)
+            guard seconds > lease(of: state, graph.kind(of: first.tile)) else { return }
+            workers[worker]?.isHung = true
+            commands.append(.hung(worker, seconds: seconds))
+            for task in state.tasks { lose(task.tile, from: worker, cause: "the worker hangs", &commands) }
+            offer(worker)
+        }
+    }
+
+    private mutating func recover(_ worker: Worker, at now: Double, _ commands: inout [Command]) {
+        workers[worker]?.progressed = now
+        guard workers[worker]?.isHung == true else { return }
+        workers[worker]?.isHung = false
+        commands.append(.recovered(worker))
+        offer(worker)
+    }
+
+    /// Something speaks against the worker.
+    private mutating func strike(_ worker: Worker, reason: String, at now: Double, _ commands: inout [Command], _ note: (inout Record) -> Void) {
+        guard let state = workers[worker] else { return }
+        note(&records[state.record])
+        let record = records[state.record]
+        guard !isOver, !record.isQuarantined, max(record.failuresInRow, record.bad) >= Self.patience else { return }
+        records[state.record].isQuarantined = true
+        commands.append(.quarantined(worker, reason: reason))
+        for other in workers.filter({ $0.value.record == state.record }).keys.sorted() {
+            quarantinedWorkers += 1
+            let tasks = workers[other]?.tasks ?? []
+            workers[other]?.tasks = []
+            offer(other)
+            for task in tasks { lose(task.tile, from: other, cause: "the worker is in quarantine", &commands) }
+        }
+        if !leases.othersMayCome, workerCount == 0, let tile = nextReady() { giveUp(tile, reason: reason, &commands) }
+    }
+
+    private mutating func expire(_ deadline: Deadline, at now: Double, _ commands: inout [Command]) {
+        let worker = deadline.worker
+        guard let index = workers[worker]?.tasks.firstIndex(where: { $0.number == deadline.number }) else { return }
+        workers[worker]?.tasks[index].isOverdue = true
+        workers[worker]?.backoff += 1
+        guard let state = workers[worker] else { return }
+        lose(state.tasks[index].tile, from: worker, cause: "no answer within the lease", &commands)
+        if state.openLanes == 0 {
+            // What waits there would wait for ever.
+            for task in state.tasks where !task.isOverdue { lose(task.tile, from: worker, cause: "the worker's lanes do not answer", &commands) }
+        }
+        beginTasks(of: worker, at: now)
+        offer(worker)
+    }
+
+    // MARK: Dispatch
 
     private mutating func dispatch(at now: Double, _ commands: inout [Command]) {
-        // Tiles that the worker whose turn it is should not get: it has them already, or has failed on them.
+        // Tiles that none of those in line should get: they have them already, or have failed on them.
         var aside: [Tile] = []
-        defer { for tile in aside { ready.insert(tile) } }
-        while !isOver, !ready.isEmpty, let worker = nextWorker() {
-            let tile = takePreferred(by: worker) ?? ready.removeMin()
-            guard let status = status(of: tile), status == .ready || status == .cut && flights[tile] == nil else {
-                offer(worker)  // Answered while it waited to be repeated, or sent to the worker that it was meant for.
-                continue
+        while !isOver, let tile = nextReady() {
+            var refused: [Place] = []
+            var isSent = false
+            while !isSent, let place = nextPlace() {
+                let choice = takePreferred(by: place.worker) ?? tile
+                if takes(place.worker, choice) {
+                    if choice == tile { ready.removeMin() }
+                    send(choice, to: place.worker, at: now, &commands)
+                    isSent = true
+                } else {
+                    refused.append(place)
+                }
             }
-            guard workers[worker]?.tasks[tile] == nil, !couldGoElsewhere(tile, than: worker) else {
-                aside.append(tile)
-                offer(worker)
-                continue
-            }
-            workers[worker]?.credit -= 1
-            workers[worker]?.tasks[tile] = now
-            offer(worker)
-            let seconds = workers[worker]?.smoothedSeconds[kind(of: tile)].map { max(leases.least, leases.factor * $0) } ?? leases.unmeasured
-            flights[tile] = Flight(worker: worker, deadline: now + seconds)
-            if status == .ready {
-                commands.append(.cutAndSend(tile, to: worker))
-                cut(tile, &commands)
-            } else {
-                repeats += 1
-                commands.append(.resend(tile, to: worker, attempt: repeated[tile]?.attempts ?? 0))
+            for place in refused { line.insert(place) }
+            guard !isSent else { continue }
+            if refused.isEmpty { break }
+            aside.append(ready.removeMin())
+        }
+        if !isOver, ready.isEmpty, leases.copies > 1 { speculate(at: now, &commands) }
+        for tile in aside { ready.insert(tile) }
+    }
+
+    /// The first tile that is to be sent, which stays where it is.
+    private mutating func nextReady() -> Tile? {
+        while let tile = ready.min {
+            switch graph.status(of: tile) {
+            case .ready: return tile
+            case .cut where flights[tile]?.holders.isEmpty == true: return tile
+            default: ready.removeMin()  // Answered while it waited to be repeated, or sent to the worker that it was meant for.
             }
         }
-    }
-
-    // MARK: Tiles
-
-    private func status(of tile: Tile) -> StepState.Status? {
-        let index = tile.step - firstActive
-        guard active.indices.contains(index), active[index].status.indices.contains(tile.index) else { return nil }
-        return active[index].status[tile.index]
-    }
-
-    private func kind(of tile: Tile) -> Int {
-        let index = tile.step - firstActive
-        return active.indices.contains(index) ? active[index].step.kind : makeStep(tile.step).kind
-    }
-
-    private func makeState(_ number: Int, after previous: TileGrid?) -> StepState {
-        let step = makeStep(number)
-        let tiles = 0..<step.count
-        var missing = [Int32](repeating: 0, count: step.count)
-        var uncut = missing
-        if case .cells(let grid, readsCanvas: true) = step.shape {
-            if let previous { missing = tiles.map { Int32(previous.tilesWriting(grid.window($0)).count) } }
-            uncut = tiles.map { Int32(grid.tilesReading(grid.cell($0)).count) }
-        }
-        return StepState(step: step, status: Array(repeating: .waiting, count: step.count), missing: missing, uncut: uncut)
-    }
-
-    /// Begins the step after all those that are finished, if it has not begun; it waits for nothing.
-    private mutating func beginNextStep() {
-        guard active.isEmpty, firstActive < steps else { return }
-        active.append(makeState(firstActive, after: nil))
-        preferred = [:]
-        for index in active[0].status.indices {
-            let tile = Tile(step: firstActive, index: index)
-            makeReady(tile)
-            if active[0].step.keys.indices.contains(index), let worker = answerers[active[0].step.keys[index]] {
-                preferred[worker, default: []].append(tile)
-            }
-        }
-        answerers = [:]
+        return nil
     }
 
     private mutating func takePreferred(by worker: Worker) -> Tile? {
         while let tile = preferred[worker]?.popFirst() {
-            if status(of: tile) == .ready { return tile }
+            if graph.status(of: tile) == .ready { return tile }
         }
         return nil
     }
 
-    private mutating func makeReady(_ tile: Tile) {
-        active[tile.step - firstActive].status[tile.index] = .ready
-        ready.insert(tile)
+    /// Whether a worker may be given a tile: it does not have it, and has not failed on it while others could take it.
+    private func takes(_ worker: Worker, _ tile: Tile) -> Bool {
+        guard let state = workers[worker], !state.tasks.contains(where: { $0.tile == tile }) else { return false }
+        guard let failedOn = flights[tile]?.failedOn, failedOn.contains(state.record) else { return true }
+        return failedOn.reduce(0) { $0 + records[$1].able } == ableWorkers
     }
 
-    private mutating func cut(_ tile: Tile, _ commands: inout [Command]) {
-        let index = tile.step - firstActive
-        active[index].status[tile.index] = .cut
-        guard active[index].readsCanvas, let grid = active[index].grid else { return }
-        for other in grid.tilesWriting(grid.window(tile.index)) {
-            active[index].uncut[other] -= 1
-            if active[index].uncut[other] == 0, active[index].status[other] == .answered {
-                merge(Tile(step: tile.step, index: other), &commands)
-            }
-        }
-    }
-
-    private mutating func answer(_ tile: Tile, from worker: Worker, _ commands: inout [Command]) {
-        guard !isOver, status(of: tile) == .cut else {
-            dropped += 1
-            commands.append(.drop(tile, from: worker))
-            return
-        }
-        flights[tile] = nil
-        repeated[tile] = nil
-        let index = tile.step - firstActive
-        active[index].status[tile.index] = .answered
-        if active[index].step.keys.indices.contains(tile.index) { answerers[active[index].step.keys[tile.index]] = worker }
-        commands.append(.accept(tile))
-        if !active[index].isInOrder {
-            if active[index].uncut[tile.index] == 0 { merge(tile, &commands) }
+    private mutating func send(_ tile: Tile, to worker: Worker, at now: Double, isCopy: Bool = false, _ commands: inout [Command]) {
+        guard let state = workers[worker] else { return }
+        let flight = flights[tile, default: Flight()]
+        let mean = seconds(of: state, graph.kind(of: tile)) ?? 0
+        // A lane comes to it when the one before it on that lane is answered.
+        let waiting = state.tasks.filter { !$0.isOverdue }
+        let before = waiting.count - state.openLanes
+        let start = before >= 0 && before < waiting.count ? max(now, waiting[before].finish) : now
+        let task = Assignment(tile: tile, number: nextNumber(), sent: now, finish: start + mean)
+        workers[worker]?.credit -= 1
+        workers[worker]?.tasks.append(task)
+        flights[tile, default: flight].attempts += 1
+        flights[tile]?.holders.append(worker)
+        if flight.holders.isEmpty { inFlight += 1 }
+        beginTasks(of: worker, at: now)
+        if before >= 0 { expect(tile) }
+        offer(worker)
+        if flight.attempts == 0 {
+            commands.append(.cutAndSend(tile, to: worker))
+            graph.cut(tile, &changes)
+            takeChanges(&commands)
         } else {
-            while tile.step == firstActive, !isOver, active[0].next < active[0].status.count, active[0].status[active[0].next] == .answered {
-                active[0].next += 1
-                merge(Tile(step: tile.step, index: active[0].next - 1), &commands)
+            if isCopy { speculations += 1 } else { repeats += 1 }
+            commands.append(.resend(tile, to: worker, attempt: flight.attempts))
+        }
+    }
+
+    /// Notes when a tile is expected to be answered, if it is out once: only then a second copy may be worth it.
+    private mutating func expect(_ tile: Tile, notBefore least: Double = 0) {
+        guard let flight = flights[tile] else { return }
+        let number = nextNumber()
+        flights[tile]?.expectation = number
+        guard flight.holders.count == 1, leases.copies > 1, let task = workers[flight.holders[0]]?.tasks.first(where: { $0.tile == tile }) else { return }
+        flights[tile]?.finish = max(task.finish, least)
+        expectations.insert(Expectation(finish: max(task.finish, least), number: number, tile: tile))
+    }
+
+    /// Lanes are idle and nothing is ready: the tile that is expected last gets a second copy, if the worker whose turn it is should be clearly sooner.
+    private mutating func speculate(at now: Double, _ commands: inout [Command]) {
+        guard line.min?.prefetches == false else { return }
+        // What should have been answered by now may take as long again as it has taken already.
+        while let first = expectations.min, first.finish <= now {
+            expectations.removeMin()
+            guard let flight = flights[first.tile], flight.expectation == first.number else { continue }
+            let started = flight.holders.first.flatMap { workers[$0]?.tasks.first { $0.tile == first.tile } }?.started ?? now
+            expect(first.tile, notBefore: now + max(now - started, 0.01))
+        }
+        var refused: [Expectation] = []
+        while let last = expectations.max, refused.count < 4 {
+            guard let flight = flights[last.tile], flight.expectation == last.number else {
+                expectations.removeMax()
+                continue
+            }
+            guard let place = nextPlace() else { break }
+            guard let state = workers[place.worker], state.hasIdleLane, let seconds = seconds(of: state, graph.kind(of: last.tile)),
+                last.finish - now > leases.gain * seconds
+            else {
+                line.insert(place)
+                break
+            }
+            expectations.removeMax()
+            if takes(place.worker, last.tile) {
+                send(last.tile, to: place.worker, at: now, isCopy: true, &commands)
+            } else {
+                refused.append(last)
+                line.insert(place)
             }
         }
+        for expectation in refused { expectations.insert(expectation) }
     }
 
-    private mutating func merge(_ tile: Tile, _ commands: inout [Command]) {
-        let index = tile.step - firstActive
-        active[index].status[tile.index] = .merged
-        active[index].merged += 1
-        mergedTiles += 1
-        commands.append(.merge(tile))
-        guard let grid = active[index].grid, tile.step + 1 < steps else { return finishSteps(&commands) }
-        if index + 1 == active.count {
-            // A step that does not read cells waits for all of them.
-            guard case .cells(_, readsCanvas: true) = makeStep(tile.step + 1).shape else { return finishSteps(&commands) }
-            active.append(makeState(tile.step + 1, after: grid))
-        }
-        guard let readers = active[index + 1].grid?.tilesReading(grid.cell(tile.index)) else { return finishSteps(&commands) }
-        finishSteps(&commands)
-        for reader in readers {
-            let next = Tile(step: tile.step + 1, index: reader)
-            active[next.step - firstActive].missing[reader] -= 1
-            if active[next.step - firstActive].missing[reader] == 0 { makeReady(next) }
-        }
-    }
+    // MARK: Tiles
 
-    private mutating func finishSteps(_ commands: inout [Command]) {
-        while let first = active.first, first.merged == first.status.count {
-            active.removeFirst()
-            commands.append(.finishedStep(firstActive))
-            firstActive += 1
-            beginNextStep()
+    /// Carries over what has become of the graph.
+    private mutating func takeChanges(_ commands: inout [Command]) {
+        for change in changes {
+            switch change {
+            case .began:
+                (formerAnswerers, answerers, preferred) = (answerers, [:], [:])
+            case .ready(let tile):
+                ready.insert(tile)
+                if let key = graph.key(of: tile), let worker = formerAnswerers[key] { preferred[worker, default: []].append(tile) }
+            case .merged(let tile):
+                mergedTiles += 1
+                commands.append(.merge(tile))
+            case .finished(let step):
+                commands.append(.finishedStep(step))
+            }
         }
-        if firstActive == steps, !isOver {
+        changes.removeAll(keepingCapacity: true)
+        if graph.isFinished, !isOver {
             isOver = true
             commands.append(.finishedJob)
         }
     }
 
-    private mutating func requeue(_ tile: Tile, from worker: Worker, cause: String, _ commands: inout [Command]) {
-        // Only the newest holder's loss counts: an older one has been replaced already.
-        guard !isOver, let flight = flights[tile], flight.worker == worker else { return }
-        flights[tile] = nil
-        repeated[tile, default: Repeats()].attempts += 1
+    private mutating func answer(_ tile: Tile, from worker: Worker, _ commands: inout [Command]) {
+        guard !isOver, graph.status(of: tile) == .cut else { return drop(tile, from: worker, &commands) }
+        if flights.removeValue(forKey: tile)?.holders.isEmpty == false { inFlight -= 1 }
+        if let key = graph.key(of: tile) { answerers[key] = worker }
+        commands.append(.accept(tile))
+        graph.answer(tile, &changes)
+        takeChanges(&commands)
+    }
+
+    private mutating func drop(_ tile: Tile, from worker: Worker, _ commands: inout [Command]) {
+        dropped += 1
+        commands.append(.drop(tile, from: worker))
+    }
+
+    /// A worker holds a tile no longer; it is sent again if nobody else does.
+    private mutating func lose(_ tile: Tile, from worker: Worker, cause: String, _ commands: inout [Command]) {
+        guard !isOver, let index = flights[tile]?.holders.firstIndex(of: worker) else { return }
+        flights[tile]?.holders.remove(at: index)
+        guard flights[tile]?.holders.isEmpty == true else { return expect(tile) }
+        inFlight -= 1
         ready.insert(tile)
         commands.append(.requeued(tile, from: worker, cause: cause))
     }
 
-    private mutating func fail(_ tile: Tile, from worker: Worker, reason: String, _ commands: inout [Command]) {
-        guard !isOver, status(of: tile) == .cut else { return }
-        var history = repeated[tile] ?? Repeats()
-        history.failures += 1
-        history.failedOn.insert(worker)
-        repeated[tile] = history
-        let nobodyElse = !workers.contains { !history.failedOn.contains($0.key) }
-        if history.failedOn.count >= Self.patience || nobodyElse && history.failures >= Self.patience {
-            isOver = true
-            commands.append(.gaveUp(tile, reason: reason))
+    private mutating func fail(_ tile: Tile, on worker: Worker, reason: String, at now: Double, _ commands: inout [Command]) {
+        guard let record = workers[worker]?.record, giveBack(worker, tile, at: now) != nil, !isOver, var flight = flights[tile] else { return }
+        flight.failures += 1
+        if !flight.failedOn.contains(record) { flight.failedOn.append(record) }
+        flights[tile] = flight
+        let hasOthers = leases.othersMayCome || flight.failedOn.reduce(0) { $0 + records[$1].able } < ableWorkers
+        if flight.failedOn.count >= Self.patience || flight.failures >= Self.patience && !hasOthers {
+            giveUp(tile, reason: reason, &commands)
         } else {
-            requeue(tile, from: worker, cause: reason, &commands)
+            lose(tile, from: worker, cause: reason, &commands)
         }
+    }
+
+    private mutating func giveUp(_ tile: Tile, reason: String, _ commands: inout [Command]) {
+        isOver = true
+        commands.append(.gaveUp(tile, reason: reason))
     }
 }
 
 extension Scheduler.Step {
     /// A step of a sampler.
-    /// - Parameter fromNoise: the first step's windows are pure noise: nobody reads the canvas, and nothing has to wait.
-    package init(denoising tiling: Tiling, step: Int, fromNoise: Bool, kind: Int = 0) {
+    /// - Parameters:
+    ///   - fromNoise: the first step's windows are pure noise: nobody reads the canvas, and nothing has to wait
+    ///   - waits: for the whole step before; slower, and there to be compared with
+    package init(denoising tiling: Tiling, step: Int, fromNoise: Bool, waits: Bool = false, kind: Int = 0) {
         let grid = tiling.grid(step: step)
         self.init(
-            tiling.writesDisjointCells ? .cells(grid, readsCanvas: step > 0 || !fromNoise) : .barrier(count: grid.count, inOrder: true), kind: kind)
+            tiling.writesDisjointCells ? .cells(grid, readsCanvas: step > 0 || !fromNoise, waits: waits) : .barrier(count: grid.count, inOrder: true),
+            kind: kind)
     }
 }

@@ -6,7 +6,10 @@ import Protocol
 struct TileFarm: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tilefarm", abstract: "A render farm that enlarges pictures with diffusion models.",
-        subcommands: [UpscaleCommand.self, ResumeCommand.self, PlanCommand.self, ModelCommand.self, VerifyCommand.self, BenchCommand.self, CompareCommand.self])
+        subcommands: [
+            UpscaleCommand.self, ResumeCommand.self, PlanCommand.self, SimulateCommand.self, ModelCommand.self, VerifyCommand.self, BenchCommand.self,
+            CompareCommand.self,
+        ])
 }
 
 @main

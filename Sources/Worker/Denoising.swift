@@ -25,9 +25,19 @@ package final class LoadedModel: Sendable {
         self.makeLane = makeLane
     }
 
-    /// Answers with zeros at once: what is left is the coordinator's own cost and the wire's.
-    package static let echo = LoadedModel {
-        { work, _ in LaneAnswer(Frame(zeros: work.answerByteCount / 4)) }
+    /// Answers with zeros, after so many seconds in which the processor is not used: what is left is the coordinator's own cost and the wire's, or
+    /// what unequal workers do to a job.
+    package static func echo(seconds: Double) -> LoadedModel {
+        LoadedModel {
+            { work, _ in
+                let end = ContinuousClock.now + .seconds(seconds)
+                while ContinuousClock.now < end {
+                    ComputeProgress.advance()
+                    Thread.sleep(forTimeInterval: min(0.1, (end - ContinuousClock.now) / .seconds(1)))
+                }
+                return LaneAnswer(Frame(zeros: work.answerByteCount / 4))
+            }
+        }
     }
 }
 

@@ -401,7 +401,7 @@ private final class Loop {
             case .success(let answer):
                 tiles += 1
                 tilesOfJob += 1
-                post(.result(finished.task, seconds: finished.seconds, answer.frame, note: answer.note))
+                post(.result(finished.task, seconds: finished.seconds, answer.frame, checksum: finished.checksum, note: answer.note))
             case .failure(let failure):
                 failures += 1
                 logger.warning("task failed", metadata: ["task": "\(finished.task)", "error": "\(failure.reason)"])

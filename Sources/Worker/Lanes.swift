@@ -19,6 +19,8 @@ final class Lanes: @unchecked Sendable {
         var task: TaskID
         var seconds: Double
         var outcome: Result<LaneAnswer, TaskFailure>
+        /// CRC-32C of the answer, made on the lane's thread.
+        var checksum: UInt32 = 0
     }
 
     struct TaskFailure: Error {
@@ -82,10 +84,10 @@ final class Lanes: @unchecked Sendable {
         }
     }
 
-    /// What the lanes are at, and a number that grows whenever one begins or ends.
+    /// What the lanes are at, and a number that grows whenever one begins or ends, and while they compute.
     var heartbeat: Heartbeat {
         condition.withLock {
-            Heartbeat(progress: state.progress, running: state.running.sorted { $0.key < $1.key }.map(\.value))
+            Heartbeat(progress: state.progress &+ ComputeProgress.count, running: state.running.sorted { $0.key < $1.key }.map(\.value))
         }
     }
 
@@ -113,6 +115,7 @@ final class Lanes: @unchecked Sendable {
         while let assignment = next(number) {
             let start = ContinuousClock.now
             let outcome: Result<LaneAnswer, TaskFailure>
+            var checksum: UInt32 = 0
             do {
                 let perform = condition.withLock { () -> LaneWork in
                     if let lane = state.models[number], lane.model === assignment.model { return lane.perform }
@@ -120,7 +123,9 @@ final class Lanes: @unchecked Sendable {
                     state.models[number] = (assignment.model, perform)
                     return perform
                 }
-                outcome = .success(try perform(assignment.task.work, assignment.inputs))
+                let answer = try perform(assignment.task.work, assignment.inputs)
+                checksum = answer.frame.checksum(of: assignment.task.work.answerElements).crc32c
+                outcome = .success(answer)
             } catch {
                 outcome = .failure(TaskFailure(reason: "\(error)"))
             }
@@ -129,7 +134,7 @@ final class Lanes: @unchecked Sendable {
                 state.running[number] = nil
                 state.progress += 1
                 state.finished.append(
-                    Finished(session: assignment.session, task: assignment.task.id, seconds: seconds, outcome: outcome))
+                    Finished(session: assignment.session, task: assignment.task.id, seconds: seconds, outcome: outcome, checksum: checksum))
             }
             wakeup.wake()
         }

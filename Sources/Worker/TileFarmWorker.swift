@@ -42,6 +42,10 @@ struct TileFarmWorker: AsyncParsableCommand {
     @Flag(help: .hidden)
     var echo = false
 
+    /// Seconds that every answer of `echo` takes, without using the processor.
+    @Option(help: .hidden)
+    var echoSeconds = 0.0
+
     private static let laneRange = 1...WireLimits.lanes
 
     func validate() throws {
@@ -52,6 +56,7 @@ struct TileFarmWorker: AsyncParsableCommand {
         if let name, !(1...WireLimits.nameBytes).contains(name.utf8.count) || name.utf8.contains(where: { $0 < 0x21 || $0 == 0x7f }) {
             throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes without blanks")
         }
+        guard (0...3600).contains(echoSeconds) else { throw ValidationError("--echo-seconds \(echoSeconds): must be from 0 to 3600") }
         if model != nil && cache != nil { throw ValidationError("--model and --cache exclude each other; give one of them") }
     }
 
@@ -101,7 +106,7 @@ struct TileFarmWorker: AsyncParsableCommand {
     }
 
     private var source: ModelSource {
-        if echo { return .loaded(.echo) }
+        if echo || echoSeconds > 0 { return .loaded(.echo(seconds: echoSeconds)) }
         if let model { return .folder(URL(filePath: model), load: Denoiser.load) }
         return .store(ModelStore(folder: cache.map { URL(filePath: $0) } ?? ModelStore.defaultFolder), load: Denoiser.load)
     }

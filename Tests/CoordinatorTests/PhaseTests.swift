@@ -25,7 +25,7 @@ struct PhaseTests {
             try Tiling(canvasHeight: 20, canvasWidth: 33, tile: 8, overlap: $0, offset: .random, alignment: 1, seed: 4)
         }
         for (number, tiling) in tilings.enumerated() {
-            var random = SplitMix(state: UInt64(number))
+            var random = SplitMix64(state: UInt64(number))
             var scheduler = Self.scheduler(tiling)
             var sent: [(worker: Int, tile: Scheduler.Tile)] = []
             var merged: [Scheduler.Tile] = [], cut: Set<Scheduler.Tile> = []
@@ -49,7 +49,8 @@ struct PhaseTests {
                         }
                     case .finishedStep(let step): finished.append(step)
                     case .finishedJob: isFinished = true
-                    case .accept: break
+                    case .resend(let tile, let worker, _): sent.append((worker, tile))
+                    case .accept, .drop: break
                     default: Issue.record("\(command)")
                     }
                 }
@@ -101,7 +102,7 @@ struct PhaseTests {
     @Test("deaths, failures, returns, expired leases and late answers of earlier phases leave every tile merged once, and sums in their order", arguments: 0..<20)
     func faults(seed: UInt64) throws {
         let tiling = try Tiling(canvasHeight: 20, canvasWidth: 33, tile: 8, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: seed)
-        var random = SplitMix(state: seed)
+        var random = SplitMix64(state: seed)
         var scheduler = Self.scheduler(tiling)
         var sent: [(worker: Int, tile: Scheduler.Tile)] = [], old: [(worker: Int, tile: Scheduler.Tile)] = []
         var merged: [Scheduler.Tile] = [], isFinished = false, now = 0.0, workers = 0

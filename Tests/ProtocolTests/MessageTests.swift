@@ -23,7 +23,7 @@ import Protocol
     @Test("tensors travel beside the header, not in it: the frame sent is the frame given")
     func tensorsAreNotCopied() throws {
         let answer = Frame(zeros: 1000)
-        let frames = try WorkerMessage.result(TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), seconds: 1, answer, note: nil).frames()
+        let frames = try WorkerMessage.result(TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), seconds: 1, answer, checksum: 0, note: nil).frames()
         #expect(frames.count == 2 && frames[1] === answer && frames[0].byteCount < 64)
     }
 
@@ -46,7 +46,7 @@ import Protocol
 
     @Test("a message without a known body is an unknown message")
     func unknownBody() {
-        let frame = Frame(copying: [0x08, 2, 0x9a, 0x06, 0] as [UInt8])
+        let frame = Frame(copying: [0x08, UInt8(WireLimits.protocolVersion), 0x9a, 0x06, 0] as [UInt8])
         #expect(throws: WireError.unknownMessage) { try WorkerMessage(frames: [frame]) }
         #expect(throws: WireError.unknownMessage) { try CoordinatorMessage(frames: [frame]) }
     }
@@ -191,7 +191,7 @@ import Protocol
         #expect(throws: WireError.frameSize(frame: "an input of the task", expected: sample.byteCount, found: sample.byteCount - 1)) {
             try CoordinatorMessage(frames: [frames[0], short, frames[2]])
         }
-        let result = try WorkerMessage.result(task.id, seconds: 1, sample, note: nil).frames()
+        let result = try WorkerMessage.result(task.id, seconds: 1, sample, checksum: 0, note: nil).frames()
         #expect(throws: WireError.frameSize(frame: "the answer", expected: sample.byteCount, found: sample.byteCount - 1)) {
             try WorkerMessage(frames: [result[0], short])
         }

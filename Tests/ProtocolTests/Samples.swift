@@ -92,8 +92,8 @@ enum Samples {
         [
             .hello(Hello(session: random.next(), name: "n3", host: "tower", lanes: 8, kernels: "avx512", memoryBytes: 64 << 30)),
             .ready(credit: 16, model: digest(7)),
-            .result(task(using: &random), seconds: 0.25, tensor(bytes: 4 * .random(in: 0...500, using: &random), using: &random), note: nil),
-            .result(task(using: &random), seconds: 0, Frame(zeros: 1), note: "the prompt was cut"),
+            .result(task(using: &random), seconds: 0.25, tensor(bytes: 4 * .random(in: 0...500, using: &random), using: &random), checksum: 0xdead_beef, note: nil),
+            .result(task(using: &random), seconds: 0, Frame(zeros: 1), checksum: 7, note: "the prompt was cut"),
             .failure(task(using: &random), .returned),
             .failure(task(using: &random), .error("the model has no such layer")),
             .heartbeat(Heartbeat(progress: random.next(), running: [task(using: &random), task(using: &random)])),

@@ -66,6 +66,9 @@ import Worker
         try farmer.send(task, to: peer)
         try gate.waitUntilEntered()
         let busy = try farmer.next { if case .heartbeat(let beat) = $1, beat.running == [task.0.id] { beat } else { nil } }
+        // A kernel that gets on is progress, long before the task is done.
+        ComputeProgress.advance()
+        _ = try farmer.next { if case .heartbeat(let beat) = $1, beat.running == [task.0.id], beat.progress > busy.progress { beat } else { nil } }
         gate.release(1)
         let idle = try farmer.next { if case .heartbeat(let beat) = $1, beat.running.isEmpty { beat } else { nil } }
         #expect(idle.progress > busy.progress)

@@ -52,7 +52,7 @@ final class Farmer {
     }
 
     func result() throws -> (task: TaskID, answer: Frame) {
-        try next { if case .result(let task, _, let answer, _) = $1 { (task, answer) } else { nil } }
+        try next { if case .result(let task, _, let answer, let checksum, _) = $1, answer.checksum(of: .floats).crc32c == checksum { (task, answer) } else { nil } }
     }
 
     func send(_ message: CoordinatorMessage, to peer: Peer) throws {

@@ -19,6 +19,7 @@ package enum Attention {
         precondition(queryAt + inner <= query.channels && keyAt + inner <= key.channels && valueAt + inner <= value.channels)
         precondition((key.height, key.width) == (value.height, value.width))
         precondition(max(queries, keys, inner) < 1 << 30, "the kernels count in 32 bits")
+        ComputeProgress.advance()
         let output = workspace.activation(height: query.height, width: query.width, channels: inner)
         output.moments = nil
         var call = tf_attention()

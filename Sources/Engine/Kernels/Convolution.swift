@@ -167,6 +167,7 @@ package final class Convolution: Sendable {
             sum = buffer
         }
 
+        ComputeProgress.advance()
         var c = tf_convolution()
         c.source = (input.source, second?.source ?? tf_source())
         (c.height, c.width) = (Int32(input.height), Int32(input.width))

@@ -54,6 +54,7 @@ package final class Linear: Sendable {
     package func callAsFunction(_ input: Activation, residual: Activation? = nil, workspace: Workspace) -> Activation {
         precondition(input.channels == inputs && input.height * input.width < 1 << 31)
         precondition(residual.map { ($0.height, $0.width, $0.channels) == (input.height, input.width, outputs) } ?? true)
+        ComputeProgress.advance()
         switch weights {
         case .packed(let packed, let bias, let storage):
             let output = workspace.activation(height: input.height, width: input.width, channels: outputs)

@@ -118,6 +118,7 @@ public final class Safetensors: Sendable {
     }
 
     private func floats(_ name: String, _ entry: Entry) throws -> [Float] {
+        ComputeProgress.advance()
         switch entry.type {
         case .float32: return try elements(Float.self, entry)
         case .float16: return try elements(UInt16.self, entry).map(float(fromHalf:))

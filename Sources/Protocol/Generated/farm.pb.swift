@@ -180,6 +180,9 @@ nonisolated struct Tilefarm_V1_Result: Sendable {
   /// what the user should know about it, one line; empty: nothing
   var note: String = String()
 
+  /// of the frame
+  var crc32C: UInt32 = 0
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
@@ -248,7 +251,7 @@ nonisolated struct Tilefarm_V1_WorkerHeartbeat: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// grows whenever a lane gets on; a hung worker's stands still
+  /// grows while lanes compute, also within a task; a hung worker's stands still
   var progress: UInt64 = 0
 
   var running: [Tilefarm_V1_TaskId] = []
@@ -1337,7 +1340,7 @@ nonisolated extension Tilefarm_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Result"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}seconds\0\u{1}bytes\0\u{1}note\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}seconds\0\u{1}bytes\0\u{1}note\0\u{1}crc32c\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1349,6 +1352,7 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
       case 2: try { try decoder.decodeSingularDoubleField(value: &self.seconds) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
       case 4: try { try decoder.decodeSingularStringField(value: &self.note) }()
+      case 5: try { try decoder.decodeSingularFixed32Field(value: &self.crc32C) }()
       default: break
       }
     }
@@ -1371,6 +1375,9 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
     if !self.note.isEmpty {
       try visitor.visitSingularStringField(value: self.note, fieldNumber: 4)
     }
+    if self.crc32C != 0 {
+      try visitor.visitSingularFixed32Field(value: self.crc32C, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1379,6 +1386,7 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
     if lhs.seconds != rhs.seconds {return false}
     if lhs.bytes != rhs.bytes {return false}
     if lhs.note != rhs.note {return false}
+    if lhs.crc32C != rhs.crc32C {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -4,8 +4,9 @@ public enum WorkerMessage: Sendable, Equatable {
     case hello(Hello)
     /// The model is loaded, `credit` tasks may be sent.
     case ready(credit: Int, model: ModelDigest)
-    /// The answer of a task, `seconds` of computing, and what the user should know of it, if anything; gives one credit back.
-    case result(TaskID, seconds: Double, Frame, note: String?)
+    /// The answer of a task, its CRC-32C, `seconds` of computing, and what the user should know of it, if anything; gives one credit back. The sum is
+    /// not checked here: who merges the answer does that, in the same pass in which its values are.
+    case result(TaskID, seconds: Double, Frame, checksum: UInt32, note: String?)
     /// Gives one credit back too.
     case failure(TaskID, FailureKind)
     case heartbeat(Heartbeat)
@@ -44,7 +45,7 @@ public enum FailureKind: Sendable, Hashable {
 }
 
 public struct Heartbeat: Sendable, Hashable {
-    /// Grows whenever a lane gets on: that of a hung worker stands still.
+    /// Grows while lanes compute, also within a task: that of a hung worker stands still.
     public var progress: UInt64
     public var running: [TaskID]
 
@@ -75,7 +76,7 @@ extension WorkerMessage {
             try expect(bytes: bounded(result.bytes, "result.bytes", in: 0...WireLimits.tensorBytes), of: frames[1], "the answer")
             guard result.seconds.isFinite, result.seconds >= 0 else { throw .notFinite(field: "result.seconds") }
             let note = try text(result.note, "result.note", limit: WireLimits.textBytes)
-            self = .result(try TaskID(result.task), seconds: result.seconds, frames[1], note: note.isEmpty ? nil : note)
+            self = .result(try TaskID(result.task), seconds: result.seconds, frames[1], checksum: result.crc32C, note: note.isEmpty ? nil : note)
         case .failure(let failure):
             try expect(1, of: frames, "failure")
             guard failure.hasTask else { throw .missing(field: "failure.task") }
@@ -117,10 +118,11 @@ extension WorkerMessage {
         case .ready(let credit, let model):
             header.ready.credit = try bounded32(credit, "ready.credit", in: 1...WireLimits.credit)
             header.ready.model = .init(model.bytes)
-        case .result(let task, let seconds, let answer, let note):
+        case .result(let task, let seconds, let answer, let checksum, let note):
             header.result.task = try task.wire()
             header.result.seconds = try finite(seconds, "result.seconds")
             header.result.bytes = UInt64(try bounded(answer.byteCount, "result.bytes", in: 0...WireLimits.tensorBytes))
+            header.result.crc32C = checksum
             header.result.note = cleaned(note ?? "")
             tensors = [answer]
         case .failure(let task, let kind):

@@ -1,5 +1,6 @@
 internal import CZeroMQ
 internal import Glibc
+public import Engine
 import Synchronization
 
 /// One part of a message, in memory that ZeroMQ owns: sent, kept for a second sending, and received without copying its bytes.
@@ -111,6 +112,11 @@ public final class Frame: @unchecked Sendable {
     /// A copy of the float64 values; bytes beyond a multiple of eight are not counted.
     public var doubles: [Double] {
         withBytes { bytes in (0..<bytes.count / 8).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) } }
+    }
+
+    /// What a pass over the bytes tells.
+    public func checksum(of elements: Checksum.Elements) -> Checksum {
+        withBytes { bytes in Checksum(RawSpan(_unsafeBytes: bytes), of: elements) }
     }
 
     /// The bytes, for as long as `body` runs.

@@ -1,0 +1,166 @@
+import Engine
+import Foundation
+import Protocol
+import Testing
+import Worker
+
+/// A worker played by the test, over a real socket: it can compute, and lie.
+final class Rogue {
+    private let context: SocketContext
+    private let socket: DealerSocket
+    private var nextHeartbeat = ContinuousClock.now
+    private let compute: LaneWork
+    private(set) var received = 0
+
+    struct Late: Error {}
+
+    /// Joins, with the default model.
+    init(_ endpoint: String, name: String, credit: Int) throws {
+        context = try SocketContext()
+        socket = try DealerSocket(context, connect: Endpoint(endpoint), lingerMilliseconds: 200)
+        compute = try Denoiser.load(DefaultModel.url, precision: .float32).makeLane()
+        let hello = Hello(session: .random(in: 0 ... .max), name: name, host: "here", lanes: 1, kernels: try KernelEnvironment.kernels(), memoryBytes: 1 << 34)
+        try say(.hello(hello))
+        let welcome = try next { if case .welcome(let welcome) = $0 { welcome } else { nil } }
+        try say(.ready(credit: credit, model: welcome.manifest.digest))
+    }
+
+    func say(_ message: WorkerMessage) throws {
+        let deadline = ContinuousClock.now + .seconds(20)
+        while try !socket.send(message.frames()) {
+            guard ContinuousClock.now < deadline else { throw Late() }
+            _ = try socket.wait(nil, milliseconds: 50, writable: true)
+        }
+    }
+
+    /// The next message that `pick` takes something from.
+    private func next<T>(_ pick: (CoordinatorMessage) -> T?) throws -> T {
+        let deadline = ContinuousClock.now + .seconds(60)
+        while ContinuousClock.now < deadline {
+            if let picked = try listen(pick) { return picked }
+            _ = try socket.wait(nil, milliseconds: 50)
+        }
+        throw Late()
+    }
+
+    /// Hears what there is, says that it lives, and gives what `pick` takes.
+    private func listen<T>(_ pick: (CoordinatorMessage) -> T?) throws -> T? {
+        if ContinuousClock.now >= nextHeartbeat {
+            nextHeartbeat = ContinuousClock.now + .milliseconds(500)
+            _ = try socket.send(WorkerMessage.heartbeat(Heartbeat(progress: 0, running: [])).frames())
+        }
+        while let frames = try socket.receive() {
+            let message = try CoordinatorMessage(frames: frames)
+            if case .task = message { received += 1 }
+            if let picked = pick(message) { return picked }
+        }
+        return nil
+    }
+
+    func task() throws -> (task: FarmTask, inputs: [Frame]) {
+        try next { if case .task(let task, let inputs) = $0 { (task, inputs) } else { nil } }
+    }
+
+    /// A task, if one comes soon.
+    func pending() throws -> FarmTask? {
+        _ = try socket.wait(nil, milliseconds: 20)
+        return try listen { if case .task(let task, _) = $0 { task } else { nil } }
+    }
+
+    /// What an honest worker answers.
+    func answer(_ task: (task: FarmTask, inputs: [Frame])) throws -> Frame { try compute(task.task.work, task.inputs).frame }
+
+    func answer(_ id: TaskID, _ frame: Frame, checksum: UInt32? = nil) throws {
+        try say(.result(id, seconds: 0.1, frame, checksum: checksum ?? frame.checksum(of: .floats).crc32c, note: nil))
+    }
+
+    /// Lives on until `isOver`.
+    func idle(until isOver: () -> Bool) throws {
+        let deadline = ContinuousClock.now + .seconds(120)
+        while !isOver() {
+            guard ContinuousClock.now < deadline else { throw Late() }
+            _ = try listen { _ in nil as Void? }
+            _ = try socket.wait(nil, milliseconds: 50)
+        }
+    }
+}
+
+@Suite("Rogues", .serialized, .timeLimit(.minutes(5)))
+struct RogueTests {
+    @Test("answers that come twice, in another order, damaged, in the wrong shape or not finite change no byte; the third bad one is the last")
+    func lies() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 100, height: 80)
+        let options = RenderingTests.tiling(steps: 6)
+        let expected = try RenderingTests.render(input, in: scratch, options)
+
+        let endpoint = "tcp://127.0.0.1:\(try freePort())", output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + options)
+        let rogue = try Rogue(endpoint, name: "rogue", credit: 4)
+        let first = try (0..<4).map { _ in try rogue.task() }
+        // Right answers, the last first, each twice.
+        for task in first.reversed() {
+            let answer = try rogue.answer(task)
+            for _ in 0..<2 { try rogue.answer(task.task.id, answer) }
+        }
+        let next = try (0..<4).map { _ in try rogue.task() }
+        let values = try rogue.answer(next[0]).floats
+        // Damaged on its way.
+        try rogue.answer(next[0].task.id, Frame(floats: values.map { $0 + 1 }), checksum: Frame(floats: values).checksum(of: .floats).crc32c)
+        // A row short.
+        try rogue.answer(next[1].task.id, Frame(floats: values.dropLast(3)))
+        // An answer to a tile that it was not given is dropped, whatever it says.
+        var foreign = next[2].task.id
+        foreign.tile = 1 << 20
+        try rogue.answer(foreign, Frame(floats: values))
+        // Not a number.
+        let size = next[2].task.work.answerByteCount / 4
+        try rogue.answer(next[2].task.id, Frame(floats: (0..<size).map { $0 == size / 2 ? Float.nan : 0 }))
+        try #require(farm.waitForError { $0.contains("worker in quarantine") }, "\(farm.standardError)")
+        let received = rogue.received
+        // It comes back under its name, and another connection.
+        let again = try Rogue(endpoint, name: "rogue", credit: 4)
+        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", "honest", "--cache", scratch.path("cache")])
+        try again.idle { !farm.process.isRunning }
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(try scratch.bytes(output) == expected)
+        try rogue.idle { true }
+        #expect(again.received == 0 && rogue.received <= received + 8)
+        let log = farm.standardError.split(separator: "\n")
+        #expect(log.count { $0.contains("bad result dropped") } == 3 && log.count { $0.contains("worker in quarantine") } == 1, "\(farm.standardError)")
+        #expect(log.contains { $0.contains("job finished") && $0.contains("bad=3") }, "\(farm.standardError)")
+        for reason in ["checksum does not fit", "bytes instead of", "not finite"] {
+            #expect(log.contains { $0.contains("bad result") && $0.contains(reason) }, "\(reason): \(farm.standardError)")
+        }
+        worker.signal(SIGTERM)
+        worker.waitForExit(seconds: 20)
+    }
+
+    @Test("a tile that fails on three workers ends the job; its task lies beside the output, as it was sent")
+    func failedTile() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 16, height: 16)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())", output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling(steps: 2))
+        let rogues = try (0..<3).map { try Rogue(endpoint, name: "rogue-\($0)", credit: 1) }
+        // None of them can do anything.
+        while farm.process.isRunning {
+            for rogue in rogues {
+                if let task = try rogue.pending() { try rogue.say(.failure(task.id, .error("misfortune"))) }
+            }
+        }
+        #expect(farm.waitForExit() == 1)
+        let path = output + ".failed-tile"
+        #expect(farm.standardError.contains("failed on every try: misfortune") && farm.standardError.contains("its task is in \(path)"), "\(farm.standardError)")
+        let file = try Safetensors(url: URL(filePath: path))
+        let frames = try file.names.sorted { $0 == "header" || $1 != "header" && $0 < $1 }.map { name in
+            Frame(copying: try file.integers(name).map { UInt8(truncatingIfNeeded: $0) })
+        }
+        guard case .task(let task, let inputs) = try CoordinatorMessage(frames: frames) else {
+            Issue.record("not a task")
+            return
+        }
+        #expect(inputs.map(\.byteCount) == task.work.inputByteCounts)
+        #expect(FileManager.default.fileExists(atPath: output) == false)
+    }
+}
