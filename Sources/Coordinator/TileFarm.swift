@@ -6,7 +6,7 @@ import Protocol
 struct TileFarm: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tilefarm", abstract: "A render farm that enlarges pictures with diffusion models.",
-        subcommands: [UpscaleCommand.self, PlanCommand.self, ModelCommand.self, VerifyCommand.self, BenchCommand.self, CompareCommand.self])
+        subcommands: [UpscaleCommand.self, PlanCommand.self, ModelCommand.self, KeygenCommand.self, VerifyCommand.self, BenchCommand.self, CompareCommand.self])
 }
 
 @main
@@ -42,6 +42,7 @@ enum Main {
                 case CommandError.cancelled, CommandError.cancelledWriting: return 130
                 case let error as CommandError where error.isUsage: return 2
                 case is TilingError: return 2
+                case let error as KeyFileError where error.isUsage: return 2
                 default: return 1
                 }
             }

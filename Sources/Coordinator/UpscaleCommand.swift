@@ -18,11 +18,8 @@ struct UpscaleCommand: AsyncParsableCommand {
     @Option(help: "Local worker processes to start; they share the cores. Default: one process that uses every core.")
     var workers: Int?
 
-    @Option(help: "Wait for workers at this endpoint, for example tcp://127.0.0.1:5555, instead of starting local ones.")
-    var bind: String?
-
-    @Flag(help: "Let --bind listen beyond this machine, without keys or encryption: for a network that you trust.")
-    var insecure = false
+    @OptionGroup var door: DoorOptions
+    private var bind: String? { door.bind }
 
     @Option(help: "Admit only workers with these kernels (avx512, avx2, baseline), whose bytes are the same.")
     var kernels: String?
@@ -41,13 +38,6 @@ struct UpscaleCommand: AsyncParsableCommand {
         if let kernels, KernelSet(rawValue: String(kernels.prefix { $0 != " " })) == nil {
             throw ValidationError("--kernels \(kernels): must be one of \(KernelSet.allCases.map(\.rawValue).joined(separator: ", "))")
         }
-        if insecure, bind == nil { throw ValidationError("--insecure belongs to --bind") }
-        if let bind {
-            do {
-                let endpoint = try Endpoint(bind)
-                if !endpoint.isLoopback, !insecure { throw CommandError.openEndpoint(bind) }
-            } catch { throw ValidationError("\(error)") }
-        }
     }
 
     func run() async throws {
@@ -62,6 +52,7 @@ struct UpscaleCommand: AsyncParsableCommand {
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
         try OutputImage.check(path: output, plan: plan, like: input, logger: logger)
+        let keys = try door.readKeys()
         let model = try ModelServer(folder: folder.url, manifest: .of(folder: folder.url, files: folder.files.map(\.name)))
 
         let socketFolder = bind == nil ? try PrivateSocketFolder() : nil
@@ -87,7 +78,7 @@ struct UpscaleCommand: AsyncParsableCommand {
             ])
         let service = FarmService(
             configuration: Farm.Configuration(
-                endpoint: endpoint, plan: plan, input: input.image, model: model, requiredKernels: kernels, job: job,
+                endpoint: endpoint, keys: keys, plan: plan, input: input.image, model: model, requiredKernels: kernels, job: job,
                 workersAreLocal: bind == nil, onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
             output: output, like: input, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]
