@@ -525,13 +525,14 @@ final class Farm {
 /// Counts what peers do that no worker of ours would, and reports it at most once a minute for each source.
 private struct StrangerLog {
     private struct Source {
-        var count = 0
-        var latest = ""
+        /// What it did, and how often.
+        var deeds: [String: Int] = [:]
         var nextReport = -Double.infinity
     }
 
-    /// Sources told apart at a time; the others are one.
+    /// Sources, and deeds of each, told apart at a time; the others are one.
     private static let mostSources = 64
+    private static let mostDeeds = 4
     private static let others = "others"
 
     private var sources: [String: Source] = [:]
@@ -539,14 +540,16 @@ private struct StrangerLog {
     /// - Parameter source: an address, or a worker's name.
     mutating func note(_ source: String, _ what: String) {
         let source = sources[source] != nil || sources.count < Self.mostSources ? source : Self.others
-        sources[source, default: Source()].count += 1
-        sources[source]?.latest = what
+        let deeds = sources[source, default: Source()].deeds
+        sources[source, default: Source()].deeds[deeds[what] != nil || deeds.count < Self.mostDeeds ? what : Self.others, default: 0] += 1
     }
 
     mutating func report(to logger: Logger, now: Double) {
         for (name, source) in sources.sorted(by: { $0.key < $1.key }) where now >= source.nextReport {
-            if source.count > 0 {
-                logger.warning("stranger refused", metadata: ["source": "\(name)", "count": "\(source.count)", "reason": "\(source.latest)"])
+            if !source.deeds.isEmpty {
+                let deeds = source.deeds.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map(\.key).joined(separator: "; ")
+                logger.warning(
+                    "stranger refused", metadata: ["source": "\(name)", "count": "\(source.deeds.values.reduce(0, +))", "reason": "\(deeds)"])
                 sources[name] = Source(nextReport: now + 60)
             } else {
                 sources[name] = nil

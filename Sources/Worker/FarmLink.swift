@@ -234,7 +234,7 @@ private final class Loop {
             "the coordinator has no keys, and this worker talks to nobody else: start the coordinator with --keys, or this worker without"
         case .closed, .cryptographic:
             settings.keys.map { "the coordinator is not the one that \($0.path) is for, or of another kind: compare the keys" }
-                ?? "what listens there ended the handshake: is it a tilefarm coordinator?"
+                ?? "what listens there ended the handshake: it admits only workers with --keys, or is no tilefarm coordinator"
         case .protocolError:
             "what listens there is no tilefarm coordinator: check the address"
         }
