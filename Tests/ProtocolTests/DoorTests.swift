@@ -39,6 +39,9 @@ final class RawPeer {
         bytes += [UInt8](repeating: 0, count: 64 - bytes.count)
         let body: [UInt8] = [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
         say(bytes + [4, UInt8(body.count)] + body)
+        // The router's greeting and READY: what came before them would be out of turn.
+        var answer = [UInt8](repeating: 0, count: 107)
+        recv(descriptor, &answer, answer.count, Int32(MSG_WAITALL.rawValue))
     }
 
     /// Waits until the other side has ended the connection.
