@@ -41,7 +41,7 @@ final class RawPeer {
         say(bytes + [4, UInt8(body.count)] + body)
         // The router's greeting and READY: what came before them would be out of turn.
         var answer = [UInt8](repeating: 0, count: 107)
-        recv(descriptor, &answer, answer.count, Int32(MSG_WAITALL.rawValue))
+        recv(descriptor, &answer, answer.count, Int32(MSG_WAITALL))
     }
 
     /// Waits until the other side has ended the connection.

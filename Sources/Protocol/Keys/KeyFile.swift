@@ -175,7 +175,9 @@ private struct KeyFile {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw .unreadable(path: path, reason: reason) }
         guard status.st_mode & S_IFMT == S_IFREG else { throw .unreadable(path: path, reason: "it is not a file") }
-        guard status.st_mode & 0o077 == 0 else { throw .openToOthers(path: path) }
+        // A file of root's that a service's group may read is meant to be read by it: so systemd hands out credentials.
+        let forbidden: mode_t = status.st_uid == 0 && geteuid() != 0 ? 0o037 : 0o077
+        guard status.st_mode & forbidden == 0 else { throw .openToOthers(path: path) }
         var bytes: [UInt8] = []
         var piece = [UInt8](repeating: 0, count: 64 << 10)
         while true {
