@@ -374,7 +374,8 @@ final class Farm {
         }
         workers[number]?.isReady = true
         let tasks = min(credit, Self.mostCredit)
-        socket.admit(worker.connection, bytesInFlight: Self.idleBytesInFlight + tasks * (plan.largestFrame + WireLimits.headerBytes))
+        socket.admit(
+            worker.connection, bytesInFlight: Self.idleBytesInFlight + tasks * (plan.largestFrame + WireLimits.headerBytes), isAtWork: true)
         summary.workers += 1
         logger.info(
             "worker joined",

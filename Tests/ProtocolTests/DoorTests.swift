@@ -222,11 +222,11 @@ final class RawPeer {
     @Test("useless messages end a stranger's connection soon, and the next one sooner; an admitted peer's later")
     func nuisances() throws {
         let router = try router()
-        func tolerated(admitted: Bool) throws -> Int {
+        func tolerated(admitted: Bool, isAtWork: Bool = false) throws -> Int {
             let peer = try dealer(router)
             try peer.deliver([hello])
             let connection = try router.next().connection
-            if admitted { router.admit(connection, bytesInFlight: 1 << 16) }
+            if admitted { router.admit(connection, bytesInFlight: 1 << 16, isAtWork: isAtWork) }
             var count = 0
             while router.takeIncidents().isEmpty, count < 10_000 {
                 router.nuisance(connection, "rubbish")
@@ -236,7 +236,8 @@ final class RawPeer {
         }
         #expect((50...60).contains(try tolerated(admitted: false)))
         #expect(try tolerated(admitted: false) < 50)
-        #expect((1000...1100).contains(try tolerated(admitted: true)))
+        #expect((50...60).contains(try tolerated(admitted: true)))
+        #expect((1000...1100).contains(try tolerated(admitted: true, isAtWork: true)))
     }
 
     @Test("a thousand workers that come at once all come in")

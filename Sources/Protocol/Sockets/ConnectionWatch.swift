@@ -30,9 +30,10 @@ public struct ConnectionLimits: Sendable {
     public var strangerSeconds = 10.0
     /// Bytes that a stranger may have sent beyond what was received from it: a hello is far smaller.
     public var strangerBytes = 16 << 10
-    /// Useless messages in a row, from the strangers of one address and from one who is admitted, and how many are forgiven in a second.
+    /// Useless messages in a row: from the strangers of an address together, or from one connection that was admitted, before it is at work and after.
     public var strangerNuisance = 50.0
-    public var admittedNuisance = 1000.0
+    public var workerNuisance = 1000.0
+    /// How many of them are forgiven in a second; and connections in a second from an address whose strangers were at that limit.
     public var forgivenPerSecond = 20.0
 
     public init() {}
@@ -53,6 +54,7 @@ final class ConnectionWatch: Sendable {
         /// Bytes that may be under way.
         var allowance: Int
         var isAdmitted = false
+        var isAtWork = false
         var isCut = false
         /// libzmq's own number of the connection.
         var peer: UInt32?
@@ -65,6 +67,8 @@ final class ConnectionWatch: Sendable {
         private var level = 0.0
         private var at = ContinuousClock.now
 
+        /// - Returns: the sum.
+        @discardableResult
         mutating func add(_ cost: Double, forgiving perSecond: Double) -> Double {
             let now = ContinuousClock.now
             level = max(0, level - (now - at) / .seconds(1) * perSecond) + cost
@@ -82,6 +86,8 @@ final class ConnectionWatch: Sendable {
         var strangersOf: [String: Int] = [:]
         /// What the strangers of an address did together, so that a new connection is no new chance.
         var nuisanceOf: [String: Nuisance] = [:]
+        /// How often those that were a nuisance come again.
+        var returnsOf: [String: Nuisance] = [:]
         var incidents: [Incident] = []
         /// What libzmq told of last: the failure of the connection whose end it tells of next.
         var failure: HandshakeFailure?
@@ -162,7 +168,7 @@ final class ConnectionWatch: Sendable {
                     state.nextSerial += 1
                     entry.nuisance = Nuisance()
                     if entry.isAdmitted {
-                        entry.isAdmitted = false
+                        (entry.isAdmitted, entry.isAtWork) = (false, false)
                         entry.allowance = limits.strangerBytes
                         state.strangers.append(descriptor)
                         state.strangersOf[entry.connection.address, default: 0] += 1
@@ -178,11 +184,12 @@ final class ConnectionWatch: Sendable {
     }
 
     /// This one may stay, and have `bytesInFlight` under way.
-    func admit(_ id: ConnectionID, bytesInFlight: Int) {
+    func admit(_ id: ConnectionID, bytesInFlight: Int, isAtWork: Bool) {
         state.withLock { state in
             guard state.entries[id.descriptor]?.serial == id.serial else { return }
             forgetStranger(id.descriptor, &state)
             state.entries[id.descriptor]?.isAdmitted = true
+            state.entries[id.descriptor]?.isAtWork = isAtWork
             state.entries[id.descriptor]?.allowance = bytesInFlight
         }
     }
@@ -191,17 +198,22 @@ final class ConnectionWatch: Sendable {
     func nuisance(_ id: ConnectionID, cost: Double, _ what: String) {
         state.withLock { state in
             guard let entry = state.entries[id.descriptor], entry.serial == id.serial, !entry.isCut else { return }
-            let level: Double
-            if entry.isAdmitted {
-                level = state.entries[id.descriptor]?.nuisance.add(cost, forgiving: limits.forgivenPerSecond) ?? 0
-            } else {
-                if state.nuisanceOf.count > Self.mostIncidents { state.nuisanceOf = [:] }
-                level = state.nuisanceOf[entry.connection.address, default: Nuisance()].add(cost, forgiving: limits.forgivenPerSecond)
-            }
-            if level > (entry.isAdmitted ? limits.admittedNuisance : limits.strangerNuisance) {
-                cut(id.descriptor, "flooded with messages, the last: \(what)", &state)
+            let address = entry.connection.address
+            if !entry.isAdmitted {
+                if blame(address, cost, &state) > limits.strangerNuisance { cut(id.descriptor, "flooded with messages: \(what)", &state) }
+            } else if let level = state.entries[id.descriptor]?.nuisance.add(cost, forgiving: limits.forgivenPerSecond),
+                level > (entry.isAtWork ? limits.workerNuisance : limits.strangerNuisance) {
+                blame(address, limits.strangerNuisance / 2, &state)
+                cut(id.descriptor, "flooded with messages: \(what)", &state)
             }
         }
+    }
+
+    /// Counts against the strangers of an address.
+    @discardableResult
+    private func blame(_ address: String, _ cost: Double, _ state: inout State) -> Double {
+        if state.nuisanceOf.count > Self.mostIncidents { (state.nuisanceOf, state.returnsOf) = ([:], [:]) }
+        return state.nuisanceOf[address, default: Nuisance()].add(cost, forgiving: limits.forgivenPerSecond)
     }
 
     /// Ends a connection, with the reason unless its owner tells that itself.
@@ -246,7 +258,8 @@ final class ConnectionWatch: Sendable {
             state.entries[descriptor]?.delivered = delivered
             let slack = Int((now - entry.since) / .seconds(1) * Self.unaccountedPerSecond) + 1024
             if traffic.bytesReceived - delivered > UInt64(entry.allowance + slack) {
-                cut(descriptor, "sent \(traffic.bytesReceived - delivered) bytes that are no whole message, \(entry.allowance) may be under way", &state)
+                if !entry.isAtWork { blame(entry.connection.address, limits.strangerNuisance / 2, &state) }
+                cut(descriptor, "sent more than \(entry.allowance) bytes that are no whole message", &state)
             }
         }
         return state.entries.isEmpty ? 1000 : state.strangers.isEmpty ? 25 : 10
@@ -278,6 +291,7 @@ final class ConnectionWatch: Sendable {
                 guard entry?.isAdmitted != true, entry?.isCut != true else { continue }
                 // ZAP has told of a key that is not listed.
                 if case .denied = failure { continue }
+                if let address = entry?.connection.address { blame(address, 1, &state) }
                 note(entry?.connection.address ?? "unknown", failure.map(words) ?? "left without a valid hello", &state)
             case .connected, .handshakeSucceeded:
                 continue
@@ -295,6 +309,11 @@ final class ConnectionWatch: Sendable {
         state.nextSerial += 1
         state.strangers.append(descriptor)
         state.strangersOf[connection.address, default: 0] += 1
+        // Each connection of a flood brings a queue of messages before it is cut, so few are let in; others' addresses do not matter to it.
+        if let level = state.nuisanceOf[connection.address]?.add(0, forgiving: limits.forgivenPerSecond), level > limits.strangerNuisance,
+            state.returnsOf[connection.address, default: Nuisance()].add(1, forgiving: limits.forgivenPerSecond) > limits.forgivenPerSecond {
+            return cut(descriptor, "came again at once", &state)
+        }
         guard state.strangers.count > limits.strangers || state.entries.count > limits.connections else { return }
         // The oldest of the address that has most: an honest one has said its hello by then, and who holds many stands in nobody's way but its own.
         guard let address = state.strangersOf.max(by: { $0.value < $1.value })?.key,

@@ -96,8 +96,9 @@ public final class RouterSocket {
     // MARK: Connections
 
     /// Lets a connection stay, with so many bytes under way as whole messages need.
-    public func admit(_ connection: ConnectionID?, bytesInFlight: Int) {
-        if let connection { watch?.admit(connection, bytesInFlight: bytesInFlight) }
+    /// - Parameter isAtWork: more useless messages are forgiven: its answers may have come too late.
+    public func admit(_ connection: ConnectionID?, bytesInFlight: Int, isAtWork: Bool = false) {
+        if let connection { watch?.admit(connection, bytesInFlight: bytesInFlight, isAtWork: isAtWork) }
     }
 
     /// A connection brought what is of no use. Who does much of that is cut.

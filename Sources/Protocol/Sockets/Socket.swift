@@ -20,8 +20,6 @@ class Socket {
         // "If a peer sends a message larger than ZMQ_MAXMSGSIZE it is disconnected."
         try set(ZMQ_MAXMSGSIZE, Int64(max(maximumFrameBytes, WireLimits.headerBytes)))
         try set(ZMQ_HANDSHAKE_IVL, Int32(10_000))
-        // A connection whose machine confirms nothing for so long is ended by the kernel, whoever else has noticed or not.
-        try set(ZMQ_TCP_MAXRT, Int32(15_000))
     }
 
     deinit {
