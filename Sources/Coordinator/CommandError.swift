@@ -47,7 +47,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
         case .inputIsOutput(let path):
             "-o \(path): is the input itself; choose another file"
         case .openEndpoint(let endpoint):
-            "--bind \(endpoint): anybody who reaches this address could join or read the job; bind to 127.0.0.1, or say --insecure on a network that you trust"
+            "--bind \(endpoint): anybody who reaches this address could join or read the job; give --keys FILE (`tilefarm keygen` makes it), bind to 127.0.0.1, or say --insecure on a network that you trust"
         case .localWorkers(let reason):
             "\(reason)"
         case .tileFailed(let step, let tile, let reason, let saved):

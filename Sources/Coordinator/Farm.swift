@@ -51,16 +51,20 @@ struct FarmSummary: Sendable {
 final class Farm {
     /// How often either side says that it lives.
     static let heartbeatSeconds = 1.0
-    /// Silence after which a worker counts as dead, where frames are small.
+    /// Silence after which either side counts as dead. Bytes of a message that is not whole yet break it, so the size of frames does not matter.
     static let silenceSeconds = 5.0
-    /// Bytes that a slow network brings in a second: heartbeats wait behind frames.
-    static let slowestNetwork = 4e6
+    /// What a worker may have under way before it has tasks: requests for the model, heartbeats.
+    static let idleBytesInFlight = 256 << 10
+    /// Pieces of the model that may be on their way to one worker.
+    static let modelBytesInFlight = 32 << 20
 
     /// Tasks that one worker may have: they have to fit the socket's queue.
     static let mostCredit = 480
 
     struct Configuration: Sendable {
         var endpoint: Endpoint
+        /// Admits workers on its allow-list alone; nil admits every one.
+        var keys: CoordinatorKeys?
         var plan: RenderPlan
         var input: InputImage
         var stores: [RenderPlan.Store]
@@ -81,14 +85,18 @@ final class Farm {
     private struct WorkerPeer {
         let number: Int
         let peer: Peer
+        let connection: ConnectionID?
         let hello: Hello
         let name: String
+        /// The allow-list's name for its key; several processes may have one.
+        let user: String?
         var isReady = false
         /// Why it leaves, once it has said so.
         var leaving: String?
         var lastHeard: Double
         var tiles = 0
         var smoothedSeconds = 0.0
+        var modelBytes = 0
     }
 
     private struct Task {
@@ -125,7 +133,6 @@ final class Farm {
     private var strangers = StrangerLog()
     private let start = Clock.now
     private lazy var lastTick = start
-    private lazy var silence = Self.silenceSeconds + (Double(plan.largestFrame) / Self.slowestNetwork).rounded(.down)
     private var hasMixedKernels = false
 
     init(_ configuration: Configuration, stop: StopRequest, logger: Logger) throws {
@@ -149,7 +156,7 @@ final class Farm {
         }
         progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
         socket = try RouterSocket(
-            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes))
+            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes), keys: configuration.keys)
     }
 
     /// Renders the whole job; afterwards `finishedRows` has the picture.
@@ -184,6 +191,7 @@ final class Farm {
             }
         }
         farewell()
+        noteIncidents()
         strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
         summary.elapsed = Clock.now - start
@@ -210,14 +218,16 @@ final class Farm {
         if now - lastTick > 2 * Self.heartbeatSeconds { for number in workers.keys { workers[number]?.lastHeard = now } }
         lastTick = now
         for worker in workers.values.sorted(by: { $0.number < $1.number }) {
-            if now - worker.lastHeard > silence {
-                remove(worker.number, reason: "silent for \(Int(silence)) s")
+            if silence(of: worker, at: now) > Self.silenceSeconds {
+                socket.cut(worker.connection, reason: nil)
+                remove(worker.number, reason: "silent for \(Int(Self.silenceSeconds)) s")
             } else {
                 send(.heartbeat, to: worker.number)
             }
         }
         happened(.tick)
         checkpoint(now)
+        noteIncidents()
         strangers.report(to: logger, now: now)
         progress.update(
             done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
@@ -243,6 +253,17 @@ final class Farm {
         checkpointer?.write(checkpoint, files: files)
     }
 
+    /// Seconds since the worker's last word, or part of one.
+    private func silence(of worker: WorkerPeer, at now: Double) -> Double {
+        let silence = now - worker.lastHeard
+        // Asked of the kernel only when it matters.
+        return silence > Self.silenceSeconds ? min(silence, socket.secondsSinceData(worker.connection) ?? silence) : silence
+    }
+
+    private func noteIncidents() {
+        for incident in socket.takeIncidents() { strangers.note(incident.address, incident.what) }
+    }
+
     private func farewell() {
         configuration.onOver()
         let reason: String
@@ -258,22 +279,28 @@ final class Farm {
 
     private func take(_ received: RouterSocket.Received) {
         let peer = received.peer
-        summary.bytesReceived += received.frames.reduce(0) { $0 + $1.byteCount }
+        // What a stranger left behind; a worker's last words count.
+        if received.isOrphan, numbers[peer] == nil { return }
+        let bytes = received.frames.reduce(0) { $0 + $1.byteCount }
+        summary.bytesReceived += bytes
         let message: WorkerMessage
         do {
-            guard received.droppedParts == 0 else { return strangers.note(peer, "a message of too many parts") }
+            guard received.droppedParts == 0 else { return useless(received, "a message of too many parts") }
             message = try WorkerMessage(frames: received.frames)
         } catch {
             if case .version = error {
                 sendDirectly(.refused("\(error); use the same version of tilefarm on every machine"), to: peer)
             }
-            return strangers.note(peer, "\(error)")
+            return useless(received, "\(error)")
         }
-        if case .hello(let hello) = message { return greet(hello, from: peer) }
+        if case .hello(let hello) = message { return greet(hello, received) }
         guard let number = numbers[peer] else {
             sendDirectly(.introduceYourself, to: peer)
-            return
+            // An honest worker says this after a restart of ours, so it is not told of.
+            return socket.nuisance(received.connection, cost: cost(bytes), "messages before a hello")
         }
+        let dropped = scheduler.dropped
+        defer { if !isUseful(message, dropped: scheduler.dropped > dropped) { socket.nuisance(received.connection, cost: cost(bytes), "more than a worker says") } }
         workers[number]?.lastHeard = Clock.now
         switch message {
         case .hello:
@@ -293,7 +320,14 @@ final class Farm {
             happened(.alive(number, progress: heartbeat.progress, isWorking: !heartbeat.running.isEmpty))
         case .fetch(let file, let offset, let length):
             do {
-                send(try configuration.model.chunk(file: file, offset: offset, length: length), to: number)
+                let chunk = try configuration.model.chunk(file: file, offset: offset, length: length)
+                workers[number]?.modelBytes += length
+                if let acknowledged = socket.bytesAcknowledged(received.connection),
+                    let sent = workers[number]?.modelBytes, sent - acknowledged > Self.modelBytesInFlight {
+                    socket.cut(received.connection, reason: nil)
+                    return remove(number, reason: "asked for more of the model than it takes")
+                }
+                send(chunk, to: number)
             } catch {
                 sendDirectly(.refused("\(error)"), to: peer)
                 remove(number, reason: "asked for a part of the model that cannot be read: \(error)")
@@ -306,31 +340,60 @@ final class Farm {
         if let reason = workers[number]?.leaving, scheduler.tasks(of: number) == 0 { remove(number, reason: reason) }
     }
 
-    private func greet(_ hello: Hello, from peer: Peer) {
+    /// Counts a message that no worker of ours would send.
+    private func useless(_ received: RouterSocket.Received, _ what: String) {
+        if let worker = numbers[received.peer].flatMap({ workers[$0] }) {
+            strangers.note(worker.name, what)
+        } else {
+            strangers.note(received.address ?? "local", what)
+        }
+        socket.nuisance(received.connection, cost: cost(received.frames.reduce(0) { $0 + $1.byteCount }), what)
+    }
+
+    /// How bad a useless message is.
+    private func cost(_ bytes: Int) -> Double { 1 + Double(bytes) / Double(64 << 10) }
+
+    /// Whether a message got the job on: these may come as fast as they can.
+    private func isUseful(_ message: WorkerMessage, dropped: Bool) -> Bool {
+        switch message {
+        case .result: !dropped
+        case .fetch(_, _, let length): length >= 64 << 10
+        case .hello, .ready, .failure, .heartbeat, .leaving: false
+        }
+    }
+
+    private func greet(_ hello: Hello, _ received: RouterSocket.Received) {
+        let peer = received.peer
         if let number = numbers[peer] {
+            // A worker that begins one session after another has a reason each time, and takes its time.
+            socket.nuisance(received.connection, cost: workers[number]?.hello == hello ? 1 : 10, "hellos without end")
             // The same hello said again: the welcome was lost or is on its way.
             guard workers[number]?.hello != hello else { return welcome(hello, to: number) }
             remove(number, reason: "began a new session")
         }
-        if let old = workers.values.first(where: { $0.hello.session == hello.session }) {
+        if let old = workers.values.first(where: { $0.hello.session == hello.session && $0.user == received.user }) {
             remove(old.number, reason: "connected anew")
         }
+        // With keys nobody chooses a name.
+        let ownName = received.user ?? hello.name
         // The first word names our own kernels; a second may be there for OpenBLAS's.
         if let required = configuration.requiredKernels, required != hello.kernels, required[...] != bits(hello.kernels).prefix(while: { $0 != " " }) {
             sendDirectly(.refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
-            return strangers.note(peer, "\(hello.name) has \(hello.kernels) kernels, not \(required)")
+            return useless(received, "\(ownName) has \(hello.kernels) kernels, not \(required)")
         }
         if let needed = plan.workerBytes(lanes: hello.lanes, machine: hello.memoryBytes), hello.memoryBytes > 0, needed > hello.memoryBytes {
             let reason = "the job's model takes \(PlanCommand.size(needed)) with \(hello.lanes) lanes and this machine has "
                 + "\(PlanCommand.size(hello.memoryBytes)): start it with fewer --lanes, or the job with --precision float16"
             sendDirectly(.refused(reason), to: peer)
-            return strangers.note(peer, "\(hello.name) cannot hold the model: \(reason)")
+            return useless(received, "\(ownName) cannot hold the model: \(reason)")
         }
         let number = nextNumber
         nextNumber += 1
-        let isTaken = workers.values.contains { $0.name == hello.name }
+        let isTaken = workers.values.contains { $0.name == ownName }
         workers[number] = WorkerPeer(
-            number: number, peer: peer, hello: hello, name: isTaken ? "\(hello.name)#\(number)" : hello.name, lastHeard: Clock.now)
+            number: number, peer: peer, connection: received.connection, hello: hello, name: isTaken ? "\(ownName)#\(number)" : ownName,
+            user: received.user, lastHeard: Clock.now)
+        socket.admit(received.connection, bytesInFlight: Self.idleBytesInFlight)
         numbers[peer] = number
         welcome(hello, to: number)
     }
@@ -346,7 +409,7 @@ final class Farm {
                 Welcome(
                     session: hello.session, job: configuration.job, manifest: configuration.model.manifest,
                     requiredKernels: configuration.requiredKernels.map { _ in hello.kernels }, heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000),
-                    silenceMilliseconds: Int(silence * 1000),
+                    silenceMilliseconds: Int(Self.silenceSeconds * 1000),
                     precision: plan.precision)),
             to: number)
     }
@@ -358,6 +421,9 @@ final class Farm {
             return remove(number, reason: "has another model")
         }
         workers[number]?.isReady = true
+        let tasks = min(credit, Self.mostCredit)
+        socket.admit(
+            worker.connection, bytesInFlight: Self.idleBytesInFlight + tasks * (plan.largestFrame + WireLimits.headerBytes), isAtWork: true)
         summary.workers += 1
         logger.info(
             "worker joined",
@@ -370,7 +436,7 @@ final class Farm {
         }
         happened(
             .joined(
-                number, lanes: worker.hello.lanes, credit: min(credit, Self.mostCredit), identity: "\(worker.hello.name) on \(worker.hello.host)"))
+                number, lanes: worker.hello.lanes, credit: tasks, identity: worker.user ?? "\(worker.hello.name) on \(worker.hello.host)"))
     }
 
     /// The scheduler counts answers from those alone who were given the task, and only workers that are ready are given any.
@@ -415,7 +481,7 @@ final class Farm {
         if worker.isReady {
             logger.info("worker left", metadata: ["worker": "\(worker.name)", "tiles": "\(worker.tiles)", "reason": "\(reason)"])
         } else {
-            strangers.note(worker.peer, "\(worker.name) left before it was ready: \(reason)")
+            strangers.note(worker.name, "left before it was ready: \(reason)")
         }
         happened(.left(number, reason: reason))
     }
@@ -516,7 +582,9 @@ final class Farm {
         switch sendDirectly(message, to: worker.peer) {
         case .sent: break
         case .peerGone: remove(number, reason: "connection lost")
-        case .wouldBlock: remove(number, reason: "takes nothing more although it has credit")
+        case .wouldBlock:
+            socket.cut(worker.connection, reason: nil)
+            remove(number, reason: "takes nothing more although it has credit")
         }
     }
 
@@ -535,21 +603,38 @@ final class Farm {
     }
 }
 
-/// Counts what peers say that no worker of ours would, and reports it at most once a minute.
+/// Counts what peers do that no worker of ours would, and reports it at most once a minute for each source.
 private struct StrangerLog {
-    private var count = 0
-    private var latest = ""
-    private var nextReport = 0.0
+    private struct Source {
+        /// What it did, and how often.
+        var deeds: [String: Int] = [:]
+        var nextReport = -Double.infinity
+    }
 
-    mutating func note(_ peer: Peer, _ what: String) {
-        count += 1
-        latest = what
+    /// Sources, and deeds of each, told apart at a time; the others are one.
+    private static let mostSources = 64
+    private static let mostDeeds = 4
+    private static let others = "others"
+
+    private var sources: [String: Source] = [:]
+
+    /// - Parameter source: an address, or a worker's name.
+    mutating func note(_ source: String, _ what: String) {
+        let source = sources[source] != nil || sources.count < Self.mostSources ? source : Self.others
+        let deeds = sources[source, default: Source()].deeds
+        sources[source, default: Source()].deeds[deeds[what] != nil || deeds.count < Self.mostDeeds ? what : Self.others, default: 0] += 1
     }
 
     mutating func report(to logger: Logger, now: Double) {
-        guard count > 0, now >= nextReport else { return }
-        logger.warning("messages refused", metadata: ["count": "\(count)", "reason": "\(latest)"])
-        count = 0
-        nextReport = now + 60
+        for (name, source) in sources.sorted(by: { $0.key < $1.key }) where now >= source.nextReport {
+            if !source.deeds.isEmpty {
+                let deeds = source.deeds.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map(\.key).joined(separator: "; ")
+                logger.warning(
+                    "stranger refused", metadata: ["source": "\(name)", "count": "\(source.deeds.values.reduce(0, +))", "reason": "\(deeds)"])
+                sources[name] = Source(nextReport: now + 60)
+            } else {
+                sources[name] = nil
+            }
+        }
     }
 }

@@ -9,11 +9,8 @@ struct FarmOptions: ParsableArguments {
     @Option(help: "Local worker processes to start; they share the cores. Default: one process that uses every core.")
     var workers: Int?
 
-    @Option(help: "Wait for workers at this endpoint, for example tcp://127.0.0.1:5555, instead of starting local ones.")
-    var bind: String?
-
-    @Flag(help: "Let --bind listen beyond this machine, without keys or encryption: for a network that you trust.")
-    var insecure = false
+    @OptionGroup var door: DoorOptions
+    var bind: String? { door.bind }
 
     @Option(help: "Admit only workers with these kernels (avx512, avx2, baseline), whose bytes are the same.")
     var kernels: String?
@@ -43,13 +40,6 @@ struct FarmOptions: ParsableArguments {
             throw ValidationError("--kernels \(kernels): must be one of \(KernelSet.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         guard (1...2).contains(copies) else { throw ValidationError("--copies \(copies): must be 1 or 2") }
-        if insecure, bind == nil { throw ValidationError("--insecure belongs to --bind") }
-        if let bind {
-            do {
-                let endpoint = try Endpoint(bind)
-                if !endpoint.isLoopback, !insecure { throw CommandError.openEndpoint(bind) }
-            } catch { throw ValidationError("\(error)") }
-        }
     }
 }
 

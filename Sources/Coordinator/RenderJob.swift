@@ -53,6 +53,7 @@ struct RenderJob {
         let input = try InputImage(reading: reader, storage: storage)
         let places = OutputPlaces(png: output.output, deepZoom: output.deepzoom)
         try OutputImage.check(places, plan: plan, format: input.format, logger: logger)
+        let keys = try farm.door.readKeys()
         let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
         let job = try begin(inputPath, plan: plan, model: server)
 
@@ -82,7 +83,7 @@ struct RenderJob {
         logger.info(description == nil ? "job started" : "job resumed", metadata: facts)
         let service = FarmService(
             configuration: Farm.Configuration(
-                endpoint: endpoint, plan: plan, input: input, stores: stores, storage: storage,
+                endpoint: endpoint, keys: keys, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
                 workersAreLocal: farm.bind == nil, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
             output: places, stop: stop, logger: logger)

@@ -7,7 +7,7 @@ struct TileFarm: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tilefarm", abstract: "A render farm that enlarges pictures with diffusion models.",
         subcommands: [
-            UpscaleCommand.self, ResumeCommand.self, PlanCommand.self, SimulateCommand.self, ModelCommand.self, VerifyCommand.self, BenchCommand.self,
+            UpscaleCommand.self, ResumeCommand.self, PlanCommand.self, SimulateCommand.self, ModelCommand.self, KeygenCommand.self, VerifyCommand.self, BenchCommand.self,
             CompareCommand.self,
         ])
 }
@@ -45,6 +45,7 @@ enum Main {
                 case CommandError.cancelled, CommandError.interrupted, CommandError.cancelledWriting: return 130
                 case let error as CommandError where error.isUsage: return 2
                 case is TilingError: return 2
+                case let error as KeyFileError where error.isUsage: return 2
                 default: return 1
                 }
             }

@@ -10,6 +10,8 @@ package struct WorkerSettings: Sendable {
     package var lanes: Int
     package var kernels: String
     package var model: ModelSource
+    /// What the coordinator knows this worker by, and this worker the coordinator.
+    package var keys: WorkerKeys?
     /// The worker ends with the job, and with the process that started it.
     package var endsWithParent = false
     /// Between greetings, until the coordinator says how often it wants to hear from us.
@@ -114,6 +116,12 @@ private final class Loop {
     /// A hello waits for a connection.
     private var greets = true
     private var greetings = 0
+    /// Times in a row that the coordinator was reached and did not welcome us, and when it is tried again.
+    private var rebuffs = 0
+    private var reconnectAt: ContinuousClock.Instant?
+    private var lastRefusal: (failure: HandshakeFailure, at: ContinuousClock.Instant)?
+    /// Bytes that had arrived at the last beat.
+    private var bytesReceived: UInt64 = 0
     private var leaving: String?
     private var flushDeadline: ContinuousClock.Instant?
     private var loaded: (model: LoadedModel, digest: ModelDigest, precision: Precision)?
@@ -135,7 +143,7 @@ private final class Loop {
     init(_ link: FarmLink) throws {
         self.link = link
         context = try SocketContext()
-        socket = try DealerSocket(context, connect: link.settings.endpoint)
+        socket = try DealerSocket(context, connect: link.settings.endpoint, keys: link.settings.keys)
         beat = .milliseconds(link.settings.heartbeatMilliseconds)
     }
 
@@ -152,6 +160,7 @@ private final class Loop {
             let pause = max(.zero, min(nextBeat, flushDeadline ?? nextBeat) - now)
             _ = try socket.wait(
                 link.wakeup, milliseconds: Int(pause / .milliseconds(1)) + 1, writable: greets || !outbox.isEmpty)
+            while let event = try socket.event() { try happened(event) }
             // Bounded, so that a flood holds up no heartbeat.
             for _ in 0..<256 {
                 guard ending == nil, let frames = try socket.receive() else { break }
@@ -180,6 +189,55 @@ private final class Loop {
                 "busy": "\(Self.format(seconds: secondsBusy))",
             ])
         return ending ?? .drained
+    }
+
+    // MARK: - The connection
+
+    private func happened(_ event: DealerSocket.Event) throws {
+        switch event {
+        case .connected:
+            lastRefusal = nil
+        case .lost:
+            guard reconnectAt == nil else { return }
+            // libzmq connects again by itself, but the coordinator will not know the new connection.
+            if case .seeking = phase {
+                if !isWaiting { try rebuffed(least: 3) }
+            } else {
+                logger.info("connection lost, joining anew", metadata: ["endpoint": "\(settings.endpoint)"])
+                beginSession()
+            }
+        case .refused(let failure):
+            let now = ContinuousClock.now
+            if lastRefusal.map({ $0.failure != failure || now - $0.at > .seconds(60) }) ?? true {
+                logger.warning("not let in, still trying", metadata: ["endpoint": "\(settings.endpoint)", "reason": "\(words(failure))"])
+                lastRefusal = (failure, now)
+            }
+            try rebuffed(least: 1)
+        }
+    }
+
+    /// libzmq's pauses grow while nobody answers; where somebody does and ends it, ours do: up to half a minute, no two workers' alike.
+    private func rebuffed(least: Int) throws {
+        rebuffs += 1
+        guard rebuffs >= least, reconnectAt == nil else { return }
+        try socket.disconnect()
+        reconnectAt = ContinuousClock.now + .seconds(min(30, 0.5 * exp2(Double(min(rebuffs - least, 10)))) * Double.random(in: 0.5...1))
+    }
+
+    private func words(_ failure: HandshakeFailure) -> String {
+        switch failure {
+        case .denied:
+            "the coordinator's allow-list does not have this worker's key\(settings.keys.map { " \($0.pair.publicKey)" } ?? ""): add it there"
+        case .otherMechanism where settings.keys == nil:
+            "the coordinator admits only workers with keys: make some with `tilefarm keygen FILE --for COORDINATOR-FILE` and give them with --keys"
+        case .otherMechanism:
+            "the coordinator has no keys, and this worker talks to nobody else: start the coordinator with --keys, or this worker without"
+        case .closed, .cryptographic:
+            settings.keys.map { "the coordinator is not the one that \($0.path) is for, or of another kind: compare the keys" }
+                ?? "what listens there ended the handshake: it admits only workers with --keys, or is no tilefarm coordinator"
+        case .protocolError:
+            "what listens there is no tilefarm coordinator: check the address"
+        }
     }
 
     // MARK: - What comes in
@@ -230,6 +288,7 @@ private final class Loop {
     private func heard() {
         lastHeard = ContinuousClock.now
         greetings = 0
+        rebuffs = 0
         if isSilent {
             isSilent = false
             logger.info("coordinator is back", metadata: ["endpoint": "\(settings.endpoint)"])
@@ -439,7 +498,9 @@ private final class Loop {
     private func keepAlive() throws {
         let now = ContinuousClock.now
         nextBeat = now + beat
-        let silence = now - lastHeard
+        // A large message that is on its way is a sign of life too.
+        let stream = socket.stream
+        let silence = min(now - lastHeard, stream?.sinceLast ?? .seconds(1 << 30))
         if silence > tolerance, !isSilent, !isWaiting {
             isSilent = true
             logger.warning(
@@ -447,9 +508,19 @@ private final class Loop {
                 metadata: ["endpoint": "\(settings.endpoint)", "seconds": "\(Self.format(seconds: silence / .seconds(1)))"])
             if case .seeking = phase {} else { try reconnect() }
         }
+        // A piece takes its time on a slow network; heartbeats are far smaller.
+        if let stream {
+            if stream.bytes > bytesReceived + 4096 { lastPiece = now }
+            bytesReceived = stream.bytes
+        }
         if case .fetching = phase, now - lastPiece > beat * (2 * Self.patience) {
             logger.warning("coordinator sends no more of the model, joining anew")
             beginSession()
+        }
+        if let due = reconnectAt {
+            guard now >= due else { return }
+            reconnectAt = nil
+            try socket.connect()
         }
         if case .seeking = phase {
             // The connection may lead nowhere (a host that was restarted): make another.
@@ -470,7 +541,9 @@ private final class Loop {
 
     private func reconnect() throws {
         beginSession()
-        socket = try DealerSocket(context, connect: settings.endpoint)
+        reconnectAt = nil
+        bytesReceived = 0
+        socket = try DealerSocket(context, connect: settings.endpoint, keys: settings.keys)
     }
 
     /// Forgets the session: tasks that wait, results that were not sent.

@@ -20,8 +20,11 @@ struct TileFarmWorker: AsyncParsableCommand {
     @Option(help: "Tiles computed at the same time. (default: the number of cores)")
     var lanes: Int?
 
-    @Option(help: "What the coordinator's log calls this worker. (default: host and process number)")
+    @Option(help: "What the coordinator's log calls this worker; with --keys, what its allow-list says. (default: host and process number)")
     var name: String?
+
+    @Option(help: ArgumentHelp("This worker's keys, made with `tilefarm keygen`: for a coordinator that has keys too.", valueName: "file"))
+    var keys: String?
 
     @Option(help: ArgumentHelp("Where fetched models are kept. (default: \(ModelStore.defaultFolder.path))", valueName: "folder"))
     var cache: String?
@@ -57,6 +60,7 @@ struct TileFarmWorker: AsyncParsableCommand {
             throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes without blanks")
         }
         guard (0...3600).contains(echoSeconds) else { throw ValidationError("--echo-seconds \(echoSeconds): must be from 0 to 3600") }
+        if name != nil && keys != nil { throw ValidationError("--name and --keys exclude each other; with keys the name is the allow-list's") }
         if model != nil && cache != nil { throw ValidationError("--model and --cache exclude each other; give one of them") }
     }
 
@@ -86,6 +90,9 @@ struct TileFarmWorker: AsyncParsableCommand {
             kernels: try KernelEnvironment.kernels(),
             model: source)
         settings.endsWithParent = exitWithParent
+
+        do { settings.keys = try keys.map { try WorkerKeys(path: $0) } } catch { throw ValidationError("--keys: \(error)") }
+        if let keys = settings.keys { settings.name = keys.name }
 
         let service = WorkerService(link: try FarmLink(settings, logger: logger))
         let group = ServiceGroup(

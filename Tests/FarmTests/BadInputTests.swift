@@ -142,6 +142,22 @@ struct BadInputTests {
             testDescription: "an endpoint open to everybody", arguments: { upscale("x.png", $0, ["--bind", "tcp://*:5555"]) }, code: 2,
             says: ["--insecure"]),
         Mistake(
+            testDescription: "keys that are not there",
+            arguments: { ["upscale", try $0.picture("in.png", width: 9, height: 9), "-o", $0.path("out.png"), "--bind", "tcp://127.0.0.1:5555", "--keys", $0.path("no.keys")] },
+            code: 1, says: ["no.keys", "keygen"]),
+        Mistake(
+            testDescription: "keys that everybody can read",
+            arguments: { scratch in
+                let keys = try text(scratch, "open.keys", [])
+                try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: keys)
+                return ["upscale", try scratch.picture("in.png", width: 9, height: 9), "-o", scratch.path("out.png"), "--bind", "tcp://127.0.0.1:5555", "--keys", keys]
+            }, code: 1, says: ["open.keys", "chmod 600"]),
+        Mistake(testDescription: "keys for local workers", arguments: { upscale("x.png", $0, ["--keys", "a"]) }, code: 2, says: ["--keys", "--bind"]),
+        Mistake(
+            testDescription: "a name for a coordinator", arguments: { ["keygen", $0.path("a.keys"), "--name", "n1"] }, code: 2, says: ["--name", "--for"]),
+        Mistake(
+            testDescription: "keys over a file that is there", arguments: { ["keygen", try text($0, "a.keys", [1])] }, code: 2, says: ["a.keys", "not overwritten"]),
+        Mistake(
             testDescription: "local workers and others at once",
             arguments: { upscale("x.png", $0, ["--bind", "tcp://127.0.0.1:5555", "--workers", "2"]) }, code: 2, says: ["--workers", "--bind"]),
         Mistake(testDescription: "no case to verify", arguments: { _ in ["verify"] }, code: 2, says: ["case"]),
@@ -263,7 +279,7 @@ struct BadInputTests {
 
         let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(farm.standardError.contains("messages refused"), "\(farm.standardError)")
+        #expect(farm.standardError.contains("stranger refused"), "\(farm.standardError)")
         #expect(try scratch.bytes(output) == expected)
         worker.signal(SIGTERM)
         worker.waitForExit(seconds: 20)

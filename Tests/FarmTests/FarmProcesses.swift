@@ -38,6 +38,9 @@ final class RunningProgram {
 
     deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
+    /// What was written until now.
+    var standardErrorSoFar: String { errors.wait(until: .distantPast) { _ in true }.text }
+
     var standardError: String { errors.wait(until: .distantPast) { _ in false }.text }
     var standardOutput: String { output.wait(until: .distantPast) { _ in false }.text }
 

@@ -31,6 +31,8 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         description = text
     }
 
+    var isTCP: Bool { description.hasPrefix("tcp://") }
+
     /// The host part of a TCP endpoint, without brackets.
     var host: Substring? {
         guard description.hasPrefix("tcp://"), let colon = description.lastIndex(of: ":") else { return nil }

@@ -25,9 +25,18 @@ public final class RouterSocket {
         public let frames: [Frame]
         /// Parts beyond those, read and forgotten: no program of ours sends them.
         public let droppedParts: Int
+        /// The TCP connection that it came over; nil when that is gone, or of another kind.
+        public let connection: ConnectionID?
+        /// Whether the connection that it came over is gone.
+        public let isOrphan: Bool
+        /// The peer's IP address, where it has one.
+        public let address: String?
+        /// The name that the allow-list has for the peer's key; nil without keys.
+        public let user: String?
     }
 
     private let socket: Socket
+    private let watch: ConnectionWatch?
 
     /// The endpoint in use, with the port that was chosen for `*`.
     public let endpoint: String
@@ -35,18 +44,91 @@ public final class RouterSocket {
     /// - Parameters:
     ///   - maximumFrameBytes: who sends more in one frame is disconnected before it is read; give the largest answer of the job.
     ///   - lingerMilliseconds: how long closing waits for the last messages to leave.
+    ///   - keys: admits those alone whose keys are on the allow-list, and encrypts; nil admits everybody.
+    ///   - limits: of connections over TCP; other endpoints are for those who may reach them. One router of a context can listen on TCP.
     public init(
         _ context: SocketContext, bind endpoint: Endpoint, maximumFrameBytes: Int = WireLimits.tensorBytes,
-        lingerMilliseconds: Int = 1000
+        lingerMilliseconds: Int = 1000, keys: CoordinatorKeys? = nil, limits: ConnectionLimits = ConnectionLimits()
     ) throws(SocketError) {
         socket = try Socket(
             context, type: ZMQ_ROUTER, maximumFrameBytes: maximumFrameBytes, lingerMilliseconds: Int32(clamping: lingerMilliseconds))
         // Without it, a message to a peer that is gone would vanish in silence.
         try socket.set(ZMQ_ROUTER_MANDATORY, Int32(1))
-        try socket.set(ZMQ_BACKLOG, Int32(1024))
-        try socket.bind(endpoint)
-        self.endpoint = try socket.lastEndpoint()
+        try socket.set(ZMQ_BACKLOG, Int32(4096))
+        if let keys {
+            try socket.set(ZMQ_CURVE_SERVER, Int32(1))
+            try socket.set(ZMQ_CURVE_SECRETKEY, keys.pair.secret)
+        }
+        guard endpoint.isTCP else {
+            watch = nil
+            try socket.bind(endpoint)
+            self.endpoint = try socket.lastEndpoint()
+            return
+        }
+        let monitor = "inproc://router-\(UInt64.random(in: 0 ... .max))"
+        try socket.monitor(name: monitor)
+        do throws(SocketError) {
+            let watch = try ConnectionWatch(context, monitor: monitor, limits: limits, keys: keys)
+            do throws(SocketError) {
+                // With a domain libzmq asks for every peer, and turns away what speaks no ZMTP 3; that it must be answered is not its default.
+                try socket.set(ZMQ_ZAP_DOMAIN, Authenticator.domain)
+                try socket.set(Authenticator.enforceDomain, Int32(1))
+                try socket.bind(endpoint)
+                self.endpoint = try socket.lastEndpoint()
+                self.watch = watch
+            } catch {
+                socket.stopMonitor()
+                watch.stop()
+                throw error
+            }
+        } catch {
+            socket.stopMonitor()
+            throw error
+        }
     }
+
+    deinit {
+        // In this order: telling waits while nobody reads.
+        socket.stopMonitor()
+        watch?.stop()
+    }
+
+    // MARK: Connections
+
+    /// Lets a connection stay, with so many bytes under way as whole messages need.
+    /// - Parameter isAtWork: more useless messages are forgiven: its answers may have come too late.
+    public func admit(_ connection: ConnectionID?, bytesInFlight: Int, isAtWork: Bool = false) {
+        if let connection { watch?.admit(connection, bytesInFlight: bytesInFlight, isAtWork: isAtWork) }
+    }
+
+    /// A connection brought what is of no use. Who does much of that is cut.
+    /// - Parameter cost: 1 for a small message.
+    public func nuisance(_ connection: ConnectionID?, cost: Double = 1, _ what: String) {
+        if let connection { watch?.nuisance(connection, cost: cost, what) }
+    }
+
+    /// Ends a connection. Its messages that were not received yet are dropped.
+    /// - Parameter reason: for an incident; nil where the caller tells of it.
+    public func cut(_ connection: ConnectionID?, reason: String?) {
+        if let connection { watch?.cut(connection, reason) }
+    }
+
+    /// Seconds since any byte of the peer's arrived, whole message or not; nil where the kernel does not tell.
+    public func secondsSinceData(_ connection: ConnectionID?) -> Double? {
+        guard let connection, let traffic = watch?.traffic(connection) else { return nil }
+        return Double(traffic.millisecondsSinceData) / 1000
+    }
+
+    /// Bytes that the peer's machine has confirmed since the connection was made; nil where the kernel does not tell.
+    public func bytesAcknowledged(_ connection: ConnectionID?) -> Int? {
+        guard let connection, let traffic = watch?.traffic(connection) else { return nil }
+        return Int(clamping: traffic.bytesAcknowledged)
+    }
+
+    /// Who was turned away or cut since the last call, and why.
+    public func takeIncidents() -> [Incident] { watch?.takeIncidents() ?? [] }
+
+    // MARK: Messages
 
     /// Sends a message, never waiting: all of it, or nothing.
     public func send(_ frames: [Frame], to peer: Peer) throws(SocketError) -> Sent {
@@ -66,9 +148,18 @@ public final class RouterSocket {
 
     /// The next message, nil when there is none now.
     public func receive() throws(SocketError) -> Received? {
-        guard let (parts, dropped) = try socket.receive(limit: 1 + WireLimits.parts) else { return nil }
-        return Received(
-            peer: Peer(bytes: parts[0].withBytes { [UInt8]($0) }), frames: Array(parts.dropFirst()), droppedParts: dropped)
+        while true {
+            var origin: Socket.Origin?
+            guard let (parts, dropped) = try socket.receive(limit: 1 + WireLimits.parts, origin: &origin) else { return nil }
+            let peer = Peer(bytes: parts[0].withBytes { [UInt8]($0) })
+            let connection = origin.flatMap {
+                watch?.received(descriptor: $0.descriptor, peer: peer.bytes, user: $0.user, frameBytes: $0.frameBytes)
+            }
+            if connection?.isCut == true { continue }
+            return Received(
+                peer: peer, frames: Array(parts.dropFirst()), droppedParts: dropped, connection: connection?.id,
+                isOrphan: origin != nil && watch != nil && connection == nil, address: connection?.address, user: origin?.user)
+        }
     }
 
     /// Waits for a message, for `wakeup`, or until the time is over (nil: for ever).

@@ -31,6 +31,27 @@ class Socket {
         guard zmq_setsockopt(handle, option, &value, MemoryLayout<Value>.size) == 0 else { throw .last("zmq_setsockopt(\(option))") }
     }
 
+    func set(_ option: Int32, _ text: String) throws(SocketError) {
+        guard zmq_setsockopt(handle, option, text, text.utf8.count) == 0 else { throw .last("zmq_setsockopt(\(option))") }
+    }
+
+    /// Tells of connections at an `inproc` endpoint, to be read by a `SocketMonitor`, until `stopMonitor`.
+    func monitor(name: String) throws(SocketError) {
+        let events = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
+            | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+        guard zmq_socket_monitor(handle, name, events) == 0 else { throw .last("zmq_socket_monitor") }
+    }
+
+    func stopMonitor() { zmq_socket_monitor(handle, nil, 0) }
+
+    /// `ZMQ_FD`: edge-triggered, see its documentation.
+    func descriptor() throws(SocketError) -> Int32 {
+        var descriptor: Int32 = -1
+        var size = MemoryLayout<Int32>.size
+        guard zmq_getsockopt(handle, ZMQ_FD, &descriptor, &size) == 0 else { throw .last("zmq_getsockopt(FD)") }
+        return descriptor
+    }
+
     func bind(_ endpoint: Endpoint) throws(SocketError) {
         try set(ZMQ_IPV6, Int32(endpoint.wantsIPv6 ? 1 : 0))
         guard zmq_bind(handle, endpoint.description) == 0 else { throw .last("bind", endpoint: endpoint.description) }
@@ -39,6 +60,13 @@ class Socket {
     func connect(_ endpoint: Endpoint) throws(SocketError) {
         try set(ZMQ_IPV6, Int32(endpoint.wantsIPv6 ? 1 : 0))
         guard zmq_connect(handle, endpoint.description) == 0 else { throw .last("connect", endpoint: endpoint.description) }
+    }
+
+    /// Nothing happens where there is no connection to end.
+    func disconnect(_ endpoint: Endpoint) throws(SocketError) {
+        guard zmq_disconnect(handle, endpoint.description) == 0 || zmq_errno() == ENOENT else {
+            throw .last("disconnect", endpoint: endpoint.description)
+        }
     }
 
     func lastEndpoint() throws(SocketError) -> String {
@@ -60,8 +88,23 @@ class Socket {
         return 0
     }
 
+    /// The connection that a message came over.
+    struct Origin {
+        var descriptor: Int32
+        /// The name that the allow-list has for the peer's key.
+        var user: String?
+        /// Bytes of all parts but the first, read or dropped.
+        var frameBytes: [Int] = []
+    }
+
     /// The parts of the next message, nil when there is none. Parts beyond `limit` are read and dropped.
     func receive(limit: Int) throws(SocketError) -> (parts: [Frame], dropped: Int)? {
+        var origin: Origin?
+        return try receive(limit: limit, origin: &origin)
+    }
+
+    /// - Parameter origin: is set, where there is a second part and a connection that it came over.
+    func receive(limit: Int, origin: inout Origin?) throws(SocketError) -> (parts: [Frame], dropped: Int)? {
         var parts: [Frame] = []
         var dropped = 0
         while true {
@@ -76,6 +119,11 @@ class Socket {
                 throw error
             }
             let more = zmq_msg_more(&message) != 0
+            if parts.count == 1, origin == nil {
+                let descriptor = zmq_msg_get(&message, ZMQ_SRCFD)
+                if descriptor >= 0 { origin = Origin(descriptor: descriptor, user: Self.user(&message)) }
+            }
+            if !parts.isEmpty { origin?.frameBytes.append(zmq_msg_size(&message)) }
             if parts.count < limit {
                 parts.append(Frame(taking: &message))
             } else {
@@ -86,13 +134,23 @@ class Socket {
         }
     }
 
-    func wait(_ wakeup: Wakeup?, milliseconds: Int?, writable: Bool) throws(SocketError) -> Readiness {
+    /// What ZAP answered for the connection that a message came over.
+    private static func user(_ message: inout zmq_msg_t) -> String? {
+        guard let text = zmq_msg_gets(&message, "User-Id"), text.pointee != 0 else { return nil }
+        return String(cString: text)
+    }
+
+    /// - Parameter descriptor: one more thing to wait for, that is looked at by the caller.
+    func wait(_ wakeup: Wakeup?, milliseconds: Int?, writable: Bool, descriptor: Int32? = nil) throws(SocketError) -> Readiness {
         var items = [
             zmq_pollitem_t(socket: handle, fd: 0, events: Int16(ZMQ_POLLIN | (writable ? ZMQ_POLLOUT : 0)), revents: 0),
-            zmq_pollitem_t(socket: nil, fd: wakeup?.descriptor ?? -1, events: Int16(ZMQ_POLLIN), revents: 0),
         ]
+        for descriptor in [wakeup?.descriptor, descriptor] {
+            // A descriptor of -1 is passed over, as poll does.
+            items.append(zmq_pollitem_t(socket: nil, fd: descriptor ?? -1, events: descriptor == nil ? 0 : Int16(ZMQ_POLLIN), revents: 0))
+        }
         let timeout = milliseconds.map { max(0, min($0, 3_600_000)) } ?? -1
-        guard zmq_poll(&items, wakeup == nil ? 1 : 2, timeout) >= 0 else {
+        guard zmq_poll(&items, descriptor != nil ? 3 : wakeup != nil ? 2 : 1, timeout) >= 0 else {
             if zmq_errno() == EINTR { return Readiness(readable: false, writable: false, woken: false) }
             throw .last("zmq_poll")
         }

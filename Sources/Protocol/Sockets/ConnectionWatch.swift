@@ -1,0 +1,359 @@
+internal import CZeroMQ
+internal import Glibc
+import Synchronization
+
+/// A TCP connection to a router, as its owner may speak of it; no other one ever has the same value.
+public struct ConnectionID: Hashable, Sendable {
+    let descriptor: Int32
+    let serial: UInt64
+}
+
+/// What somebody did at the door who was not let in, or not let stay.
+public struct Incident: Sendable, Hashable {
+    /// The IP address that it came from; "unknown" when its connection was gone too soon.
+    public let address: String
+    public let what: String
+
+    public init(address: String, what: String) {
+        self.address = address
+        self.what = what
+    }
+}
+
+/// Bounds of what peers may hold of a router that listens on TCP.
+public struct ConnectionLimits: Sendable {
+    /// Connections at a time. Default: what the process may open, less what it needs itself.
+    public var connections = max(64, raise_descriptor_limit() - 256)
+    /// Of them, those not admitted.
+    public var strangers = 1024
+    /// Seconds in which a stranger has to be admitted.
+    public var strangerSeconds = 10.0
+    /// Bytes that a stranger may have sent beyond what was received from it: a hello is far smaller.
+    public var strangerBytes = 16 << 10
+    /// Useless messages in a row: from the strangers of an address together, or from one connection that was admitted, before it is at work and after.
+    public var strangerNuisance = 50.0
+    public var workerNuisance = 1000.0
+    /// How many of them are forgiven in a second; and connections in a second from an address whose strangers were at that limit.
+    public var forgivenPerSecond = 20.0
+
+    public init() {}
+}
+
+/// Stands at the door of a router that listens on TCP: lets in who is on the allow-list, and cuts connections that hold more than they may.
+///
+/// libzmq bounds a frame and a queue of messages, but neither the connections, nor the time that one may be there without a word, nor the parts of a
+/// message that is not finished. So a thread of its own looks at what the kernel has received for each connection, less what came out of the
+/// router: that is what the peer makes this process hold. It does so whatever the router's owner is at.
+final class ConnectionWatch: Sendable {
+    private struct Entry {
+        let connection: TCPConnection
+        var serial: UInt64
+        let since: ContinuousClock.Instant
+        /// Bytes on the wire of what was received.
+        var delivered: UInt64 = 0
+        /// Bytes that may be under way.
+        var allowance: Int
+        var isAdmitted = false
+        var isAtWork = false
+        var isCut = false
+        /// libzmq's own number of the connection.
+        var peer: UInt32?
+        var user: String?
+        var nuisance = Nuisance()
+    }
+
+    /// Useless messages, forgiven with time.
+    private struct Nuisance {
+        private var level = 0.0
+        private var at = ContinuousClock.now
+
+        /// - Returns: the sum.
+        @discardableResult
+        mutating func add(_ cost: Double, forgiving perSecond: Double) -> Double {
+            let now = ContinuousClock.now
+            level = max(0, level - (now - at) / .seconds(1) * perSecond) + cost
+            at = now
+            return level
+        }
+    }
+
+    private struct State {
+        let monitor: SocketMonitor
+        var entries: [Int32: Entry] = [:]
+        var nextSerial: UInt64 = 0
+        /// Descriptors of those not admitted, in the order of their coming, and how many each address has.
+        var strangers: [Int32] = []
+        var strangersOf: [String: Int] = [:]
+        /// What the strangers of an address did together, so that a new connection is no new chance.
+        var nuisanceOf: [String: Nuisance] = [:]
+        /// How often those that were a nuisance come again.
+        var returnsOf: [String: Nuisance] = [:]
+        var incidents: [Incident] = []
+        /// What libzmq told of last: the failure of the connection whose end it tells of next.
+        var failure: HandshakeFailure?
+        var cursor = 0
+    }
+
+    // The monitor's socket moves between threads under this lock, which is the "full fence memory barrier" that libzmq asks for.
+    private let state: Mutex<State>
+    private let limits: ConnectionLimits
+    private let hasKeys: Bool
+    private let wakeup: Wakeup
+    private let monitorDescriptor: Int32
+    private let isOver = Atomic<Bool>(false)
+    private let thread = Mutex<OSThread?>(nil)
+
+    /// Incidents kept until they are taken; a flood's further ones are forgotten.
+    private static let mostIncidents = 4096
+    /// Connections of each kind looked at in a row.
+    private static let sweep = 128
+    /// Bytes a second that no message accounts for: heartbeats of ZMTP's own, where a peer sends them.
+    private static let unaccountedPerSecond = 100.0
+
+    /// - Parameters:
+    ///   - monitor: the name of the router's monitor.
+    ///   - keys: nil lets in whoever speaks ZMTP 3.
+    init(_ context: SocketContext, monitor name: String, limits: ConnectionLimits, keys: CoordinatorKeys?) throws(SocketError) {
+        let monitor = try SocketMonitor(context, name: name)
+        monitorDescriptor = try monitor.descriptor()
+        state = Mutex(State(monitor: monitor))
+        self.limits = limits
+        hasKeys = keys != nil
+        wakeup = try Wakeup()
+        // Handed to the thread that starts here, and not used by this one again.
+        nonisolated(unsafe) let authenticator = try Authenticator(context, keys: keys)
+        let thread = try OSThread(name: "door", stackBytes: 1 << 20) { [self] in run(authenticator) }
+        self.thread.withLock { $0 = thread }
+    }
+
+    /// Ends the thread. The router must have stopped telling of its connections before.
+    func stop() {
+        isOver.store(true, ordering: .releasing)
+        wakeup.wake()
+        thread.withLock { $0?.join() }
+    }
+
+    private func run(_ authenticator: Authenticator) {
+        while !isOver.load(ordering: .acquiring) {
+            let pause = state.withLock { look(&$0) }
+            authenticator.wait(wakeup, monitorDescriptor, milliseconds: pause)
+            let verdict = authenticator.serve()
+            guard !verdict.incidents.isEmpty || verdict.allowed != nil else { continue }
+            state.withLock { state in
+                for incident in verdict.incidents { note(incident.address, incident.what, &state) }
+                guard let allowed = verdict.allowed else { return }
+                for (descriptor, entry) in state.entries {
+                    guard let user = entry.user, !allowed.contains(user) else { continue }
+                    cut(descriptor, "the key of \(user) was taken off the allow-list", &state)
+                }
+            }
+        }
+    }
+
+    // MARK: What the router's owner says
+
+    /// Tells the bytes of a message that was received.
+    /// - Returns: nil when there is no such connection any more; `isCut` when its messages are to be dropped.
+    func received(descriptor: Int32, peer: [UInt8], user: String?, frameBytes: [Int]) -> (id: ConnectionID, address: String, isCut: Bool)? {
+        state.withLock { state in
+            // libzmq told of the connection before it read the message.
+            drain(&state)
+            guard var entry = state.entries[descriptor] else { return nil }
+            if peer.count == 5, peer[0] == 0 {
+                let number = peer.dropFirst().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+                if let known = entry.peer, known != number {
+                    // Left over from a connection that had this descriptor before; or what was known of this one was.
+                    guard Int32(bitPattern: number &- known) > 0 else { return nil }
+                    entry.serial = state.nextSerial
+                    state.nextSerial += 1
+                    entry.nuisance = Nuisance()
+                    if entry.isAdmitted {
+                        (entry.isAdmitted, entry.isAtWork) = (false, false)
+                        entry.allowance = limits.strangerBytes
+                        state.strangers.append(descriptor)
+                        state.strangersOf[entry.connection.address, default: 0] += 1
+                    }
+                }
+                entry.peer = number
+            }
+            entry.user = user
+            for bytes in frameBytes { entry.delivered += UInt64(wireBytes(bytes)) }
+            state.entries[descriptor] = entry
+            return (ConnectionID(descriptor: descriptor, serial: entry.serial), entry.connection.address, entry.isCut)
+        }
+    }
+
+    /// This one may stay, and have `bytesInFlight` under way.
+    func admit(_ id: ConnectionID, bytesInFlight: Int, isAtWork: Bool) {
+        state.withLock { state in
+            guard state.entries[id.descriptor]?.serial == id.serial else { return }
+            forgetStranger(id.descriptor, &state)
+            state.entries[id.descriptor]?.isAdmitted = true
+            state.entries[id.descriptor]?.isAtWork = isAtWork
+            state.entries[id.descriptor]?.allowance = bytesInFlight
+        }
+    }
+
+    /// It sent something that is of no use, `cost` times as bad as a small message; too much of that ends the connection.
+    func nuisance(_ id: ConnectionID, cost: Double, _ what: String) {
+        state.withLock { state in
+            guard let entry = state.entries[id.descriptor], entry.serial == id.serial, !entry.isCut else { return }
+            let address = entry.connection.address
+            if !entry.isAdmitted {
+                if blame(address, cost, &state) > limits.strangerNuisance { cut(id.descriptor, "flooded with messages: \(what)", &state) }
+            } else if let level = state.entries[id.descriptor]?.nuisance.add(cost, forgiving: limits.forgivenPerSecond),
+                level > (entry.isAtWork ? limits.workerNuisance : limits.strangerNuisance) {
+                blame(address, limits.strangerNuisance / 2, &state)
+                cut(id.descriptor, "flooded with messages: \(what)", &state)
+            }
+        }
+    }
+
+    /// Counts against the strangers of an address.
+    @discardableResult
+    private func blame(_ address: String, _ cost: Double, _ state: inout State) -> Double {
+        if state.nuisanceOf.count > Self.mostIncidents { (state.nuisanceOf, state.returnsOf) = ([:], [:]) }
+        return state.nuisanceOf[address, default: Nuisance()].add(cost, forgiving: limits.forgivenPerSecond)
+    }
+
+    /// Ends a connection, with the reason unless its owner tells that itself.
+    func cut(_ id: ConnectionID, _ reason: String?) {
+        state.withLock { state in
+            guard state.entries[id.descriptor]?.serial == id.serial else { return }
+            cut(id.descriptor, reason, &state)
+        }
+    }
+
+    func traffic(_ id: ConnectionID) -> TCPConnection.Traffic? {
+        state.withLock { state in
+            guard let entry = state.entries[id.descriptor], entry.serial == id.serial else { return nil }
+            return entry.connection.traffic
+        }
+    }
+
+    func takeIncidents() -> [Incident] {
+        state.withLock { state in
+            defer { state.incidents = [] }
+            return state.incidents
+        }
+    }
+
+    // MARK: What the door does by itself
+
+    /// Looks at what happened and at what connections hold.
+    /// - Returns: milliseconds until the next look.
+    private func look(_ state: inout State) -> Int {
+        drain(&state)
+        let now = ContinuousClock.now
+        for descriptor in state.strangers where state.entries[descriptor].map({ now - $0.since > .seconds(limits.strangerSeconds) }) ?? false {
+            cut(descriptor, "said no valid hello within \(Int(limits.strangerSeconds)) s", &state)
+        }
+        // In turns, so that a look takes no longer with thousands of them.
+        let all = state.entries.count <= 2 * Self.sweep ? Array(state.entries.keys) : some(of: state)
+        state.cursor &+= 1
+        for descriptor in all {
+            guard let entry = state.entries[descriptor], !entry.isCut, let traffic = entry.connection.traffic else { continue }
+            // What was received under a number that another connection had before counts for nothing.
+            let delivered = min(entry.delivered, traffic.bytesReceived)
+            state.entries[descriptor]?.delivered = delivered
+            let slack = Int((now - entry.since) / .seconds(1) * Self.unaccountedPerSecond) + 1024
+            if traffic.bytesReceived - delivered > UInt64(entry.allowance + slack) {
+                if !entry.isAtWork { blame(entry.connection.address, limits.strangerNuisance / 2, &state) }
+                cut(descriptor, "sent more than \(entry.allowance) bytes that are no whole message", &state)
+            }
+        }
+        return state.entries.isEmpty ? 1000 : state.strangers.isEmpty ? 25 : 10
+    }
+
+    private func some(of state: State) -> [Int32] {
+        func turn(_ descriptors: some RandomAccessCollection<Int32>) -> some Sequence<Int32> {
+            let turns = max(1, (descriptors.count + Self.sweep - 1) / Self.sweep)
+            return descriptors.dropFirst(state.cursor % turns * Self.sweep).prefix(Self.sweep)
+        }
+        return Array(turn(state.strangers)) + turn(Array(state.entries.keys))
+    }
+
+    /// Takes in what libzmq tells of connections.
+    private func drain(_ state: inout State) {
+        // An error means that the context ends, and with it everything.
+        while let event = try? state.monitor.next() {
+            switch event {
+            case .accepted(let descriptor):
+                accepted(descriptor, &state)
+            case .handshakeFailed(let failure):
+                state.failure = failure
+            case .disconnected(let descriptor):
+                let failure = state.failure
+                state.failure = nil
+                let entry = state.entries[descriptor]
+                forgetStranger(descriptor, &state)
+                state.entries[descriptor] = nil
+                guard entry?.isAdmitted != true, entry?.isCut != true else { continue }
+                // ZAP has told of a key that is not listed.
+                if case .denied = failure { continue }
+                if let address = entry?.connection.address { blame(address, 1, &state) }
+                note(entry?.connection.address ?? "unknown", failure.map(words) ?? "left without a valid hello", &state)
+            case .connected, .handshakeSucceeded:
+                continue
+            }
+        }
+    }
+
+    private func accepted(_ descriptor: Int32, _ state: inout State) {
+        forgetStranger(descriptor, &state)
+        state.entries[descriptor] = nil
+        guard let connection = TCPConnection(descriptor: descriptor) else { return }
+        let now = ContinuousClock.now
+        state.entries[descriptor] = Entry(
+            connection: connection, serial: state.nextSerial, since: now, allowance: limits.strangerBytes)
+        state.nextSerial += 1
+        state.strangers.append(descriptor)
+        state.strangersOf[connection.address, default: 0] += 1
+        // Each connection of a flood brings a queue of messages before it is cut, so few are let in; others' addresses do not matter to it.
+        if let level = state.nuisanceOf[connection.address]?.add(0, forgiving: limits.forgivenPerSecond), level > limits.strangerNuisance,
+            state.returnsOf[connection.address, default: Nuisance()].add(1, forgiving: limits.forgivenPerSecond) > limits.forgivenPerSecond {
+            return cut(descriptor, "came again at once", &state)
+        }
+        guard state.strangers.count > limits.strangers || state.entries.count > limits.connections else { return }
+        // The oldest of the address that has most: an honest one has said its hello by then, and who holds many stands in nobody's way but its own.
+        guard let address = state.strangersOf.max(by: { $0.value < $1.value })?.key,
+            let oldest = state.strangers.first(where: { state.entries[$0]?.connection.address == address })
+        else { return }
+        cut(oldest, "held more connections open than the farm has room for", &state)
+    }
+
+    private func forgetStranger(_ descriptor: Int32, _ state: inout State) {
+        guard let index = state.strangers.firstIndex(of: descriptor) else { return }
+        state.strangers.remove(at: index)
+        guard let address = state.entries[descriptor]?.connection.address, let count = state.strangersOf[address] else { return }
+        state.strangersOf[address] = count > 1 ? count - 1 : nil
+    }
+
+    private func cut(_ descriptor: Int32, _ reason: String?, _ state: inout State) {
+        guard let entry = state.entries[descriptor], !entry.isCut else { return }
+        forgetStranger(descriptor, &state)
+        state.entries[descriptor]?.isCut = true
+        entry.connection.shutDown()
+        if let reason { note(entry.connection.address, reason, &state) }
+    }
+
+    private func note(_ address: String, _ what: String, _ state: inout State) {
+        if state.incidents.count < Self.mostIncidents { state.incidents.append(Incident(address: address, what: what)) }
+    }
+
+    private func words(_ failure: HandshakeFailure) -> String {
+        switch failure {
+        case .closed: "left in the midst of the handshake"
+        case .denied: "has a key that is not on the allow-list"
+        case .otherMechanism: hasKeys ? "has no key" : "has keys, and this farm has none"
+        case .cryptographic: "has another coordinator's key"
+        case .protocolError: "does not speak ZMTP 3 as a worker does"
+        }
+    }
+
+    /// A frame of ZMTP 3: flags and size, and with CURVE a command name, nonce, flags and authenticator.
+    private func wireBytes(_ frame: Int) -> Int {
+        let body = frame + (hasKeys ? 33 : 0)
+        return body + (body > 255 ? 9 : 2)
+    }
+}

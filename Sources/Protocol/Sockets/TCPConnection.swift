@@ -1,0 +1,71 @@
+internal import CZeroMQ
+internal import Glibc
+
+/// A TCP connection of libzmq's, looked at from beside: what the kernel knows of it, and its end.
+///
+/// The descriptor is libzmq's, which may close it at any time; the next connection may then get its number. The kernel's cookie, unique
+/// for as long as the machine runs, tells them apart.
+struct TCPConnection: Sendable {
+    let descriptor: Int32
+    let cookie: UInt64
+    /// The peer's IP address.
+    let address: String
+
+    /// - Returns: nil when the descriptor is closed, or no TCP connection with a peer.
+    init?(descriptor: Int32) {
+        guard let cookie = Self.cookie(of: descriptor) else { return nil }
+        var address = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        var text = [CChar](repeating: 0, count: Int(NI_MAXHOST))
+        let isNamed = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                getpeername(descriptor, $0, &length) == 0 && ($0.pointee.sa_family == AF_INET || $0.pointee.sa_family == AF_INET6)
+                    && getnameinfo($0, length, &text, socklen_t(text.count), nil, 0, NI_NUMERICHOST) == 0
+            }
+        }
+        guard isNamed else { return nil }
+        self.descriptor = descriptor
+        self.cookie = cookie
+        self.address = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// What the kernel has of the peer's stream; nil when the connection is closed.
+    struct Traffic {
+        /// Bytes received in order since the connection was made.
+        var bytesReceived: UInt64
+        /// Bytes that the peer's machine has confirmed to have.
+        var bytesAcknowledged: UInt64
+        /// Since the last of them arrived.
+        var millisecondsSinceData: UInt32
+    }
+
+    var traffic: Traffic? {
+        guard isOpen else { return nil }
+        // struct tcp_info of <linux/tcp.h>, which only ever grows at its end; Glibc's own lacks the counts.
+        var info = [UInt8](repeating: 0, count: 256)
+        var size = socklen_t(info.count)
+        guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, &info, &size) == 0, size >= 136 else { return nil }
+        return info.withUnsafeBytes {
+            Traffic(
+                bytesReceived: $0.loadUnaligned(fromByteOffset: 128, as: UInt64.self),
+                bytesAcknowledged: $0.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
+                millisecondsSinceData: $0.loadUnaligned(fromByteOffset: 52, as: UInt32.self))
+        }
+    }
+
+    /// Whether the descriptor still is this connection.
+    var isOpen: Bool { Self.cookie(of: descriptor) == cookie }
+
+    /// Ends the connection: libzmq reads its end, drops what was unfinished, and closes it.
+    func shutDown() {
+        if isOpen { shutdown(descriptor, Int32(SHUT_RDWR)) }
+    }
+
+    private static func cookie(of descriptor: Int32) -> UInt64? {
+        var cookie: UInt64 = 0
+        var size = socklen_t(8)
+        let SO_COOKIE: Int32 = 57
+        guard getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 else { return nil }
+        return cookie
+    }
+}

@@ -1,0 +1,296 @@
+import Engine
+import Foundation
+import Protocol
+import Synchronization
+import Testing
+
+/// Strangers of every kind at a farm that renders: the bytes are the same, the log is short, the memory bounded.
+@Suite("Security", .serialized)
+struct SecurityTests {
+    /// A coordinator with a job, and keys where it has some.
+    final class Farm {
+        let scratch = try? Scratch()
+        let port: Int
+        let endpoint: String
+        let output: String
+        let expected: Data
+        let program: RunningProgram
+        let hasKeys: Bool
+
+        init(keys: Bool, steps: Int = 12) throws {
+            let scratch = try #require(scratch)
+            hasKeys = keys
+            let input = try scratch.picture("in.png", width: 60, height: 60)
+            expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling(steps: steps))
+            port = try freePort()
+            endpoint = "tcp://127.0.0.1:\(port)"
+            output = scratch.path("out.png")
+            if keys { try CoordinatorKeys.make(path: scratch.path("farm.keys")) }
+            program = try RunningProgram(
+                "tilefarm",
+                ["upscale", input, "-o", output, "--bind", endpoint] + (keys ? ["--keys", scratch.path("farm.keys")] : []) + RenderingTests.tiling(steps: steps))
+            try #require(program.waitForError { $0.contains("waiting for workers") }, "\(program.standardError)")
+        }
+
+        func path(_ name: String) throws -> String { try #require(scratch).path(name) }
+
+        /// A worker's keys, on the list.
+        func keys(_ name: String) throws -> String {
+            let path = try path("\(name).keys")
+            if !FileManager.default.fileExists(atPath: path) { try WorkerKeys.make(path: path, name: name, for: self.path("farm.keys")) }
+            return path
+        }
+
+        func worker(_ name: String) throws -> RunningProgram {
+            try RunningProgram(
+                "tilefarm-worker",
+                ["--connect", endpoint, "--lanes", "1", "--cache", path("cache")] + (hasKeys ? ["--keys", keys(name)] : ["--name", name]))
+        }
+
+        /// Bytes that the coordinator had in memory at most, so far.
+        var peakMemory: Int {
+            let status = (try? String(contentsOfFile: "/proc/\(program.process.processIdentifier)/status", encoding: .utf8)) ?? ""
+            let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+            return (line?.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) << 10
+        }
+
+        /// Lets good workers finish the job, and holds it against what it should be.
+        func finish(_ workers: [RunningProgram]) throws {
+            #expect(program.waitForExit() == 0, "\(program.standardError)")
+            #expect(try Data(contentsOf: URL(filePath: output)) == expected)
+            for worker in workers {
+                worker.signal(SIGTERM)
+                #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
+            }
+            // One line for a source at once, and one at the end of the job.
+            let lines = program.standardError.split(separator: "\n").filter { $0.contains("stranger refused") }
+            for (source, lines) in Dictionary(grouping: lines, by: { $0.components(separatedBy: "source=").last ?? "" }) {
+                #expect(lines.count <= 2, "\(source): \(lines)")
+            }
+        }
+    }
+
+    /// Bytes to a port from a socket of its own; nil when nobody takes them.
+    static func connect(_ port: Int) -> Int32 {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        let connected = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+        }
+        guard connected == 0 else {
+            close(descriptor)
+            return -1
+        }
+        return descriptor
+    }
+
+    static func say(_ descriptor: Int32, _ bytes: [UInt8]) -> Bool { send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count }
+
+    static let greeting: [UInt8] = {
+        let bytes: [UInt8] = [0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0x7F, 3, 0] + Array("NULL".utf8)
+        let ready: [UInt8] = [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
+        return bytes + [UInt8](repeating: 0, count: 64 - bytes.count) + [4, UInt8(ready.count)] + ready
+    }()
+
+    /// Runs until it is told to end, over and over.
+    final class Nuisance: Sendable {
+        private let thread: OSThread
+        private let over: Over
+        private final class Over: Sendable { let isOver = Atomic(false) }
+
+        init(_ body: @escaping @Sendable () -> Void) throws {
+            let over = Over()
+            self.over = over
+            thread = try OSThread(name: "stranger") { while !over.isOver.load(ordering: .relaxed) { body() } }
+        }
+
+        func end() {
+            over.isOver.store(true, ordering: .relaxed)
+            thread.join()
+        }
+    }
+
+    @Test("wrong, unlisted and missing keys, HTTP, random bytes and connections held open change nothing at a farm with keys")
+    func withKeys() throws {
+        let farm = try Farm(keys: true)
+        // Keys for another coordinator, and the right coordinator's with a key that is not on its list.
+        try CoordinatorKeys.make(path: farm.path("other.keys"))
+        try WorkerKeys.make(path: farm.path("wrong.keys"), name: "n1", for: farm.path("other.keys"))
+        let coordinator = try CoordinatorKeys(path: farm.path("farm.keys")).pair.publicKey
+        let text = try String(contentsOfFile: farm.path("wrong.keys"), encoding: .utf8).split(separator: "\n")
+        let unlisted = text.map { $0.hasPrefix("coordinator") ? "coordinator \(coordinator)" : String($0) }.joined(separator: "\n")
+        try unlisted.write(toFile: farm.path("unlisted.keys"), atomically: false, encoding: .utf8)
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: farm.path("unlisted.keys"))
+
+        func stranger(_ arguments: [String]) throws -> RunningProgram {
+            try RunningProgram("tilefarm-worker", ["--connect", farm.endpoint, "--echo", "--lanes", "1"] + arguments)
+        }
+        let refused = [
+            try stranger(["--keys", farm.path("wrong.keys")]), try stranger(["--keys", farm.path("unlisted.keys")]), try stranger(["--name", "n1"]),
+        ]
+        for worker in refused { #expect(worker.waitForError(seconds: 30) { $0.contains("not let in") }) }
+        #expect(refused[1].waitForError(seconds: 30) { $0.contains("allow-list does not have this worker's key") }, "\(refused[1].standardError)")
+        let held = (0..<200).map { _ in Self.connect(farm.port) }
+        defer { for descriptor in held { close(descriptor) } }
+        let port = farm.port
+        let nuisances = [
+            try Nuisance {
+                let descriptor = Self.connect(port)
+                _ = Self.say(descriptor, Array("GET / HTTP/1.1\r\nHost: farm\r\n\r\n".utf8))
+                close(descriptor)
+                usleep(2000)
+            },
+            try Nuisance {
+                let descriptor = Self.connect(port)
+                _ = Self.say(descriptor, (0..<3000).map { _ in UInt8.random(in: 0...255) })
+                close(descriptor)
+                usleep(2000)
+            },
+            try Nuisance {
+                // A greeting as it should be, a byte at a time, and then nothing that follows.
+                let descriptor = Self.connect(port)
+                for byte in Self.greeting where !Self.say(descriptor, [byte]) { break }
+                usleep(2000)
+                close(descriptor)
+            },
+        ]
+        let workers = [try farm.worker("n1"), try farm.worker("n2")]
+        // Who has a key cannot choose another's name.
+        let pretender = try DealerSocket(SocketContext(), connect: Endpoint(farm.endpoint), keys: WorkerKeys(path: farm.keys("n3")))
+        let hello = Hello(session: 1, name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0)
+        let welcome = try Self.welcome(pretender, hello)
+        while try !pretender.send(WorkerMessage.ready(credit: 1, model: welcome.manifest.digest).frames()) { _ = try pretender.wait(nil, milliseconds: 50, writable: true) }
+        #expect(farm.program.waitForError { $0.contains("worker joined worker=n3") }, "\(farm.program.standardError)")
+        while try !pretender.send(WorkerMessage.leaving(reason: "enough").frames()) { _ = try pretender.wait(nil, milliseconds: 50, writable: true) }
+        try farm.finish(workers)
+        for nuisance in nuisances { nuisance.end() }
+        for worker in refused {
+            worker.signal(SIGTERM)
+            #expect(worker.waitForExit(seconds: 20) == 0)
+        }
+        let key = try WorkerKeys(path: farm.path("unlisted.keys")).pair.publicKey
+        #expect(farm.program.standardError.contains("\(key)"), "\(farm.program.standardError)")
+        #expect(!farm.program.standardError.contains("worker=n1#"))
+    }
+
+    private static func welcome(_ dealer: DealerSocket, _ hello: Hello) throws -> Welcome {
+        let deadline = ContinuousClock.now + .seconds(20)
+        var isSaid = false
+        while ContinuousClock.now < deadline {
+            if !isSaid { isSaid = try dealer.send(WorkerMessage.hello(hello).frames()) }
+            _ = try dealer.wait(nil, milliseconds: 20)
+            while let frames = try dealer.receive() {
+                if case .welcome(let welcome) = try CoordinatorMessage(frames: frames) { return welcome }
+            }
+        }
+        throw CocoaError(.userCancelled)
+    }
+
+    @Test("floods of hellos and garbage, a message without an end, and results of nobody's tasks change nothing at an open farm")
+    func withoutKeys() throws {
+        let farm = try Farm(keys: false)
+        let workers = [try farm.worker("n1"), try farm.worker("n2")]
+        try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
+        let before = farm.peakMemory
+        let job = try #require(UInt64(farm.program.standardErrorSoFar.components(separatedBy: "job=").dropFirst().first?.prefix { $0.isNumber } ?? ""))
+        let endpoint = try Endpoint(farm.endpoint)
+        let port = farm.port
+        /// Says the messages that `make` makes, as fast as they are taken, over a connection that is made anew when it is cut.
+        func flood(_ make: @escaping @Sendable () throws -> [Frame]) throws -> Nuisance {
+            let context = try SocketContext()
+            return try Nuisance {
+                guard let dealer = try? DealerSocket(context, connect: endpoint, lingerMilliseconds: 0) else { return }
+                for _ in 0..<2000 {
+                    guard let frames = try? make(), let sent = try? dealer.send(frames) else { return }
+                    if !sent { _ = try? dealer.wait(nil, milliseconds: 10, writable: true) }
+                    while (try? dealer.receive()) ?? nil != nil {}
+                }
+            }
+        }
+        let nuisances = [
+            try flood {
+                try WorkerMessage.hello(
+                    Hello(session: .random(in: 0 ... .max), name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0)
+                ).frames()
+            },
+            try flood { [Frame(copying: (0..<100).map { _ in UInt8.random(in: 0...255) })] },
+            try flood {
+                try WorkerMessage.result(
+                    TaskID(job: job, stage: 0, step: .random(in: 0..<12), tile: .random(in: 0..<16), attempt: 0), seconds: 0.1,
+                    Frame(floats: [Float](repeating: .nan, count: 48 * 48 * 3)), note: nil
+                ).frames()
+            },
+            // A version that was.
+            try flood { [Frame(copying: [0x08, 0x01, 0x52, 0x00] as [UInt8])] },
+            try Nuisance {
+                // A part, and more to come, and more to come.
+                let descriptor = Self.connect(port)
+                guard Self.say(descriptor, Self.greeting) else { return }
+                var answer = [UInt8](repeating: 0, count: 107)
+                recv(descriptor, &answer, answer.count, Int32(MSG_WAITALL))
+                let part: [UInt8] = [3, 0, 0, 0, 0, 0, 0, 0xC0, 0] + [UInt8](repeating: 0, count: 0xC000)
+                var sent = 0
+                while sent < 1 << 30, Self.say(descriptor, part) { sent += part.count }
+                close(descriptor)
+            },
+        ]
+        var peak = before
+        while farm.program.process.isRunning {
+            peak = max(peak, farm.peakMemory)
+            usleep(20_000)
+        }
+        try farm.finish(workers)
+        for nuisance in nuisances { nuisance.end() }
+        #expect(peak > 0 && peak < before + (160 << 20), "\(before >> 20) MiB before, \(peak >> 20) MiB at most")
+        #expect(farm.program.standardError.contains("stranger refused"))
+    }
+
+    @Test("a coordinator that is killed and started again at its port gets its workers back by themselves, with their keys")
+    func restart() throws {
+        let farm = try Farm(keys: true, steps: 60)
+        let workers = [try farm.worker("n1"), try farm.worker("n2")]
+        try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
+        farm.program.signal(SIGKILL)
+        farm.program.waitForExit()
+        let again = try RunningProgram(
+            "tilefarm",
+            ["upscale", farm.path("in.png"), "-o", farm.output, "--bind", farm.endpoint, "--keys", farm.path("farm.keys")] + RenderingTests.tiling(steps: 60))
+        #expect(again.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(again.standardError)")
+        #expect(again.waitForExit() == 0, "\(again.standardError)")
+        #expect(try Data(contentsOf: URL(filePath: farm.output)) == farm.expected)
+        for worker in workers {
+            worker.signal(SIGTERM)
+            #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
+        }
+    }
+
+    @Test("keygen makes what the programs take, a second process with a worker's keys has its name and a number")
+    func keygen() throws {
+        let scratch = try Scratch()
+        func keygen(_ arguments: [String]) throws {
+            let program = try RunningProgram("tilefarm", ["keygen"] + arguments)
+            #expect(program.waitForExit(seconds: 30) == 0, "\(program.standardError)")
+        }
+        try keygen([scratch.path("farm.keys")])
+        try keygen([scratch.path("n1.keys"), "--for", scratch.path("farm.keys")])
+        let input = try scratch.picture("in.png", width: 40, height: 40)
+        let endpoint = "tcp://127.0.0.1:\(try freePort())"
+        let farm = try RunningProgram(
+            "tilefarm",
+            ["upscale", input, "-o", scratch.path("out.png"), "--bind", endpoint, "--keys", scratch.path("farm.keys")] + RenderingTests.tiling(steps: 60))
+        let workers = try (0..<2).map { _ in
+            try RunningProgram(
+                "tilefarm-worker",
+                ["--connect", endpoint, "--lanes", "1", "--cache", scratch.path("cache"), "--keys", scratch.path("n1.keys")])
+        }
+        #expect(farm.waitForError { $0.contains("worker joined worker=n1 ") && $0.contains("worker joined worker=n1#") }, "\(farm.standardError)")
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        for worker in workers {
+            worker.signal(SIGTERM)
+            worker.waitForExit(seconds: 20)
+        }
+    }
+}
