@@ -2,7 +2,8 @@
 # make test   runs every test
 # make bench  prints one JSON object with every figure of speed and memory
 # make soak   runs what takes long; MODEL=DIR, an image-to-image pipeline of the real size, adds the autoencoder's tiles
-.PHONY: setup build demo test bench soak
+# make fuzz   fuzzes what reads others' bytes; TARGET=messages, safetensors, settings or png, SECONDS=3600 (Tests/Fuzz/README.md)
+.PHONY: setup build demo test bench soak fuzzer fuzz
 
 PACKAGES = libopenblas-dev libpng-dev libzmq3-dev
 BIN = .build/release
@@ -35,4 +36,19 @@ bench: build
 
 soak: setup
 	swift build -c release --build-tests
-	TILEFARM_SOAK_MODEL=$(MODEL) swift test -c release --skip-build --filter Soak
+	TILEFARM_SOAK=1 TILEFARM_SOAK_MODEL=$(MODEL) swift test -c release --skip-build --filter Soak
+
+# A build of its own, with libFuzzer, the address sanitizer and the toolchain's linker: gold fails on its debug information.
+fuzzer: setup
+	TILEFARM_FUZZER=1 swift build -c release --scratch-path .build/fuzzer --product Fuzzer -Xswiftc -sanitize=fuzzer,address -Xswiftc -use-ld=lld
+
+TARGET = messages
+SECONDS = 60
+FUZZ = .build/fuzzer/$(TARGET)
+
+# What is new goes to .build/fuzzer/TARGET, what fails too.
+fuzz: fuzzer
+	@mkdir -p $(FUZZ)/corpus
+	FUZZ_TARGET=$(TARGET) ASAN_OPTIONS=symbolize=0:quarantine_size_mb=8 SWIFT_BACKTRACE=enable=no .build/fuzzer/release/Fuzzer \
+	  -max_total_time=$(SECONDS) -max_len=8192 -rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=10 -print_final_stats=1 -artifact_prefix=$(FUZZ)/ \
+	  $(FUZZ)/corpus Tests/Fuzz/Corpus/$(TARGET)

@@ -2,6 +2,11 @@ import Engine
 import Foundation
 import Testing
 
+extension Trait where Self == ConditionTrait {
+    /// Takes long: `make soak` alone runs it, which finds it by "Soak" in its name.
+    static var soak: Self { .enabled(if: ProcessInfo.processInfo.environment["TILEFARM_SOAK"] != nil, "make soak runs it") }
+}
+
 /// The programs under test, as a user starts them.
 enum Program {
     /// Beside the test bundle: the build's folder of products.
@@ -19,9 +24,15 @@ final class RunningProgram {
     private let output = Collector()
     private let errors = Collector()
 
-    /// - Parameter fileKiB: the largest file that the program may write, as if the disk were full behind it.
-    init(_ name: String, _ arguments: [String], fileKiB: Int? = nil) throws {
-        if let fileKiB {
+    /// - Parameters:
+    ///   - fileKiB: the largest file that the program may write, as if the disk were full behind it.
+    ///   - host: where it runs; nil: on this machine.
+    init(_ name: String, _ arguments: [String], fileKiB: Int? = nil, on host: TestNetwork.Host? = nil) throws {
+        if let host {
+            // It becomes the program, so that signals reach that.
+            process.executableURL = host.ip
+            process.arguments = ["netns", "exec", host.namespace, Program.url(name).path] + arguments
+        } else if let fileKiB {
             process.executableURL = URL(filePath: "/bin/bash")
             process.arguments = ["-c", "ulimit -f \(fileKiB) && exec \"$0\" \"$@\"", Program.url(name).path] + arguments
         } else {

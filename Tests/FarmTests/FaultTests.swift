@@ -1,0 +1,136 @@
+import Foundation
+import Testing
+
+/// What becomes of workers in a farm of real processes; the job's bytes are those of an unbroken one.
+@Suite("Faults", .serialized)
+struct FaultTests {
+    /// A farm on this machine and the workers that it gets, of one lane each.
+    private final class LocalFarm {
+        let scratch: Scratch
+        let input, output, endpoint: String
+        let options: [String]
+        let farm: RunningProgram
+
+        init(width: Int, height: Int, steps: Int) throws {
+            scratch = try Scratch()
+            input = try scratch.picture("in.png", width: width, height: height)
+            output = scratch.path("out.png")
+            endpoint = "tcp://127.0.0.1:\(try freePort())"
+            options = RenderingTests.tiling(steps: steps)
+            farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + options)
+        }
+
+        /// Starts a worker and waits until it has joined.
+        func worker(_ name: String) throws -> RunningProgram {
+            let worker = try RunningProgram(
+                "tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", name, "--cache", scratch.path("cache")])
+            try #require(farm.waitForError { $0.contains("worker joined worker=\(name) ") }, "\(farm.standardError)")
+            return worker
+        }
+
+        /// Waits for the end and compares the picture with that of one local worker, undisturbed.
+        func expectSameBytes(seconds: Double = 120) throws {
+            #expect(farm.waitForExit(seconds: seconds) == 0, "\(farm.standardError)")
+            #expect(try scratch.bytes(output) == RenderingTests.render(input, in: scratch, options))
+        }
+    }
+
+    /// The facts of the log's last line: `tiles=96 retried=3`.
+    static func summary(_ farm: RunningProgram) -> [String: String] {
+        let line = farm.standardError.split(separator: "\n").last { $0.contains("job finished") } ?? ""
+        return Dictionary(line.split(separator: " ").compactMap { word in
+            let parts = word.split(separator: "=", maxSplits: 1)
+            return parts.count == 2 ? (String(parts[0]), String(parts[1])) : nil
+        }) { $1 }
+    }
+
+    /// Kills every worker that joins at a random moment of its work, as a supervisor brings the next one, and lets the last one finish.
+    private func kill(times: Int, width: Int, height: Int, steps: Int) throws {
+        let job = try LocalFarm(width: width, height: height, steps: steps)
+        var moments = SplitMix64(state: UInt64(times))
+        for time in 0..<times {
+            let worker = try job.worker("doomed-\(time)")
+            usleep(.random(in: 0...300_000, using: &moments))
+            try #require(job.farm.process.isRunning, "the job was over after \(time) kills")
+            worker.signal(SIGKILL)
+            try #require(job.farm.waitForError { $0.contains("worker left worker=doomed-\(time) ") })
+        }
+        let last = try job.worker("last")
+        try job.expectSameBytes(seconds: 600)
+        let summary = Self.summary(job.farm), retried = try #require(summary["retried"].flatMap { Int($0) })
+        print("killed \(times) times: \(summary)")
+        // What one lane has: a tile at work and one that waits.
+        #expect(retried <= 2 * times, "\(summary)")
+        last.signal(SIGTERM)
+        #expect(last.waitForExit(seconds: 20) == 0)
+    }
+
+    @Test("a worker killed at random moments, five times, costs the tiles that it held and no byte")
+    func killedFiveTimes() throws { try kill(times: 5, width: 160, height: 120, steps: 6) }
+
+    @Test("a worker killed at random moments, a hundred times, costs the tiles that it held and no byte", .soak)
+    func killedAHundredTimesSoak() throws { try kill(times: 100, width: 256, height: 256, steps: 30) }
+
+    /// Stops a worker until it counts as dead, gives its tiles to another, and lets it go on while that one works.
+    private func stop(times: Int, width: Int, height: Int, steps: Int) throws {
+        let job = try LocalFarm(width: width, height: height, steps: steps)
+        let sleeper = try job.worker("sleeper")
+        var moments = SplitMix64(state: 5)
+        var other: RunningProgram?
+        for time in 1...times {
+            usleep(.random(in: 0...300_000, using: &moments))
+            sleeper.signal(SIGSTOP)
+            #expect(job.farm.waitForError { $0.components(separatedBy: "worker left worker=sleeper ").count == 1 + time }, "\(job.farm.standardError)")
+            if other == nil { other = try job.worker("other") }
+            sleeper.signal(SIGCONT)
+            #expect(
+                job.farm.waitForError { $0.components(separatedBy: "worker joined worker=sleeper ").count == 2 + time },
+                "it does not come back: \(job.farm.standardError)\n\(sleeper.standardError)")
+        }
+        try job.expectSameBytes(seconds: 600)
+        print("stopped \(times) times: \(Self.summary(job.farm))")
+        for worker in [sleeper, other] {
+            worker?.signal(SIGTERM)
+            #expect(worker?.waitForExit(seconds: 20) == 0)
+        }
+    }
+
+    @Test("a worker stopped past its time and continued works on, what it was late with is dropped, and the bytes are the same")
+    func stopped() throws { try stop(times: 1, width: 160, height: 120, steps: 6) }
+
+    @Test("a worker stopped past its time and continued ten times works on, and the bytes are the same", .soak)
+    func stoppedTenTimesSoak() throws { try stop(times: 10, width: 256, height: 256, steps: 30) }
+
+    /// Kills all workers there are, waits, and brings others.
+    private func abandon(seconds: Double) throws {
+        let job = try LocalFarm(width: 160, height: 120, steps: 6)
+        let first = try ["first", "second"].map { try job.worker($0) }
+        for worker in first { worker.signal(SIGKILL) }
+        try #require(job.farm.waitForError { $0.contains("no worker is connected, the job waits") }, "\(job.farm.standardError)")
+        job.farm.waitForError(seconds: seconds) { _ in false }
+        #expect(job.farm.process.isRunning)
+        let others = try ["third", "fourth"].map { try job.worker($0) }
+        try job.expectSameBytes()
+        for worker in others { worker.signal(SIGTERM) }
+        for worker in others { #expect(worker.waitForExit(seconds: 20) == 0) }
+    }
+
+    @Test("all workers die: the job waits, says so, and goes on when others arrive")
+    func abandoned() throws { try abandon(seconds: 0) }
+
+    @Test("all workers die, and others arrive a minute later: the job goes on", .soak)
+    func abandonedForAMinuteSoak() throws { try abandon(seconds: 60) }
+}
+
+/// Steele, Lea and Flood 2014: seeded, so that a failing run comes again.
+private struct SplitMix64: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,57 @@
+import Engine
+import Protocol
+
+/// A message as an input: a byte that says from whom it is (bit 0), whether frames get the sizes that the header promises (bit 1) and how many frames
+/// follow the header (bits 2 to 4), three bytes with the size of each, the header. What stands in those frames no decoder looks at.
+func readMessage(_ input: [UInt8]) throws {
+    var input = input[...]
+    guard let flags = input.popFirst() else { return }
+    var sizes: [Int] = []
+    for _ in 0..<flags >> 2 & 7 {
+        guard input.count >= 3 else { return }
+        sizes.append(input.prefix(3).reversed().reduce(0) { $0 << 8 | Int($1) } & 0x1F_FFFF)
+        input = input.dropFirst(3)
+    }
+    let header = Frame(copying: input)
+    let repairs = flags & 2 != 0
+    if flags & 1 == 0 {
+        guard let message = try decode(header, sizes, repairs, WorkerMessage.init(frames:)) else { return }
+        try expect(try WorkerMessage(frames: message.frames()) == message, "\(message) is not what it is when said again")
+    } else {
+        guard let message = try decode(header, sizes, repairs, CoordinatorMessage.init(frames:)) else { return }
+        try expect(try CoordinatorMessage(frames: message.frames()) == message, "\(message) is not what it is when said again")
+        switch message {
+        case .task(let task, let inputs):
+            let bytes = task.work.inputByteCounts + [task.work.answerByteCount]
+            try expect(bytes.allSatisfy { $0 >= 0 && $0 <= 1 << 40 }, "\(task) takes \(bytes)")
+            try expect(inputs.allSatisfy { $0.byteCount <= WireLimits.tensorBytes }, "\(task) has inputs above the limit")
+            try expect(task.work.answerByteCount <= WireLimits.tensorBytes, "\(task) has an answer above the limit: \(task.work.answerByteCount)")
+        case .welcome(let welcome):
+            try expect((0...WireLimits.modelBytes).contains(welcome.manifest.totalBytes), "\(welcome) has impossible files")
+        default: break
+        }
+    }
+}
+
+/// The message, nil where it is refused. With `repairs`, frames are made as the refusals ask for, so that the fuzzer need not guess sizes.
+private func decode<Message>(_ header: Frame, _ sizes: [Int], _ repairs: Bool, _ decode: ([Frame]) throws(WireError) -> Message) throws -> Message? {
+    func frame(_ size: Int) -> Frame { Frame(byteCount: size) { _ = $0.initializeMemory(as: UInt8.self, repeating: 0) } }
+    var frames = sizes.map(frame)
+    for _ in 0..<8 {
+        do throws(WireError) {
+            return try decode([header] + frames)
+        } catch {
+            try expect(!error.description.contains("\n"), "\(error) is not one line")
+            guard repairs else { return nil }
+            switch error {
+            case .partCount(_, let expected, _) where expected >= 1 && expected <= WireLimits.parts && expected != frames.count + 1:
+                frames = (0..<expected - 1).map { $0 < frames.count ? frames[$0] : frame(0) }
+            case .frameSize(_, let expected, let found) where expected <= 1 << 20:
+                guard let wrong = frames.firstIndex(where: { $0.byteCount == found }) else { return nil }
+                frames[wrong] = frame(expected)
+            default: return nil
+            }
+        }
+    }
+    return nil
+}

@@ -1,0 +1,81 @@
+import Foundation
+import Testing
+
+/// What the fuzzers have found worth keeping, read again: a short run of what `make fuzz` does for hours, without its eye on coverage.
+@Suite("Fuzzing", .serialized)
+struct CorpusTests {
+    private static let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+
+    private static func inputs(_ kind: String, _ target: FuzzTarget) throws -> [(name: String, bytes: [UInt8])] {
+        let folder = folder.appending(path: "\(kind)/\(target.rawValue)")
+        guard FileManager.default.fileExists(atPath: folder.path) else { return [] }
+        return try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted().map { name in
+            (name, [UInt8](try Data(contentsOf: folder.appending(path: name))))
+        }
+    }
+
+    @Test("every input of the corpora, and every finding, is read or refused with a documented error", arguments: FuzzTarget.allCases)
+    func corpus(target: FuzzTarget) throws {
+        let inputs = try Self.inputs("Corpus", target) + Self.inputs("Findings", target)
+        try #require(inputs.count > 10)
+        for (name, bytes) in inputs { #expect(throws: Never.self, "\(name)") { try target.read(bytes) } }
+    }
+
+    @Test("so are twenty thousand inputs that differ from them a little, in memory that does not grow", arguments: FuzzTarget.allCases)
+    func mutations(target: FuzzTarget) throws {
+        let inputs = try Self.inputs("Corpus", target).map(\.bytes)
+        var random = SplitMix64(state: 11)
+        var before = 0
+        for round in 0..<20_000 {
+            if round == 2_000 { before = try Self.residentBytes() }  // caches and allocators have what they need
+            let input = Self.mutation(of: inputs, using: &random)
+            do { try target.read(input) } catch {
+                Issue.record("\(error) on \(Data(input).base64EncodedString())")
+                return
+            }
+        }
+        let growth = try Self.residentBytes() - before
+        #expect(growth < 64 << 20, "\(growth) bytes more")
+    }
+
+    /// A few of libFuzzer's ways: bits and bytes changed, parts removed, repeated, and taken from another input.
+    private static func mutation(of inputs: [[UInt8]], using random: inout SplitMix64) -> [UInt8] {
+        func range(_ bytes: [UInt8]) -> Range<Int> {
+            let start = Int.random(in: 0...bytes.count, using: &random)
+            return start..<Int.random(in: start...min(bytes.count, start + 64), using: &random)
+        }
+        var input = inputs[.random(in: 0..<inputs.count, using: &random)]
+        for _ in 0...Int.random(in: 0...3, using: &random) where !input.isEmpty {
+            let at = Int.random(in: 0..<input.count, using: &random)
+            switch Int.random(in: 0...5, using: &random) {
+            case 0: input[at] ^= 1 << UInt8.random(in: 0...7, using: &random)
+            case 1: input[at] = [0, 1, 0x7F, 0x80, 0xFF][.random(in: 0...4, using: &random)]
+            case 2: input[at] = .random(in: 0...255, using: &random)
+            case 3: input.removeSubrange(range(input))
+            case 4: input.insert(contentsOf: input[range(input)], at: at)
+            case _:
+                let other = inputs[.random(in: 0..<inputs.count, using: &random)]
+                input.insert(contentsOf: other[range(other)], at: at)
+            }
+        }
+        return input
+    }
+
+    private static func residentBytes() throws -> Int {
+        let pages = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8).split(separator: " ").compactMap { Int($0) }
+        return pages[1] * 4096
+    }
+}
+
+/// Steele, Lea and Flood 2014: seeded, so that a failing input comes again.
+private struct SplitMix64: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}
