@@ -48,23 +48,20 @@ package final class InputImage: Sendable {
 
     /// The same, and alpha with it where that is not empty.
     func read(_ rect: Rect, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>) {
-        let size = format.pixelBytes
+        let size = format.pixelBytes, rowBytes = format.rowBytes(width: rect.width)
         let columns = min(max(rect.x, 0), width - 1)..<min(max(rect.maxX, 1), width)
         let before = max(columns.lowerBound - rect.x, 0) * size, after = before + columns.count * size
-        var row = [UInt8](repeating: 0, count: format.rowBytes(width: rect.width))
+        var bytes = [UInt8](repeating: 0, count: rect.height * rowBytes)
         for y in 0..<rect.height {
-            let source = min(max(rect.y + y, 0), height - 1)
+            let source = min(max(rect.y + y, 0), height - 1), row = y * rowBytes
             do {
-                var whole = row.mutableSpan
-                var span = whole.extracting(before..<after)
-                samples.load(start: (source * width + columns.lowerBound) * size, into: &span)
+                var span = bytes.mutableSpan
+                samples.load(start: (source * width + columns.lowerBound) * size, count: columns.count * size, into: &span, at: row + before)
             }
-            for i in stride(from: before - 1, through: 0, by: -1) { row[i] = row[i + size] }
-            for i in after..<row.count { row[i] = row[i - size] }
-            var colours = rgb.extracting(3 * y * rect.width..<3 * (y + 1) * rect.width)
-            var opacity = alpha.isEmpty ? MutableSpan<Float>() : alpha.extracting(y * rect.width..<(y + 1) * rect.width)
-            format.unpack(row.span, rgb: &colours, alpha: &opacity)
+            for i in stride(from: row + before - 1, through: row, by: -1) { bytes[i] = bytes[i + size] }
+            for i in row + after..<row + rowBytes { bytes[i] = bytes[i - size] }
         }
+        format.unpack(bytes.span, rgb: &rgb, alpha: &alpha)
     }
 }
 

@@ -115,12 +115,12 @@ package final class StoredValues: @unchecked Sendable {
         touch(rows * length)
     }
 
-    /// Reads as many bytes as `target` has.
-    package func load(start: Int, into target: inout MutableSpan<UInt8>) {
+    /// Reads bytes.
+    package func load(start: Int, count length: Int, into target: inout MutableSpan<UInt8>, at first: Int = 0) {
         precondition(element == .uint8)
-        guard check(start, 0, 1, target.count, other: target.count, 0) else { return }
-        target.withUnsafeMutableBufferPointer { if let to = $0.baseAddress { memcpy(to, memory + start, $0.count) } }
-        touch(target.count)
+        guard check(start, 0, 1, length, other: target.count, first) else { return }
+        target.withUnsafeMutableBufferPointer { if let to = $0.baseAddress { memcpy(to + first, memory + start, length) } }
+        touch(length)
     }
 
     package func store(_ source: Span<UInt8>, start: Int) {

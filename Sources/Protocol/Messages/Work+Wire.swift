@@ -1,4 +1,4 @@
-public import Engine
+internal import Engine
 
 extension Work {
     /// Checks everything; afterwards the byte counts are safe to compute and to allocate by.
