@@ -7,6 +7,8 @@ denoiser      the bare network on random input, all lanes busy and one alone
 coordinator   what a tile costs the coordinator with a worker that answers at once, and how many pass in a second
 farm          a real render, beside the bare network on the same lanes in the same run: `efficiency` is its tiles per second over the
               mean of the bare network's just before and just after, the median over the turns
+scheduling    the simulator's efficiencies (docs/scheduling.md), its time for 10,000 workers, and the pace of three real workers of speeds
+              1 : 1 : 0.3 with and without a barrier between steps
 memory        the coordinator's peak for 8192x8192 pixels of output, with a worker that answers at once
 
 Absolute figures belong to the machine and the moment; ratios can be compared. Needs nothing but Python. The comparison
@@ -16,6 +18,7 @@ with PyTorch and OpenVINO is peers.py, which needs them.
 import argparse
 import json
 import os
+import socket
 import statistics
 import struct
 import subprocess
@@ -55,6 +58,57 @@ def bench(tilefarm, lanes, seconds):
                                      check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def unequal(binaries, source, target, *options, lanes=8, seconds=(0.3, 0.3, 1.0)):
+    """Tiles a second of workers whose answers take so many seconds each and no processor."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    workers = [subprocess.Popen([os.path.join(binaries, "tilefarm-worker"), "--connect", endpoint, "--lanes", str(lanes), "--name", f"w{i}",
+                                 "--echo-seconds", str(s), "--log-level", "error"]) for i, s in enumerate(seconds)]
+    try:
+        return number(upscale(os.path.join(binaries, "tilefarm"), source, target, "--steps", "8", "--bind", endpoint, *options)["rate"])
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+
+
+def scheduling(binaries, folder):
+    def simulate(*options):
+        return json.loads(subprocess.run([os.path.join(binaries, "tilefarm"), "simulate", *options],
+                                         check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+    plain = ["--steps", "50", "--prefetch", "0", "--copies", "1"]
+    mixed = ["--mix", "1,1,1,3"]
+    rows = {}
+    for name, options in (("8x8, 50 equal", ["--grid", "8"]), ("16x16, 50 mixed", ["--grid", "16", *mixed]),
+                          ("61x61, 1000 mixed", ["--grid", "61", "--workers", "1000", *mixed])):
+        run, real = simulate(*options, *plain), simulate(*options, "--steps", "50")
+        rows[name] = {kind: run[kind]["result"]["efficiency"] for kind in ("barrier", "dataflow")}
+        rows[name]["as_built"] = {kind: real[kind]["result"]["efficiency"] for kind in ("barrier", "dataflow")}
+    many = simulate("--grid", "61", "--steps", "200", "--workers", "10000", *mixed, "--failing", "0.01", "--only-dataflow")["dataflow"]
+
+    source, target = os.path.join(folder, "unequal.png"), os.path.join(folder, "out.png")
+    write_png(source, 448, 448)  # 8x8 tiles and, as cut lines move, up to 9x9
+    rates = {name: unequal(binaries, source, target, *options) for name, options in (
+        ("barrier", ["--barrier", "--copies", "1"]), ("dataflow", ["--copies", "1"]),
+        ("barrier_with_second_copies", ["--barrier"]), ("dataflow_with_second_copies", []))}
+    return {
+        "simulated_efficiency": rows,
+        "ten_thousand_workers": {"cpu_seconds": many["cpuSeconds"], "finished": many["result"]["finished"], "repeated": many["result"]["repeated"]},
+        "unequal_workers": {
+            "tiles_per_second": rates,
+            "dataflow_over_barrier": rates["dataflow"] / rates["barrier"],
+            "dataflow_over_barrier_both_with_second_copies": rates["dataflow_with_second_copies"] / rates["barrier_with_second_copies"],
+        },
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=".build/release")
@@ -78,6 +132,7 @@ def main():
 
         echo = [upscale(tilefarm, small, output, "--steps", "8", "--echo") for _ in range(3)]
         memory = upscale(tilefarm, large, output, "--steps", "2", "--echo")
+        schedules = scheduling(arguments.bin, folder)
 
     def median(facts, key):
         return statistics.median(number(f[key]) for f in facts)
@@ -103,6 +158,7 @@ def main():
                 2 * number(f["rate"]) / (before["tiles_per_second"] + after["tiles_per_second"])
                 for f, before, after in zip(farm, bare, bare[1:])),
         },
+        "scheduling": schedules,
         "memory": {"coordinator_peak_bytes_at_8192x8192": int(number(memory["peak_memory"])) << 20},
     }
     print(json.dumps(result, indent=2))

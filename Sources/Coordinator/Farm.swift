@@ -197,7 +197,7 @@ final class Farm {
         summary.elapsed = Clock.now - start
         summary.repeats = scheduler.repeats
         summary.copies = scheduler.speculations
-        summary.dropped = scheduler.dropped
+        summary.dropped += scheduler.dropped
         summary.bad = scheduler.bad
         summary.processorSeconds = Clock.threadProcessor - processorAtStart
         try outcome?.get()
@@ -296,6 +296,7 @@ final class Farm {
         if case .hello(let hello) = message { return greet(hello, received) }
         guard let number = numbers[peer] else {
             sendDirectly(.introduceYourself, to: peer)
+            if case .result = message { summary.dropped += 1 }
             // An honest worker says this after a restart of ours, so it is not told of.
             return socket.nuisance(received.connection, cost: cost(bytes), "messages before a hello")
         }

@@ -563,11 +563,13 @@ package struct Scheduler {
         }
     }
 
-    /// Notes when a tile is expected to be answered, if it is out once: only then a second copy may be worth it.
+    /// Notes when a tile is expected to be answered, if it is out once: only then a second copy may be worth it. Not of what somebody has kept a part of:
+    /// whoever has not would begin anew.
     private mutating func expect(_ tile: Tile, notBefore least: Double = 0) {
         guard let flight = flights[tile] else { return }
         let number = nextNumber()
         flights[tile]?.expectation = number
+        if let key = graph.key(of: tile), formerAnswerers[key] != nil { return }
         guard flight.holders.count == 1, leases.copies > 1, let task = workers[flight.holders[0]]?.tasks.first(where: { $0.tile == tile }) else { return }
         flights[tile]?.finish = max(task.finish, least)
         expectations.insert(Expectation(finish: max(task.finish, least), number: number, tile: tile))

@@ -220,7 +220,7 @@ struct SecurityTests {
             try flood {
                 try WorkerMessage.result(
                     TaskID(job: job, stage: 0, step: .random(in: 0..<12), tile: .random(in: 0..<16), attempt: 0), seconds: 0.1,
-                    Frame(floats: [Float](repeating: .nan, count: 48 * 48 * 3)), note: nil
+                    Frame(floats: [Float](repeating: .nan, count: 48 * 48 * 3)), checksum: 0, note: nil
                 ).frames()
             },
             // A version that was.
