@@ -6,7 +6,7 @@ import Testing
 struct CanvasHistoryTests {
     @Test("every phase reads what the one before it has written, and no checkpoint is written in before the next is safe", arguments: 0..<50)
     func turns(seed: UInt64) throws {
-        var random = SplitMix(state: seed)
+        var random = SplitMix64(state: seed)
         let canvases = try (0..<3).map { _ in Canvas(height: 1, width: 1, channels: 1, values: try StoredValues(.float32, count: 1)) }
         var history = CanvasHistory(canvases)
         /// Which canvas each phase has written in, from its first tile on.
