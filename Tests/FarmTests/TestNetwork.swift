@@ -82,8 +82,13 @@ final class TestNetwork {
 
     /// The relay's next line, nil at its end. It writes one at a time and waits for us.
     private func answer() -> String? {
-        let line = answers.fileHandleForReading.availableData
-        return line.isEmpty ? nil : String(decoding: line, as: UTF8.self).trimmingCharacters(in: .newlines)
+        var line = Data()
+        while line.last != UInt8(ascii: "\n") {
+            let part = answers.fileHandleForReading.availableData
+            if part.isEmpty { return nil }
+            line += part
+        }
+        return String(decoding: line.dropLast(), as: UTF8.self)
     }
 
     private struct Failure: Error, CustomStringConvertible { var description: String }
