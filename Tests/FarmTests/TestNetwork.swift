@@ -45,10 +45,7 @@ final class TestNetwork {
         relay.standardOutput = answers
         relay.standardError = errors
         try relay.run()
-        guard answer() == "ready" else {
-            let reason = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-            throw Failure(description: "no network: \(reason.split(separator: "\n").last ?? "")")
-        }
+        try expect("ready")
     }
 
     deinit { _ = finish() }
@@ -63,7 +60,7 @@ final class TestNetwork {
     @discardableResult
     func finish() -> (carried: Int, lost: Int)? {
         guard relay.isRunning else { return nil }
-        try? commands.fileHandleForWriting.close()
+        try? commands.fileHandleForWriting.write(contentsOf: Data("end\n".utf8))
         let words = answer()?.split(separator: " ") ?? []
         relay.waitUntilExit()
         guard words.count == 4, let carried = Int(words[1]), let lost = Int(words[3]) else { return nil }
@@ -72,13 +69,26 @@ final class TestNetwork {
 
     private func command(_ line: String) throws {
         try commands.fileHandleForWriting.write(contentsOf: Data((line + "\n").utf8))
-        guard answer() == line else { throw Failure(description: "the network has ended") }
+        try expect(line)
+    }
+
+    private func expect(_ line: String) throws {
+        let answer = answer()
+        guard answer == line else {
+            let reason = answer == nil ? String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self) : ""
+            throw Failure(description: "the network says \(answer ?? "nothing") to \(line): \(reason)")
+        }
     }
 
     /// The relay's next line, nil at its end. It writes one at a time and waits for us.
     private func answer() -> String? {
-        let line = answers.fileHandleForReading.availableData
-        return line.isEmpty ? nil : String(decoding: line, as: UTF8.self).trimmingCharacters(in: .newlines)
+        var line = Data()
+        while line.last != UInt8(ascii: "\n") {
+            let part = answers.fileHandleForReading.availableData
+            if part.isEmpty { return nil }
+            line += part
+        }
+        return String(decoding: line.dropLast(), as: UTF8.self)
     }
 
     private struct Failure: Error, CustomStringConvertible { var description: String }

@@ -7,8 +7,9 @@ Loss is per packet; delay (seconds) and rate (bytes a second into each host) are
 
     cut 1 2    hosts 1 and 2 reach nobody, not even each other
     join       all reach all
+    end
 
-and answers each with itself. At the input's end, so also when the program that started it dies, it kills what runs in the namespaces, removes them, and
+and answers the first two with themselves. At the end, or that of the input, so also when the program that started it dies, it kills what runs in the namespaces, removes them, and
 writes how many packets it has carried and lost. Namespaces whose name holds the number of a process that has ended are removed at the start.
 
 Linux, root, iproute2 and Python's standard library.
@@ -82,6 +83,8 @@ def relay(devices, options):
                 *lines, commands = (commands + read).split(b"\n")
                 for line in lines:
                     words = line.split()
+                    if words == [b"end"]:
+                        return carried, lost
                     cut = {int(word) for word in words[1:]} if words[:1] == [b"cut"] else set()
                     print(line.decode(), flush=True)
                 continue
