@@ -49,7 +49,7 @@ def collage(side):
 
 def bare(bin, seconds):
     report = json.loads(subprocess.check_output([bin / "tilefarm", "bench", "--seconds", str(seconds)], text=True))
-    return report["tilesPerSecond"]
+    return report["tiles_per_second"]
 
 
 class Memory(threading.Thread):

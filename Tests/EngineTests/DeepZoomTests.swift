@@ -275,7 +275,7 @@ final class DeepZoomTests {
         process.executableURL = URL(filePath: Self.browser ?? "")
         process.arguments = [
             "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--user-data-dir=\(scratch)/profile",
-            "--force-device-scale-factor=\(ratio)", "--window-size=\(width),\(height)", "--virtual-time-budget=5000", "--screenshot=\(picture)",
+            "--force-device-scale-factor=\(ratio)", "--window-size=\(width),\(height)", "--virtual-time-budget=60000", "--screenshot=\(picture)",
             "file://\(directory)/index.html\(hash)",
         ]
         process.standardOutput = FileHandle.nullDevice

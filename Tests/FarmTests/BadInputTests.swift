@@ -121,8 +121,8 @@ struct BadInputTests {
         Mistake(testDescription: "an absurd scale", arguments: { upscale("x.png", $0, ["--scale", "1e9"]) }, code: 2, says: ["--scale"]),
         Mistake(testDescription: "a scale that is no number", arguments: { upscale("x.png", $0, ["--scale", "nan"]) }, code: 2, says: ["--scale"]),
         Mistake(
-            testDescription: "an output larger than the machine's memory",
-            arguments: { upscale(try $0.picture("in.png", width: 1500, height: 1500), $0, ["--scale", "64"]) }, code: 2, says: ["memory", "--scale"]),
+            testDescription: "an output larger than memory and disk",
+            arguments: { upscale(try $0.picture("in.png", width: 1500, height: 1500), $0, ["--scale", "64"]) }, code: 2, says: ["disk", "--storage"]),
         Mistake(testDescription: "an overlap beyond all numbers", arguments: {
             upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--overlap", "explicit", "--overlap-width", "9223372036854775807"])
         }, code: 2, says: ["--overlap-width"]),
