@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Renders a gigapixel and measures it: 8192x8192 to 32768x32768 with the default model.
 
-    python3 Benchmarks/gigapixel.py DIR [--bin .build/release] [--side 8192] [--steps 4] [--memory 512MiB]
+    python3 Benchmarks/gigapixel.py DIR [--bin .build/release] [--side 8192] [--steps 4] [--storage float16]
 
 The input is a collage of examples/, turned, mirrored and blended into one another. In DIR: the input, the output, the job's folder, the pyramid, the
-log. Prints one JSON object: wall time, that of the bare network for the same tiles (measured just before and just after), and the peak memory of
-coordinator and worker together. Needs numpy and Pillow, and `pngcheck` to read the output back; about 60 GB of disk.
+log. Prints one JSON object: wall time, that of the bare network for the same tiles (measured every few minutes while the farm is stopped; the pauses are
+not counted), and the peak memory of coordinator and worker together. Needs numpy and Pillow, and `pngcheck` to read the output back; about 25 GB of disk.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import re
+import shutil
+import signal
+import statistics
 import subprocess
 import threading
 import time
@@ -52,6 +56,45 @@ def bare(bin, seconds):
     return report["tiles_per_second"]
 
 
+def family(pid):
+    """A process and its children."""
+    pids = [pid]
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            pids += map(int, task.read_text().split())
+        except OSError:
+            pass
+    return pids
+
+
+class Bare(threading.Thread):
+    """Stops the farm for some seconds every few minutes and measures the bare network in them: a shared machine's speed changes within minutes."""
+
+    def __init__(self, pid, bin, every, seconds):
+        super().__init__(daemon=True)
+        self.pid, self.bin, self.every, self.seconds = pid, bin, every, seconds
+        self.rates, self.paused = [], 0
+
+    def run(self):
+        while True:
+            time.sleep(self.every)
+            start = time.monotonic()
+            pids = family(self.pid)
+            try:
+                for pid in reversed(pids):
+                    os.kill(pid, signal.SIGSTOP)
+                self.rates.append(bare(self.bin, self.seconds))
+            except ProcessLookupError:
+                return
+            finally:
+                for pid in pids:
+                    try:
+                        os.kill(pid, signal.SIGCONT)
+                    except ProcessLookupError:
+                        pass
+                self.paused += time.monotonic() - start
+
+
 class Memory(threading.Thread):
     """Samples what a process and its children hold: the largest sum, and the sum of the peaks that the system has kept of each."""
 
@@ -61,14 +104,8 @@ class Memory(threading.Thread):
 
     def run(self):
         while pathlib.Path(f"/proc/{self.pid}").exists():
-            pids = [self.pid]
-            for task in pathlib.Path(f"/proc/{self.pid}/task").glob("*/children"):
-                try:
-                    pids += map(int, task.read_text().split())
-                except OSError:
-                    pass
             together = 0
-            for pid in pids:
+            for pid in family(self.pid):
                 try:
                     status = pathlib.Path(f"/proc/{pid}/status").read_text()
                     together += int(re.search(r"VmRSS:\s+(\d+)", status)[1]) << 10
@@ -85,10 +122,9 @@ def main():
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / ".build/release")
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--memory", default="512MiB")
-    parser.add_argument("--storage", default="float32")
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement of the bare network")
-    parser.add_argument("--options", nargs="*", default=[], help="more for upscale")
+    parser.add_argument("--storage", default="float16")
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement of the bare network; more than 4 and the worker takes it for silence")
+    parser.add_argument("--every", type=float, default=120, help="seconds between them")
     options = parser.parse_args()
     folder = options.dir.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,27 +132,28 @@ def main():
     if not source.exists():
         Image.fromarray(collage(options.side)).save(source, compress_level=1)
 
-    before = bare(options.bin, options.seconds)
+    shutil.rmtree(folder / "job", ignore_errors=True)
     start = time.monotonic()
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [options.bin / "tilefarm", "upscale", source, "-o", folder / "output.png", "--steps", str(options.steps), "--deepzoom", folder / "deepzoom",
-             "--memory", options.memory, "--storage", options.storage, *options.options], stderr=log, stdout=log)
+             "--job", folder / "job", "--storage", options.storage], stderr=log, stdout=log)
         memory = Memory(process.pid)
         memory.start()
+        measured = Bare(process.pid, options.bin, options.every, options.seconds)
+        measured.start()
         code = process.wait()
-    wall = time.monotonic() - start
+    wall = time.monotonic() - start - measured.paused
     text = (folder / "log").read_text()
     if code != 0:
         raise SystemExit(text)
-    after = bare(options.bin, options.seconds)
     facts = dict(re.findall(r"(\w+)=(\S+)", text[text.rindex("job finished"):]))
     tiles = int(facts["tiles"])
-    rate = (before + after) / 2
+    rate = statistics.mean(measured.rates)
     print(json.dumps({
         "output": f"{4 * options.side}x{4 * options.side}", "steps": options.steps, "tiles": tiles,
-        "wall_seconds": round(wall, 1), "rendering_seconds": float(facts["elapsed"].rstrip("s")),
-        "bare_tiles_per_second": [round(before, 2), round(after, 2)], "bare_seconds": round(tiles / rate, 1), "wall_over_bare": round(wall * rate / tiles, 3),
+        "wall_seconds": round(wall, 1), "paused_seconds": round(measured.paused, 1), "rendering_seconds": float(facts["elapsed"].rstrip("s")),
+        "bare_tiles_per_second": [round(rate, 2) for rate in measured.rates], "bare_seconds": round(tiles / rate, 1), "wall_over_bare": round(wall * rate / tiles, 3),
         "peak_bytes_together": memory.together, "sum_of_peak_bytes": sum(memory.peaks.values()),
         "output_bytes": (folder / "output.png").stat().st_size,
         "pyramid_bytes": sum(path.stat().st_size for path in (folder / "deepzoom").rglob("*.png")),

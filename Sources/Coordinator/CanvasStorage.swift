@@ -9,8 +9,8 @@ package enum CanvasStorage: Sendable {
 
     var isMemory: Bool { if case .memory = self { true } else { false } }
 
-    /// What so many files take of memory while they are in use.
-    static func residentBytes(files: Int) -> Int { files * StoredValues.mostResident }
+    /// What files of these sizes take of memory while they are in use.
+    static func residentBytes(of files: [Int]) -> Int { files.reduce(0) { $0 + min($1, StoredValues.mostResident) } }
 
     var folder: JobFolder? { if case .job(let folder) = self { folder } else { nil } }
 

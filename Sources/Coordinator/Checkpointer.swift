@@ -49,6 +49,9 @@ final class Checkpointer {
 
     func await(phase: Int) { state = .awaiting(phase: phase) }
 
+    /// Whether none is under way.
+    var isIdle: Bool { if case .idle = state { true } else { false } }
+
     /// Whether everything that this checkpoint waits for is done.
     func wants(_ phase: Int) -> Bool { if case .awaiting(phase) = state { true } else { false } }
 
@@ -56,10 +59,14 @@ final class Checkpointer {
     func write(_ checkpoint: JobFolder.Checkpoint, files: [String]) {
         state = .writing
         let (folder, stop, logger, outcome) = (folder, stop, logger, outcome)
-        thread = try? OSThread(name: "checkpoint") {
-            let result = Result { try Self.write(checkpoint, files: files, folder: folder, logger: logger) { outcome.isAbandoned.load(ordering: .relaxed) } }
-            outcome.value.withLock { $0 = result }
-            stop.wakeup.wake()
+        do {
+            thread = try OSThread(name: "checkpoint") {
+                let result = Result { try Self.write(checkpoint, files: files, folder: folder, logger: logger) { outcome.isAbandoned.load(ordering: .relaxed) } }
+                outcome.value.withLock { $0 = result }
+                stop.wakeup.wake()
+            }
+        } catch {
+            outcome.value.withLock { $0 = .failure(error) }
         }
     }
 

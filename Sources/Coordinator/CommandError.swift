@@ -19,6 +19,8 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     /// A job that can be resumed.
     case interrupted(done: Int, of: Int, folder: String)
     case cancelledWriting
+    case interruptedWriting(folder: String)
+    case outputInPyramid(String)
     case diskTooSmall(path: String, needed: Int, free: Int)
     case verificationFailed(Int)
 
@@ -56,6 +58,10 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "a task cannot be sent (\(reason)): choose a smaller --tile"
         case .interrupted(let done, let total, let folder):
             "stopped: \(done) of \(total) tiles were done; `tilefarm resume \(folder)` goes on from the last checkpoint"
+        case .interruptedWriting(let folder):
+            "stopped while the output was being written: it was not kept; `tilefarm resume \(folder)` writes it"
+        case .outputInPyramid(let path):
+            "-o \(path): lies in the folder of the pyramid (--deepzoom), which is made anew: choose another place"
         case .diskTooSmall(let path, let needed, let free):
             "\(path): the job needs \(PlanCommand.size(needed)) of disk there and \(PlanCommand.size(free)) are free: make room, put it elsewhere (--job), or store the canvas as float16 (--storage)"
         case .cancelledWriting:
@@ -70,7 +76,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     /// What was typed, rather than what failed.
     var isUsage: Bool {
         switch self {
-        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .noiseLevel, .optionOfOtherModels, .inputIsOutput, .openEndpoint, .diskTooSmall: true
+        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .noiseLevel, .optionOfOtherModels, .inputIsOutput, .outputInPyramid, .openEndpoint, .diskTooSmall: true
         default: false
         }
     }

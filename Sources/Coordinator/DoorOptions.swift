@@ -20,6 +20,7 @@ struct DoorOptions: ParsableArguments {
         do {
             let endpoint = try Endpoint(bind)
             if !endpoint.isLoopback, keys == nil, !insecure { throw CommandError.openEndpoint(bind) }
+            if bind.hasPrefix("inproc://") { throw ValidationError("--bind \(bind): no other program can reach it; use tcp://127.0.0.1:PORT") }
             // Others than TCP have no addresses to keep out.
             if keys != nil, !bind.hasPrefix("tcp://") { throw ValidationError("--keys belongs to a tcp:// endpoint, not to \(bind)") }
         } catch let error as ValidationError { throw error } catch { throw ValidationError("\(error)") }

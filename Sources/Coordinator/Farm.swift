@@ -191,6 +191,8 @@ final class Farm {
             }
         }
         farewell()
+        // Nobody reads while the output is written: whoever comes finds the door closed.
+        socket.stopListening()
         noteIncidents()
         strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
@@ -214,8 +216,9 @@ final class Farm {
     // MARK: Time
 
     private func tick(_ now: Double) {
-        // After a pause of our own (a suspended process, a long blend) what the workers said meanwhile is still unread.
-        if now - lastTick > 2 * Self.heartbeatSeconds { for number in workers.keys { workers[number]?.lastHeard = now } }
+        // After a pause of our own (a suspended process, a long blend) what the workers said meanwhile is still unread, answers among it.
+        let wasAway = now - lastTick > 2 * Self.heartbeatSeconds
+        if wasAway { for number in workers.keys { workers[number]?.lastHeard = now } }
         lastTick = now
         for worker in workers.values.sorted(by: { $0.number < $1.number }) {
             if silence(of: worker, at: now) > Self.silenceSeconds {
@@ -225,7 +228,7 @@ final class Farm {
                 send(.heartbeat, to: worker.number)
             }
         }
-        happened(.tick)
+        if !wasAway { happened(.tick) }
         checkpoint(now)
         noteIncidents()
         strangers.report(to: logger, now: now)
@@ -300,8 +303,8 @@ final class Farm {
             // An honest worker says this after a restart of ours, so it is not told of.
             return socket.nuisance(received.connection, cost: cost(bytes), "messages before a hello")
         }
-        let dropped = scheduler.dropped
-        defer { if !isUseful(message, dropped: scheduler.dropped > dropped) { socket.nuisance(received.connection, cost: cost(bytes), "more than a worker says") } }
+        let wasAsked = if case .result(let id, _, _, _, _) = message { tile(of: id).map { scheduler.has(number, $0) } ?? false } else { false }
+        defer { if !isUseful(message, wasAsked: wasAsked) { socket.nuisance(received.connection, cost: cost(bytes), "more than a worker says") } }
         workers[number]?.lastHeard = Clock.now
         switch message {
         case .hello:
@@ -355,9 +358,9 @@ final class Farm {
     private func cost(_ bytes: Int) -> Double { 1 + Double(bytes) / Double(64 << 10) }
 
     /// Whether a message got the job on: these may come as fast as they can.
-    private func isUseful(_ message: WorkerMessage, dropped: Bool) -> Bool {
+    private func isUseful(_ message: WorkerMessage, wasAsked: Bool) -> Bool {
         switch message {
-        case .result: !dropped
+        case .result: wasAsked
         case .fetch(_, _, let length): length >= 64 << 10
         case .hello, .ready, .failure, .heartbeat, .leaving: false
         }
@@ -442,6 +445,11 @@ final class Farm {
 
     /// The scheduler counts answers from those alone who were given the task, and only workers that are ready are given any.
     private func result(_ number: Int, _ id: TaskID, seconds: Double, _ frame: Frame, checksum: UInt32, note: String?) {
+        // Nobody was asked for anything before that, so nobody lies either.
+        guard workers[number]?.isReady == true else {
+            summary.dropped += 1
+            return
+        }
         guard let tile = tile(of: id) else { return misbehaved(number, nil, "an answer to a task that this job does not have, \(id)") }
         let attempts = scheduler.attempts(of: tile)
         if attempts > 0, id.attempt >= attempts { return misbehaved(number, tile, "an answer to try \(id.attempt) of a tile that was sent \(attempts) times") }
@@ -542,7 +550,8 @@ final class Farm {
             logger.warning("worker in quarantine, it gets nothing more of this job", metadata: ["worker": "\(name(number))", "reason": "\(reason)"])
         case .finishedStep(let step):
             rendering.finish(phase: step)
-            if checkpointer?.wants(step + 1) == true { writeCheckpoint(step + 1) }
+            // The last one is always worth it: the output may take long to write.
+            if let checkpointer, checkpointer.wants(step + 1) || step + 1 == plan.phases.count && checkpointer.isIdle { writeCheckpoint(step + 1) }
         case .finishedJob:
             outcome = .success(())
         case .gaveUp(let tile, let reason):

@@ -70,7 +70,12 @@ struct OutputOptions: ParsableArguments {
 
     func validate() throws {
         if checkpointEvery != nil, job == nil { throw ValidationError("--checkpoint-every belongs to --job") }
+        if memory != nil, job != nil { throw ValidationError("--memory: a job with --job keeps its canvas in files in any case, leave --memory out") }
     }
+}
+
+extension OutputOptions {
+    var places: OutputPlaces { OutputPlaces(png: output, deepZoom: deepzoom) }
 }
 
 /// 90s, 10m, 1.5h; a number alone is seconds.

@@ -74,24 +74,42 @@ struct OutputPlaces: Sendable {
 /// The finished picture, of the input's kind: depth, grey and alpha.
 enum OutputImage {
     /// Rows made and handed on at a time.
-    private static let band = 32
+    private static func band(rowBytes: Int) -> Int { max(1, min(32, (8 << 20) / rowBytes)) }
+    /// Bands that wait for each writer.
+    fileprivate static let waiting = 3
+
+    /// Memory that writing takes.
+    static func bytes(_ places: OutputPlaces, width: Int, format: PixelFormat) -> Int {
+        let rowBytes = format.rowBytes(width: width)
+        // As samples, waiting; and one as numbers, twice.
+        let bands = band(rowBytes: rowBytes) * (rowBytes * (waiting + 2) + width * 24)
+        return bands + 4 * rowBytes + (places.deepZoom == nil ? 0 : DeepZoomWriter.bytes(width: width, format: format))
+    }
 
     /// Looks, before hours of rendering, whether the output can be written, and warns where the disk may be too small for it.
-    static func check(_ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, logger: Logger) throws {
+    /// - Parameter kept: what is about to be taken for the canvas, and where.
+    static func check(_ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, kept: (folder: String, bytes: Int)?, logger: Logger) throws {
         try PNGWriter.probe(places.png)
-        var largest = [
+        var needs = [
             (places.png, PNGWriter.largestSize(
                 width: plan.outputWidth, height: plan.outputHeight, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha))
         ]
         if let deepZoom = places.deepZoom {
             try DeepZoomWriter.probe(deepZoom)
-            largest.append((deepZoom, DeepZoomWriter.largestSize(width: plan.outputWidth, height: plan.outputHeight, format: format)))
+            needs.append((deepZoom, DeepZoomWriter.largestSize(width: plan.outputWidth, height: plan.outputHeight, format: format)))
         }
-        for (path, bytes) in largest {
-            if let free = PNGWriter.freeBytes(for: path), free < bytes {
+        if let kept { needs.append((kept.folder + "/canvas", kept.bytes)) }
+        // What lies on one disk is needed together.
+        func disk(_ path: String) -> UInt? {
+            var status = stat()
+            return stat(URL(filePath: path).deletingLastPathComponent().path, &status) == 0 ? UInt(status.st_dev) : nil
+        }
+        for (_, group) in Dictionary(grouping: needs, by: { disk($0.0) }) {
+            let bytes = group.reduce(0) { $0 + $1.1 }
+            if let free = PNGWriter.freeBytes(for: group[0].0), free < bytes {
                 logger.warning(
-                    "the output may not fit on its disk",
-                    metadata: ["output": "\(path)", "free": "\(PlanCommand.size(free))", "needed": "up to \(PlanCommand.size(bytes))"])
+                    "the job may not fit on its disk: it would wait for room",
+                    metadata: ["output": "\(group[0].0)", "free": "\(PlanCommand.size(free))", "needed": "up to \(PlanCommand.size(bytes))"])
             }
         }
     }
@@ -108,34 +126,39 @@ enum OutputImage {
         let (height, width) = (plan.outputHeight, plan.outputWidth)
         let waits = WaitForRoom(stop: stop, logger: logger)
         let rowBytes = format.rowBytes(width: width)
-        var writers = [
+        var writers: [RowThread] = []
+        defer { for writer in writers { writer.abandon() } }
+        writers.append(
             try RowThread(name: "png", rowBytes: rowBytes) {
-                let png = try PNGWriter(
-                    path: places.png, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
+                let png = try waits.open(places.png) {
+                    try PNGWriter(path: places.png, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
+                }
                 png.onFull = { waits.wait(for: places.png) }
                 return (png.writeRow, png.finish, png.cancel)
-            }
-        ]
+            })
         if let deepZoom = places.deepZoom {
             writers.append(
                 try RowThread(name: "deepzoom", rowBytes: rowBytes) {
-                    let pyramid = try DeepZoomWriter(directory: deepZoom, width: width, height: height, format: format)
+                    let pyramid = try waits.open(deepZoom) { try DeepZoomWriter(directory: deepZoom, width: width, height: height, format: format) }
                     pyramid.onFull = { waits.wait(for: deepZoom) }
                     return (pyramid.writeRow, pyramid.finish, pyramid.cancel)
                 })
         }
-        defer { for writer in writers { writer.abandon() } }
-        for first in stride(from: 0, to: height, by: band) {
+        let count = band(rowBytes: rowBytes)
+        for first in stride(from: 0, to: height, by: count) {
             if stop.reason != nil { throw CommandError.cancelledWriting }
-            let range = first..<min(first + band, height)
+            let range = first..<min(first + count, height)
             let (colours, opacity) = (try rgb(range), format.hasAlpha ? try alpha(range) : [])
             var samples = [UInt8](repeating: 0, count: range.count * rowBytes)
             do {
                 var span = samples.mutableSpan
                 format.pack(rgb: colours.span, alpha: opacity.span, into: &span)
             }
-            // One that has failed takes nothing more and says why at the end.
-            guard writers.allSatisfy({ $0.queue.push(samples) }) else { break }
+            guard writers.allSatisfy({ $0.queue.push(samples) }) else {
+                // One takes nothing more and knows why; the others' rows are not all there.
+                for writer in writers { writer.abandon() }
+                throw stop.reason == nil ? writers.lazy.compactMap(\.error).first ?? CommandError.cancelledWriting : CommandError.cancelledWriting
+            }
         }
         do { for writer in writers { try writer.finish() } } catch {
             throw stop.reason == nil ? error : CommandError.cancelledWriting
@@ -150,6 +173,15 @@ private final class WaitForRoom: Sendable {
     private let lastLine = Mutex(-Double.infinity)
 
     init(stop: StopRequest, logger: Logger) { (self.stop, self.logger) = (stop, logger) }
+
+    /// Makes a writer, which takes some room too.
+    func open<Writer>(_ path: String, _ make: () throws -> Writer) throws -> Writer {
+        while true {
+            do { return try make() } catch let error as PNGError {
+                guard case .noSpace = error, wait(for: path) else { throw error }
+            }
+        }
+    }
 
     /// - Returns: false once the job is to stop.
     func wait(for path: String) -> Bool {
@@ -167,7 +199,7 @@ private final class WaitForRoom: Sendable {
 private final class RowThread {
     typealias Writer = (row: (Span<UInt8>) throws -> Void, finish: () throws -> Void, cancel: () -> Void)
 
-    let queue = BoundedQueue<[UInt8]>(capacity: 3)
+    let queue = BoundedQueue<[UInt8]>(capacity: OutputImage.waiting)
     private let thread: OSThread
     private let outcome: Outcome
 
@@ -194,11 +226,13 @@ private final class RowThread {
         }
     }
 
+    var error: (any Error)? { outcome.error.withLock { $0 } }
+
     /// Every row was pushed: the file is put in place.
     func finish() throws {
         outcome.isComplete.store(true, ordering: .releasing)
         abandon()
-        if let error = outcome.error.withLock({ $0 }) { throw error }
+        if let error { throw error }
     }
 
     /// The file is not kept, unless it is finished.

@@ -59,6 +59,19 @@ package final class JobFolder: Sendable {
     func keeps(_ name: String) -> Bool { checkpoint?.files[name] != nil }
 
     static let inputName = "input.png"
+
+    /// Whether a file is one of those that a running job makes here, and that a finished one leaves to nobody.
+    private static func isOwn(_ name: String) -> Bool {
+        [checkpointName, checkpointName + ".part", descriptionName + ".part", "input", RenderPlan.Store.sum, RenderPlan.Store.pixels].contains(name)
+            || ["canvas.", "prediction.", "features."].contains { name.hasPrefix($0) }
+    }
+
+    /// Whether a path is that of a file that the folder has for itself.
+    static func claims(_ path: String, in folder: String) -> Bool {
+        let (file, folder) = (URL(filePath: path).standardizedFileURL, URL(filePath: folder).standardizedFileURL)
+        guard file.deletingLastPathComponent().path == folder.path else { return false }
+        return isOwn(file.lastPathComponent) || [inputName, descriptionName, lockName].contains(file.lastPathComponent)
+    }
     private static let descriptionName = "job.json"
     private static let checkpointName = "checkpoint.json"
 
@@ -69,18 +82,29 @@ package final class JobFolder: Sendable {
         do {
             try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         } catch { throw JobFolderError.unusable(path: path, reason: error.localizedDescription) }
+        /// What a start that did not get further has left.
+        func leftovers() throws -> [String] {
+            let names = try FileManager.default.contentsOfDirectory(atPath: path).filter { $0 != lockName }
+            guard names.contains(descriptionName) || names.allSatisfy({ $0 == inputName || isOwn($0) }) else { throw JobFolderError.notEmpty(path: path) }
+            return names
+        }
+        // Looked at before a lock is left in somebody's folder, and again when nobody else can change it.
+        _ = try leftovers()
         let lock = try take(path)
         var isKept = false
         defer { if !isKept { close(lock) } }
-        let names = try FileManager.default.contentsOfDirectory(atPath: path).filter { $0 != lockName }
+        let names = try leftovers()
         if names.contains(descriptionName) { throw JobFolderError.hasJob(path: path) }
-        // An input alone was left by a start that did not get further.
-        guard names.allSatisfy({ $0 == inputName }) else { throw JobFolderError.notEmpty(path: path) }
         let copy = url.appending(path: inputName)
         do {
-            if !names.isEmpty { try FileManager.default.removeItem(at: copy) }
+            for name in names { try FileManager.default.removeItem(at: url.appending(path: name)) }
             try FileManager.default.copyItem(at: URL(filePath: input).resolvingSymlinksInPath(), to: copy)
         } catch { throw JobFolderError.unusable(path: path, reason: error.localizedDescription) }
+        // On the disk before `job.json` speaks of it.
+        for path in [copy.path, url.deletingLastPathComponent().path] {
+            let code = sync(path)
+            guard code == 0 else { throw JobFolderError.cannotWrite(path: path, code: code) }
+        }
         isKept = true
         return JobFolder(url: url, lock: lock, checkpoint: nil)
     }
@@ -90,10 +114,11 @@ package final class JobFolder: Sendable {
     package static func open(_ path: String) throws -> (JobFolder, Description) {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else { throw JobFolderError.missing(path: path) }
+        let url = URL(filePath: path)
+        guard FileManager.default.fileExists(atPath: url.appending(path: descriptionName).path) else { throw JobFolderError.missing(path: path) }
         let lock = try take(path)
         var isKept = false
         defer { if !isKept { close(lock) } }
-        let url = URL(filePath: path)
         guard let description: Description = try read(descriptionName, in: url) else { throw JobFolderError.missing(path: path) }
         let checkpoint: Checkpoint? = try read(checkpointName, in: url)
         if let checkpoint, checkpoint.job != description.job {
@@ -125,7 +150,12 @@ package final class JobFolder: Sendable {
         var description = description
         description.isFinished = true
         try write(description)
-        for name in try FileManager.default.contentsOfDirectory(atPath: url.path) where ![Self.descriptionName, Self.inputName, Self.lockName].contains(name) {
+        clean()
+    }
+
+    /// Removes what a finished job has no use for.
+    func clean() {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? [] where Self.isOwn(name) {
             try? FileManager.default.removeItem(at: url.appending(path: name))
         }
     }
@@ -167,11 +197,18 @@ package final class JobFolder: Sendable {
             unlink(temporary)
             throw JobFolderError.cannotWrite(path: final, code: code)
         }
-        let folder = Glibc.open(url.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        if folder >= 0 {
-            fsync(folder)
-            close(folder)
-        }
+        code = Self.sync(url.path)
+        guard code == 0 else { throw JobFolderError.cannotWrite(path: final, code: code) }
+    }
+
+    /// Brings a file or a directory to the disk.
+    /// - Returns: 0 or `errno`.
+    private static func sync(_ path: String) -> Int32 {
+        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return errno }
+        defer { close(descriptor) }
+        // EINVAL: a file system that has nothing to bring anywhere.
+        return fsync(descriptor) == 0 || errno == EINVAL ? 0 : errno
     }
 
     private struct Format: Decodable { var format: Int }
@@ -210,6 +247,7 @@ package enum JobFolderError: Error, Equatable, CustomStringConvertible {
     case changed(path: String, what: String)
     case finished(path: String, output: String)
     case cannotWrite(path: String, code: Int32)
+    case claimed(path: String, option: String)
 
     /// Room may come.
     var isDiskFull: Bool { if case .cannotWrite(_, ENOSPC) = self { true } else if case .cannotWrite(_, EDQUOT) = self { true } else { false } }
@@ -226,6 +264,7 @@ package enum JobFolderError: Error, Equatable, CustomStringConvertible {
         case .damaged(let path, let reason): "\(path): is damaged (\(reason)): the job cannot be resumed, start it anew"
         case .changed(let path, let what): "\(path): \(what) not what the job was started with: bring that back, or start anew"
         case .finished(let path, let output): "\(path): this job is finished, its output is \(output)"
+        case .claimed(let path, let option): "\(option) \(path): the job folder has a file of this name for itself: choose another"
         case .cannotWrite(let path, let code): "\(path): cannot be written: \(String(cString: strerror(code)))"
         }
     }

@@ -21,10 +21,20 @@ struct RenderJob {
         guard URL(filePath: options.input).resolvingSymlinksInPath() != URL(filePath: output.output).resolvingSymlinksInPath() else {
             throw CommandError.inputIsOutput(output.output)
         }
+        if let deepzoom = output.deepzoom, Self.path(output.output, liesIn: deepzoom) { throw CommandError.outputInPyramid(output.output) }
+        if let job = output.job {
+            for (option, path) in [("-o", output.output), ("--deepzoom", output.deepzoom)] {
+                if let path, JobFolder.claims(path, in: job) { throw JobFolderError.claimed(path: path, option: option) }
+            }
+        }
         let reader = try InputImage.reader(options.input)
-        let plan = try options.plan(modelFolder(options.model), inputHeight: reader.height, inputWidth: reader.width)
-        try OutputImage.check(
-            OutputPlaces(png: output.output, deepZoom: output.deepzoom), plan: plan, format: reader.format, logger: Logger(label: "") { _ in SwiftLogNoOpLogHandler() })
+        _ = try options.plan(modelFolder(options.model), inputHeight: reader.height, inputWidth: reader.width)
+        _ = try farm.door.readKeys()
+    }
+
+    private static func path(_ path: String, liesIn folder: String) -> Bool {
+        let (parts, outer) = (URL(filePath: path).standardizedFileURL.pathComponents, URL(filePath: folder).standardizedFileURL.pathComponents)
+        return parts.starts(with: outer)
     }
 
     func run(_ logger: Logger) async throws {
@@ -47,15 +57,16 @@ struct RenderJob {
         if !storage.isMemory, description == nil, let free = PNGWriter.freeBytes(for: place + "/"), free < kept {
             throw CommandError.diskTooSmall(path: place, needed: kept, free: free)
         }
-        let needed = plan.coordinatorBytes(lanes: cores, kept: storage.isMemory ? kept : CanvasStorage.residentBytes(files: stores.count + 1))
+        let held = storage.isMemory ? kept : CanvasStorage.residentBytes(of: stores.map(\.bytes) + [InputImage.bytes(of: reader)])
+        let needed = plan.coordinatorBytes(lanes: cores, kept: held + OutputImage.bytes(output.places, width: plan.outputWidth, format: reader.format))
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
 
-        let input = try InputImage(reading: reader, storage: storage)
-        let places = OutputPlaces(png: output.output, deepZoom: output.deepzoom)
-        try OutputImage.check(places, plan: plan, format: input.format, logger: logger)
+        try OutputImage.check(output.places, plan: plan, format: reader.format, kept: storage.isMemory || description != nil ? nil : (place, kept), logger: logger)
         let keys = try farm.door.readKeys()
+        let input = try InputImage(reading: reader, storage: storage)
         let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
-        let job = try begin(inputPath, plan: plan, model: server)
+        let present = try begin(inputPath, plan: plan, model: server)
+        let job = present.job
 
         let socketFolder = farm.bind == nil ? try PrivateSocketFolder() : nil
         defer { socketFolder?.remove() }
@@ -86,7 +97,7 @@ struct RenderJob {
                 endpoint: endpoint, keys: keys, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
                 workersAreLocal: farm.bind == nil, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
-            output: places, stop: stop, logger: logger)
+            output: output.places, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]
         let group = ServiceGroup(
             configuration: .init(
@@ -104,40 +115,38 @@ struct RenderJob {
         let summary: FarmSummary
         do { summary = try service.summary() } catch CommandError.cancelled(let done, let total) where folder != nil {
             throw CommandError.interrupted(done: done, of: total, folder: place)
+        } catch CommandError.cancelledWriting where folder != nil {
+            throw CommandError.interruptedWriting(folder: place)
         }
-        try folder?.finish(currentDescription(inputPath, plan: plan, model: server, job: job))
+        do { try folder?.finish(present) } catch {
+            logger.warning("the job's folder could not be tidied: the output is there, the folder can be removed", metadata: ["reason": "\(error)"])
+        }
         logger.info("job finished", metadata: Self.facts(of: summary, job: job, plan: plan, lanes: lanes.reduce(0, +)))
         print("\(output.output): \(plan.outputWidth)x\(plan.outputHeight)")
     }
 
     /// Writes down what the job is, or checks that it still is that.
-    /// - Returns: its number.
-    private func begin(_ input: String, plan: RenderPlan, model: ModelServer) throws -> UInt64 {
-        guard let folder else { return .random(in: 1...99_999) }
-        let present = try currentDescription(input, plan: plan, model: model, job: description?.job ?? .random(in: 1...99_999))
+    private func begin(_ input: String, plan: RenderPlan, model: ModelServer) throws -> JobFolder.Description {
+        var present = description ?? JobFolder.Description(
+            job: .random(in: 1...99_999), arguments: typed, workingDirectory: FileManager.default.currentDirectoryPath, inputDigest: "", modelDigest: "",
+            planDigest: "")
+        guard let folder else { return present }
+        (present.inputDigest, present.modelDigest, present.planDigest) = (try ContentDigest(file: input).hex, model.manifest.digest.hex, plan.digest)
         guard let description else {
             try folder.write(present)
-            return present.job
+            return present
         }
         let path = folder.url.path
         guard present.inputDigest == description.inputDigest else { throw JobFolderError.changed(path: path, what: "its \(JobFolder.inputName) is") }
         guard present.modelDigest == description.modelDigest else { throw JobFolderError.changed(path: path, what: "the model \(options.model ?? "that comes with tilefarm") is") }
         guard present.planDigest == description.planDigest else { throw JobFolderError.changed(path: path, what: "what this version of tilefarm makes of its options is") }
-        if let checkpoint = folder.checkpoint { try folder.verify(checkpoint) }
-        return description.job
-    }
-
-    private func currentDescription(_ input: String, plan: RenderPlan, model: ModelServer, job: UInt64) throws -> JobFolder.Description {
-        if let description { 
-            var present = description
-            present.inputDigest = try ContentDigest(file: input).hex
-            present.modelDigest = model.manifest.digest.hex
-            present.planDigest = plan.digest
-            return present
+        if let checkpoint = folder.checkpoint {
+            guard plan.accepts(checkpoint, canvases: 3) else {
+                throw JobFolderError.damaged(path: path, reason: "its checkpoint is of another plan than its options make")
+            }
+            try folder.verify(checkpoint)
         }
-        return JobFolder.Description(
-            job: job, arguments: typed, workingDirectory: FileManager.default.currentDirectoryPath, inputDigest: try ContentDigest(file: input).hex,
-            modelDigest: model.manifest.digest.hex, planDigest: plan.digest)
+        return present
     }
 
     /// The cores, shared out among the workers; each has one lane at least.

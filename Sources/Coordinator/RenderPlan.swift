@@ -279,6 +279,38 @@ package struct RenderPlan: Sendable {
         return stores
     }
 
+    /// Whether there is a canvas to speak of between the phases before `phase` and itself: before its first step one of pixels is nothing but noise,
+    /// which is made anew.
+    func hasCanvas(before phase: Int) -> Bool {
+        let first = phases.firstIndex { if case .denoise = $0 { true } else { false } } ?? 0
+        return phase > first || phase == first && !startsWithNoise
+    }
+
+    /// The stores that the phases from `phase` on, or the output, read before they write them.
+    func filesOfCheckpoint(at phase: Int, canvas: Int?) -> [String] {
+        if phase == phases.count, latent != nil { return [Store.pixels] }
+        var files: [String] = []
+        if let canvas {
+            files.append(Store.canvas(canvas))
+            if tiling.overlap == .reference { files.append(Store.prediction(canvas)) }
+        }
+        guard phases.indices.contains(phase) else { return files }
+        switch phases[phase] {
+        case .encode(let pass) where latent?.encoding[pass].layers == .trunk: files.append(Store.features(.encode))
+        case .decode(let pass) where latent?.decoding[pass].layers == .detail: files.append(Store.features(.decode))
+        default: break
+        }
+        return files
+    }
+
+    /// Whether a checkpoint can be one of this plan's.
+    package func accepts(_ checkpoint: JobFolder.Checkpoint, canvases: Int) -> Bool {
+        (1...phases.count).contains(checkpoint.phase) && (checkpoint.canvas != nil) == hasCanvas(before: checkpoint.phase)
+            && (checkpoint.canvas.map((0..<canvases).contains) ?? true)
+            && Set(checkpoint.files.keys) == Set(filesOfCheckpoint(at: checkpoint.phase, canvas: checkpoint.canvas))
+            && (latent.map { checkpoint.text?.count == $0.prompts.count * $0.tokens * $0.textWidth * 4 } ?? true)
+    }
+
     /// What the coordinator holds as a rule: what it keeps, where that is in memory, and the windows and answers of the tiles that are out. A
     /// straggler can make answers wait, a step's at the most.
     package func coordinatorBytes(lanes: Int, kept: Int) -> Int {

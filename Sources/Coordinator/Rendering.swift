@@ -71,24 +71,10 @@ package final class Rendering {
 
     /// The state between the phases before `phase`, which are done, and itself, and the files that hold what is too big for the checkpoint.
     package func checkpoint(at phase: Int, job: UInt64) -> (JobFolder.Checkpoint, files: [String]) {
-        var checkpoint = JobFolder.Checkpoint(job: job, phase: phase, sums: sums.map(\.bitPattern), text: text?.withBytes { Data($0) })
-        var files: [String] = []
-        let firstStep = plan.phases.firstIndex { if case .denoise = $0 { true } else { false } } ?? 0
-        // Before its first step a canvas of pixels is nothing but noise, which is made anew.
-        if phase > firstStep || phase == firstStep && !plan.startsWithNoise {
-            let number = history.number(writtenBy: phase - 1)
-            checkpoint.canvas = number
-            files.append(RenderPlan.Store.canvas(number))
-            if plan.tiling.overlap == .reference { files.append(RenderPlan.Store.prediction(number)) }
-        }
-        if plan.phases.indices.contains(phase) {
-            switch plan.phases[phase] {
-            case .encode(let pass) where plan.latent?.encoding[pass].layers == .trunk: files.append(RenderPlan.Store.features(.encode))
-            case .decode(let pass) where plan.latent?.decoding[pass].layers == .detail: files.append(RenderPlan.Store.features(.decode))
-            default: break
-            }
-        }
-        return (checkpoint, files)
+        let canvas = plan.hasCanvas(before: phase) ? history.number(writtenBy: phase - 1) : nil
+        let checkpoint = JobFolder.Checkpoint(
+            job: job, phase: phase, canvas: canvas, sums: sums.map(\.bitPattern), text: text?.withBytes { Data($0) })
+        return (checkpoint, plan.filesOfCheckpoint(at: phase, canvas: canvas))
     }
 
     // MARK: Tiles

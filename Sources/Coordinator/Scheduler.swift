@@ -268,6 +268,8 @@ package struct Scheduler {
     package func isQuarantined(_ worker: Worker) -> Bool { workers[worker].map { records[$0.record].isQuarantined } ?? false }
     /// Tasks that a worker was given and has not answered or returned.
     package func tasks(of worker: Worker) -> Int { workers[worker]?.tasks.count ?? 0 }
+    /// Whether the worker was given the tile and has neither answered nor returned it.
+    package func has(_ worker: Worker, _ tile: Tile) -> Bool { workers[worker]?.tasks.contains { $0.tile == tile } ?? false }
     /// Times that a tile was sent; 0 when it is answered.
     package func attempts(of tile: Tile) -> Int { flights[tile]?.attempts ?? 0 }
     /// The lowest step that is not finished.
@@ -290,6 +292,8 @@ package struct Scheduler {
         case .returned(let worker, let tile):
             guard giveBack(worker, tile, at: now) != nil else { break }
             lose(tile, from: worker, cause: "returned by the worker", &commands)
+            // Whoever leaves says so before; else it would be sent the same tile again, for ever.
+            if workers[worker]?.isDraining == false { strike(worker, reason: "it returns its tasks", at: now, &commands) { $0.failuresInRow += 1 } }
         case .failed(let worker, let tile, let reason):
             fail(tile, on: worker, reason: reason, at: now, &commands)
             strike(worker, reason: reason, at: now, &commands) { $0.failuresInRow += 1 }

@@ -42,7 +42,7 @@ enum Main {
             default:
                 complain("\(error)")
                 switch error {
-                case CommandError.cancelled, CommandError.interrupted, CommandError.cancelledWriting: return 130
+                case CommandError.cancelled, CommandError.interrupted, CommandError.cancelledWriting, CommandError.interruptedWriting: return 130
                 case let error as CommandError where error.isUsage: return 2
                 case is TilingError: return 2
                 case let error as KeyFileError where error.isUsage: return 2

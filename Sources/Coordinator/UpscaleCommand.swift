@@ -44,12 +44,17 @@ struct ResumeCommand: AsyncParsableCommand {
         do { command = try UpscaleCommand.parse(description.arguments) } catch {
             throw JobFolderError.damaged(path: job, reason: "its arguments are not understood: \(UpscaleCommand.message(for: error))")
         }
-        if description.isFinished { throw JobFolderError.finished(path: job, output: command.output.output) }
+        if description.isFinished {
+            folder.clean()
+            throw JobFolderError.finished(path: job, output: command.output.output)
+        }
         // Workers may be elsewhere this time; whoever says nothing about them means those of before.
-        let isNew = farm.workers != nil || farm.bind != nil || farm.kernels != nil
-        var resumed = RenderJob(options: command.options, output: command.output, farm: isNew ? farm : command.farm)
+        var farm = command.farm
+        if self.farm.workers != nil || self.farm.bind != nil { (farm.workers, farm.door) = (self.farm.workers, self.farm.door) }
+        farm.kernels = self.farm.kernels ?? farm.kernels
+        var resumed = RenderJob(options: command.options, output: command.output, farm: farm)
         resumed.folder = folder
         resumed.description = description
-        try await resumed.run(farm.logger)
+        try await resumed.run(self.farm.logger)
     }
 }

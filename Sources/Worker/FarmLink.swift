@@ -47,7 +47,8 @@ package final class FarmLink: Sendable {
     /// What other threads have for the loop.
     fileprivate struct Inbox {
         var leaving: String?
-        var prepared: (session: UInt64, outcome: Preparation)?
+        /// Of several sessions, where one ended while its model was being loaded.
+        var prepared: [(session: UInt64, outcome: Preparation)] = []
     }
 
     fileprivate enum Preparation {
@@ -275,7 +276,11 @@ private final class Loop {
             }
         case .stop(let reason):
             if settings.endsWithParent { return .stopped(reason: reason) }
-            if case .seeking = phase { return nil }
+            if case .seeking = phase {
+                // The connection's end was seen first.
+                isWaiting = true
+                return nil
+            }
             logger.info("job over, waiting for the next", metadata: ["reason": "\(reason)", "tiles": "\(tilesOfJob)"])
             beginSession()
             // Not at once: this coordinator is about to close.
@@ -345,17 +350,17 @@ private final class Loop {
             } catch {
                 outcome = .failed("\(error)")
             }
-            link.inbox.withLock { $0.prepared = (session, outcome) }
+            link.inbox.withLock { $0.prepared.append((session, outcome)) }
             link.wakeup.wake()
         }
     }
 
     private func takeInbox() throws -> WorkerEnding? {
         let (reason, prepared) = link.inbox.withLock { inbox in
-            defer { inbox.prepared = nil }
-            return (inbox.leaving, inbox.prepared)
+            defer { inbox.prepared = [] }
+            return (inbox.leaving, inbox.prepared.last { $0.session == session })
         }
-        if let prepared, prepared.session == session, case .preparing(let welcome) = phase {
+        if let prepared, case .preparing(let welcome) = phase {
             switch prepared.outcome {
             case .loaded(let model, let digest):
                 loaded = (model, digest, welcome.precision)

@@ -27,7 +27,9 @@ final class RunningProgram {
     /// - Parameters:
     ///   - fileKiB: the largest file that the program may write, as if the disk were full behind it.
     ///   - host: where it runs; nil: on this machine.
-    init(_ name: String, _ arguments: [String], fileKiB: Int? = nil, on host: TestNetwork.Host? = nil) throws {
+    ///   - directory: where relative paths start.
+    init(_ name: String, _ arguments: [String], fileKiB: Int? = nil, on host: TestNetwork.Host? = nil, directory: URL? = nil) throws {
+        if let directory { process.currentDirectoryURL = directory }
         if let host {
             // It becomes the program, so that signals reach that.
             process.executableURL = host.ip

@@ -29,20 +29,18 @@ struct ResumeTests {
         let begun = Date()
         let expected = try RenderingTests.render(input, in: scratch, options)
         let whole = Date().timeIntervalSince(begun)
-        var random = SystemRandomNumberGenerator()
         let (folder, output) = (scratch.path("job"), scratch.path("out.png"))
         var program = try start(input, output, job: folder, options)
         for _ in 0..<times {
             // Any moment will do, those before the first checkpoint and after the end too.
-            program.waitForError(seconds: Double.random(in: 0.05...max(0.1, whole / 2), using: &random)) { _ in false }
+            program.waitForError(seconds: Double.random(in: 0.05...max(0.1, whole / 2))) { _ in false }
             program.signal(SIGKILL)
             program.waitForExit()
             program = try RunningProgram("tilefarm", ["resume", folder])
         }
         let code = program.waitForExit()
-        // Killed before it had its folder, or after it was through.
+        // Killed before the folder said what the job is, or after it was through.
         if program.standardError.contains("there is no job here") {
-            try FileManager.default.removeItem(atPath: folder)
             program = try start(input, output, job: folder, options)
             #expect(program.waitForExit() == 0, "\(program.standardError)")
         } else if !program.standardError.contains("this job is finished") {
@@ -57,9 +55,11 @@ struct ResumeTests {
     func twice() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
-        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling(steps: 12))
+        // Long enough for everything below on machines with many cores.
+        let options = RenderingTests.tiling(steps: 40)
+        let expected = try RenderingTests.render(input, in: scratch, options)
         let (folder, output) = (scratch.path("job"), scratch.path("out.png"))
-        let first = try Self.start(input, output, job: folder, RenderingTests.tiling(steps: 12))
+        let first = try Self.start(input, output, job: folder, options)
         try #require(first.waitForError { $0.contains("checkpoint job=") }, "\(first.standardError)")
         let second = try RunningProgram("tilefarm", ["resume", folder])
         #expect(second.waitForExit() == 1 && second.standardError.contains("another tilefarm is at work on this job"))
@@ -85,7 +85,7 @@ struct ResumeTests {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
         let folder = scratch.path("job")
-        let job = try Self.start(input, scratch.path("out.png"), job: folder, RenderingTests.tiling(steps: 12))
+        let job = try Self.start(input, scratch.path("out.png"), job: folder, RenderingTests.tiling(steps: 40))
         try #require(job.waitForError { $0.contains("checkpoint job=") })
         job.signal(SIGKILL)
         job.waitForExit()
@@ -135,59 +135,143 @@ struct ResumeTests {
         #expect(try refusal { try Data().write(to: URL(filePath: $0 + "/job.json")) }.contains("job.json: is damaged"))
         #expect(try refusal { try files.removeItem(atPath: $0 + "/job.json") }.contains("there is no job here"))
         #expect(try refusal { try rewrite($0 + "/job.json", "\"format\":1", "\"format\":2") }.contains("another version of tilefarm (format 2"))
-        #expect(try refusal { try rewrite($0 + "/job.json", "\"12\"", "\"13\"") }.contains("what this version of tilefarm makes of its options"))
+        #expect(try refusal { try rewrite($0 + "/job.json", "\"40\"", "\"41\"") }.contains("what this version of tilefarm makes of its options"))
         #expect(try refusal { try rewrite($0 + "/job.json", "upscale", "") ; try rewrite($0 + "/job.json", "--tile", "--tyle") }.contains("arguments are not understood"))
         #expect(try refusal { _ = try files.removeItem(atPath: $0 + "/input.png"); try files.copyItem(atPath: scratch.picture("other.png", width: 220, height: 180, grey: true), toPath: $0 + "/input.png") }
             .contains("its input.png is not what the job was started with"))
-        // The copy that nothing was done to goes on.
+        #expect(try refusal { try rewrite($0 + "/checkpoint.json", "\"phase\":", "\"phase\":9") }.contains("its checkpoint is of another plan"))
+        #expect(try refusal { try rewrite($0 + "/checkpoint.json", "\"canvas\":", "\"canvas\":7") }.contains("its checkpoint is of another plan"))
+        // The folder that nothing was done to goes on.
         let program = try RunningProgram("tilefarm", ["resume", folder])
         #expect(program.waitForExit() == 0, "\(program.standardError)")
     }
 
-    /// A file system of a few MiB, or nil where this process may not make one.
+    /// A file system of a few MiB.
     final class SmallDisk {
+        /// Whether this process may make one.
+        static let isPossible = (try? SmallDisk(kibibytes: 64)) != nil
         let path: String
-        init?(_ path: String, kibibytes: Int) throws {
-            self.path = path
+
+        init(kibibytes: Int) throws {
+            path = FileManager.default.temporaryDirectory.appending(path: "tilefarm-disk-\(UUID().uuidString)").path
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-            guard mount("tmpfs", path, "tmpfs", 0, "size=\(kibibytes)k") == 0 else { return nil }
+            guard mount("tmpfs", path, "tmpfs", 0, "size=\(kibibytes)k") == 0 else {
+                rmdir(path)
+                throw CocoaError(.fileWriteUnknown)
+            }
         }
-        deinit { umount2(path, Int32(MNT_DETACH)) }
+
+        deinit {
+            umount2(path, Int32(MNT_DETACH))
+            rmdir(path)
+        }
+
+        /// Takes what is left of the disk, but for so much.
+        func fill(butFor kibibytes: Int = 0) throws {
+            let filler = try #require(fopen(path + "/filler", "w"))
+            let block = [UInt8](repeating: 0, count: 4096)
+            while fwrite(block, 1, block.count, filler) == block.count, fflush(filler) == 0 {}
+            let size = ftell(filler)
+            fclose(filler)
+            truncate(path + "/filler", max(0, size / 4096 * 4096 - kibibytes * 1024))
+        }
+
+        func empty() { unlink(path + "/filler") }
     }
 
-    @Test("a job whose disk is full when a checkpoint is due says so, keeps the one before, and goes on when there is room", .enabled(if: geteuid() == 0))
+    @Test(
+        "a job whose disk is full when a checkpoint is due says so, keeps the one before, and goes on when there is room",
+        .enabled(if: SmallDisk.isPossible, "no file system can be mounted here"))
     func fullAtCheckpoint() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
-        let options = RenderingTests.tiling(steps: 30)
+        let options = RenderingTests.tiling(steps: 40)
         let expected = try RenderingTests.render(input, in: scratch, options)
-        guard let disk = try SmallDisk(scratch.path("disk"), kibibytes: 40_000) else { return }
+        let disk = try SmallDisk(kibibytes: 40_000)
         let (folder, output) = (disk.path + "/job", scratch.path("out.png"))
-        let job = try Self.start(input, output, job: folder, options)
+        var job = try Self.start(input, output, job: folder, options)
         try #require(job.waitForError { $0.contains("checkpoint job=") }, "\(job.standardError)")
-        let before = try Data(contentsOf: URL(filePath: folder + "/checkpoint.json"))
-        // Whatever is left of the disk.
-        let filler = try #require(fopen(disk.path + "/filler", "w"))
-        let block = [UInt8](repeating: 0, count: 4096)
-        while fwrite(block, 1, block.count, filler) == block.count, fflush(filler) == 0 {}
-        fclose(filler)
+        try disk.fill()
         try #require(job.waitForError { $0.contains("no room for the checkpoint") }, "\(job.standardError)")
-        let during = try Data(contentsOf: URL(filePath: folder + "/checkpoint.json"))
-        #expect(!before.isEmpty && !during.isEmpty)
-        unlink(disk.path + "/filler")
+        // The one before is whole: the job can be killed now, and goes on from it.
+        job.signal(SIGKILL)
+        job.waitForExit()
+        disk.empty()
+        job = try RunningProgram("tilefarm", ["resume", folder])
+        try #require(job.waitForError { $0.contains("checkpoint job=") }, "\(job.standardError)")
+        try disk.fill()
+        try #require(job.waitForError { $0.contains("no room for the checkpoint") }, "\(job.standardError)")
+        disk.empty()
         let said = job.standardError.components(separatedBy: "checkpoint job=").count
-        #expect(job.waitForError { $0.components(separatedBy: "checkpoint job=").count > said } || job.standardError.contains("job finished"))
+        #expect(job.waitForError { $0.components(separatedBy: "checkpoint job=").count > said })
         #expect(job.waitForExit() == 0, "\(job.standardError)")
         #expect(try scratch.bytes(output) == expected)
     }
 
-    @Test("a job folder without room for its canvases is refused before anything is rendered, with what it needs")
+    @Test(
+        "a job whose disk is full when the output is written says so and waits; stopped or killed meanwhile, it goes on with what was rendered",
+        .enabled(if: SmallDisk.isPossible, "no file system can be mounted here"))
+    func fullAtOutput() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 220, height: 180)
+        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling())
+        let disk = try SmallDisk(kibibytes: 4000)
+        let (folder, output) = (scratch.path("job"), disk.path + "/out.png")
+        try disk.fill(butFor: 200)
+        var job = try Self.start(input, output, job: folder, RenderingTests.tiling() + ["--deepzoom", disk.path + "/zoom"])
+        try #require(job.waitForError { $0.contains("no room for the output") && $0.contains("checkpoint job=") }, "\(job.standardError)")
+        job.signal(SIGINT)
+        #expect(job.waitForExit() == 130 && job.standardError.contains("`tilefarm resume \(folder)` writes it"), "\(job.standardError)")
+        job = try RunningProgram("tilefarm", ["resume", folder])
+        try #require(job.waitForError { $0.contains("no room for the output") }, "\(job.standardError)")
+        job.signal(SIGKILL)
+        job.waitForExit()
+        job = try RunningProgram("tilefarm", ["resume", folder])
+        try #require(job.waitForError { $0.contains("no room for the output") }, "\(job.standardError)")
+        disk.empty()
+        #expect(job.waitForExit() == 0 && job.standardError.contains("tiles=0") == false, "\(job.standardError)")
+        #expect(try scratch.bytes(output) == expected)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: disk.path).sorted() == ["out.png", "zoom"], "nothing hidden is left of those that were killed")
+    }
+
+    @Test(
+        "a job folder without room for its canvases is refused before anything is rendered, with what it needs",
+        .enabled(if: SmallDisk.isPossible, "no file system can be mounted here"))
     func tooSmall() throws {
         let scratch = try Scratch()
-        guard let disk = try SmallDisk(scratch.path("disk"), kibibytes: 2000) else { return }
+        let disk = try SmallDisk(kibibytes: 2000)
         let input = try scratch.picture("in.png", width: 220, height: 180)
         let job = try Self.start(input, scratch.path("out.png"), job: disk.path + "/job", [])
         #expect(job.waitForExit() == 2)
         #expect(job.standardError.contains("of disk there and"), "\(job.standardError)")
+    }
+
+    @Test("a job folder may hold its output and be resumed from anywhere; what a start that failed left in it is no hindrance")
+    func places() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 40, height: 40)
+        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling())
+        let folder = scratch.path("job")
+        // A picture that breaks off is noticed when the folder is there.
+        let broken = scratch.path("broken.png")
+        try scratch.bytes(input).dropLast(600).write(to: URL(filePath: broken))
+        let first = try Self.start(broken, scratch.path("out.png"), job: folder, [])
+        #expect(first.waitForExit() == 1 && FileManager.default.fileExists(atPath: folder), "\(first.standardError)")
+        for (option, path) in [("-o", "input.png"), ("--deepzoom", "canvas.0")] {
+            let arguments = option == "-o" ? ["upscale", input, "-o", folder + "/" + path] : ["upscale", input, "-o", scratch.path("out.png"), option, folder + "/" + path]
+            let claimed = try RunningProgram("tilefarm", arguments + ["--job", folder])
+            #expect(claimed.waitForExit() == 1 && claimed.standardError.contains("for itself: choose another"), "\(claimed.standardError)")
+        }
+        let job = try RunningProgram(
+            "tilefarm", ["upscale", "in.png", "-o", "job/out.png", "--deepzoom", "job/zoom", "--job", "job"] + RenderingTests.tiling(), directory: scratch.url)
+        #expect(job.waitForExit() == 0, "\(job.standardError)")
+        #expect(try scratch.bytes(folder + "/out.png") == expected)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder).sorted() == ["input.png", "job.json", "lock", "out.png", "zoom"])
+        let other = scratch.path("other"), text = try scratch.bytes(input)
+        try FileManager.default.createDirectory(atPath: other, withIntermediateDirectories: true)
+        try text.write(to: URL(filePath: other + "/mine.png"))
+        let refused = try Self.start(input, scratch.path("x.png"), job: other, [])
+        #expect(refused.waitForExit() == 1 && refused.standardError.contains("holds other files"))
+        #expect(try FileManager.default.contentsOfDirectory(atPath: other) == ["mine.png"])
     }
 }

@@ -136,6 +136,27 @@ struct RogueTests {
         worker.waitForExit(seconds: 20)
     }
 
+    @Test("a worker that takes tasks and never reads them makes the coordinator hold no more than its credit, and the job goes on without it")
+    func slowReader() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 220, height: 180)
+        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling())
+        let endpoint = "tcp://127.0.0.1:\(try freePort())", output = scratch.path("out.png")
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling())
+        let reader = try Rogue(endpoint, name: "reader", credit: 480)
+        try #require(farm.waitForError { $0.contains("worker joined worker=reader") })
+        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--name", "good", "--cache", scratch.path("cache")])
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(try scratch.bytes(output) == expected)
+        #expect(farm.standardError.contains("worker left worker=reader"))
+        let peak = try #require(farm.standardError.firstMatch(of: /peak_memory=(\d+)MiB/).flatMap { Int($0.output.1) })
+        // 480 tasks of 12 KiB and the windows that they were cut from, beside what any job takes.
+        #expect(peak < 128, "\(peak) MiB")
+        withExtendedLifetime(reader) {}
+        worker.signal(SIGTERM)
+        worker.waitForExit(seconds: 20)
+    }
+
     @Test("a tile that fails on three workers ends the job; its task lies beside the output, as it was sent")
     func failedTile() throws {
         let scratch = try Scratch()

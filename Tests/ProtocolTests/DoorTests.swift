@@ -156,6 +156,21 @@ final class RawPeer {
         #expect(try router.next().user == "n1")
     }
 
+    @Test("a key that takes another's name in the file is somebody else: who had the name is cut off")
+    func replacedKey() throws {
+        let router = try router(keys: true)
+        let former = try dealer(router, "n1")
+        try former.deliver([hello])
+        #expect(try router.next().user == "n1")
+        try WorkerKeys.make(path: folder.path("new"), name: "new", for: folder.path("farm"))
+        let lines = try folder.text("farm").split(separator: "\n").filter { !$0.hasPrefix("allow n1 ") }.map { $0.replacing("allow new ", with: "allow n1 ") }
+        try folder.write("farm", lines.joined(separator: "\n"))
+        _ = try incident(router) { $0.what.contains("n1") && $0.what.contains("taken off") }
+        #expect(try refusal(former) == .denied(400))
+        try dealer(router, "new").deliver([hello])
+        #expect(try router.next().user == "n1")
+    }
+
     @Test("connections that say nothing are cut in time, those that were admitted stay")
     func heldOpen() throws {
         var limits = ConnectionLimits()

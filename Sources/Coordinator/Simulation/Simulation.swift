@@ -184,8 +184,10 @@ package struct Simulation {
             case .merge:
                 kept -= 1
                 waiting -= 1
-            case .quarantined:
+            case .quarantined(let worker, _):
                 report.quarantined += 1
+                // Somebody looks after it, or another takes its place.
+                happen(at: now + 5, .killed(worker: worker))
             case .finishedJob:
                 report.finished = true
             case .gaveUp:

@@ -7,6 +7,7 @@ final class DeepZoomFolder {
     var onFull: (() -> Bool)?
     private let shown: String
     private let needed: Int
+    private var lock: Int32 = -1
 
     /// - Parameters:
     ///   - shown: the path to name in errors
@@ -16,6 +17,15 @@ final class DeepZoomFolder {
         self.shown = shown
         self.needed = needed
         Self.remove(path)   // left by a process of this id that was killed
+    }
+
+    deinit { if lock >= 0 { close(lock) } }
+
+    /// Makes the folder itself.
+    func open() throws {
+        try makeDirectory("")
+        lock = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        if lock >= 0 { lockHidden(lock) }
     }
 
     func error(_ code: Int32) -> PNGError { PNGError(writing: shown, errno: code, needed: needed) }
@@ -33,7 +43,7 @@ final class DeepZoomFolder {
     func write(_ name: String, _ bytes: [UInt8]) throws {
         var descriptor: Int32
         repeat {
-            descriptor = open(path + name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
+            descriptor = Glibc.open(path + name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
         } while descriptor < 0 && (errno == EINTR || isFull(errno) && onFull?() == true)
         guard descriptor >= 0 else { throw error(errno) }
         var code = writeAll(bytes, to: descriptor, onFull: onFull)
@@ -43,7 +53,7 @@ final class DeepZoomFolder {
 
     /// Brings everything to the disk: a pyramid has too many files to wait for each.
     func sync() throws {
-        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let descriptor = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw error(errno) }
         defer { close(descriptor) }
         guard syncfs(descriptor) == 0 else { throw error(errno) }
@@ -54,13 +64,13 @@ final class DeepZoomFolder {
     /// - Throws: `PNGError.unreadable`.
     static func isPyramid(_ path: String) throws -> Bool {
         let files = "\(DeepZoomWriter.name)_files"
-        for name in try names(in: path) {
+        for name in try Engine.names(in: path) {
             if name == "index.html", starts(file: "\(path)/\(name)", with: deepZoomPageStart) { continue }
             if name == "\(DeepZoomWriter.name).dzi" { continue }
             guard name == files else { return false }
-            for level in try names(in: "\(path)/\(files)") {
+            for level in try Engine.names(in: "\(path)/\(files)") {
                 guard isNumber(level) else { return false }
-                for tile in try names(in: "\(path)/\(files)/\(level)") where !isTile(tile) { return false }
+                for tile in try Engine.names(in: "\(path)/\(files)/\(level)") where !isTile(tile) { return false }
             }
         }
         return true
@@ -75,7 +85,7 @@ final class DeepZoomFolder {
     private static func isNumber(_ text: some StringProtocol) -> Bool { !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) } }
 
     private static func starts(file path: String, with text: String) -> Bool {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         var start = [UInt8](repeating: 0, count: text.utf8.count)
@@ -85,24 +95,13 @@ final class DeepZoomFolder {
     /// Removes a pyramid, finished or not, and no files of others. What cannot be removed stays.
     static func remove(_ path: String) {
         let files = "\(path)/\(DeepZoomWriter.name)_files"
-        for level in (try? names(in: files)) ?? [] where isNumber(level) {
-            for tile in (try? names(in: "\(files)/\(level)")) ?? [] where isTile(tile) { unlink("\(files)/\(level)/\(tile)") }
+        for level in (try? Engine.names(in: files)) ?? [] where isNumber(level) {
+            for tile in (try? Engine.names(in: "\(files)/\(level)")) ?? [] where isTile(tile) { unlink("\(files)/\(level)/\(tile)") }
             rmdir("\(files)/\(level)")
         }
         rmdir(files)
         unlink("\(path)/\(DeepZoomWriter.name).dzi")
         unlink("\(path)/index.html")
         rmdir(path)
-    }
-
-    private static func names(in path: String) throws -> [String] {
-        guard let directory = opendir(path) else { throw PNGError.unreadable(path: path, reason: reason(of: errno)) }
-        defer { closedir(directory) }
-        var names: [String] = []
-        while let entry = readdir(directory) {
-            let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-            if name != ".", name != ".." { names.append(name) }
-        }
-        return names
     }
 }

@@ -48,12 +48,13 @@ public final class DeepZoomWriter {
         self.height = height
         self.format = format
         target = try Self.checkedTarget(directory)
+        sweepHidden(for: target, remove: DeepZoomFolder.remove)
         reduced = [UInt8](repeating: 0, count: format.bitDepth == 16 ? format.with8Bits.rowBytes(width: width) : 0)
         folder = DeepZoomFolder(
             path: hiddenName(for: target), shown: directory, needed: Self.largestSize(width: width, height: height, format: format))
         let tiles = DeepZoomTiles(folder: folder, format: format.with8Bits)
         do {
-            try folder.makeDirectory("")
+            try folder.open()
             try folder.makeDirectory("/\(Self.name)_files")
             full = try DeepZoomLevel(number: Self.levels(width: width, height: height) - 1, width: width, height: height, tiles: tiles)
         } catch {

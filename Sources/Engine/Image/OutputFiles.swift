@@ -46,6 +46,36 @@ func hiddenName(for target: String) -> String {
     return "\(target[..<slash]).\(target[slash...]).part-\(getpid())-\(number)"
 }
 
+/// Takes a lock that says that somebody is at work on a hidden file or folder. It goes with the descriptor.
+func lockHidden(_ descriptor: Int32) { flock(descriptor, LOCK_EX | LOCK_NB) }
+
+/// Removes what processes that were killed have left beside `target`, some gigabytes each time for a large picture.
+func sweepHidden(for target: String, remove: (String) -> Void) {
+    let folder = directory(of: target)
+    let name = target.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(target[target.utf8.index(after: $0)...]) } ?? target
+    for leftover in (try? names(in: folder)) ?? [] where leftover.hasPrefix(".\(name).part-") {
+        let path = "\(folder)/\(leftover)"
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { continue }
+        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { remove(path) }
+        close(descriptor)
+    }
+}
+
+/// What lies in a directory.
+///
+/// - Throws: `PNGError.unreadable`.
+func names(in path: String) throws -> [String] {
+    guard let directory = opendir(path) else { throw PNGError.unreadable(path: path, reason: reason(of: errno)) }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+        let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        if name != ".", name != ".." { names.append(name) }
+    }
+    return names
+}
+
 extension PNGError {
     /// What a failed call of the system says.
     init(writing path: String, errno code: Int32, needed: Int?) {

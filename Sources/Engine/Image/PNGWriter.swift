@@ -167,12 +167,14 @@ public final class PNGWriter {
     }
 
     private static func makeTemporary(for target: String, path: String) throws -> (descriptor: Int32, name: String) {
+        sweepHidden(for: target) { unlink($0) }
         let name = hiddenName(for: target)
         unlink(name)   // left by a process of this id that was killed
         let descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else {
             throw isFull(errno) ? PNGError.noSpace(path: path, needed: nil) : .notWritable(path: path, reason: reason(of: errno))
         }
+        lockHidden(descriptor)
         return (descriptor, name)
     }
 

@@ -69,7 +69,8 @@ package final class StoredValues: @unchecked Sendable {
         guard count >= 0, !overflow, bytes < 1 << 46 else { throw StorageError.tooLarge(path: path) }
         isFile = descriptor >= 0
         if isFile {
-            let code = posix_fallocate(descriptor, 0, max(bytes, 1))
+            var code: Int32
+            repeat { code = posix_fallocate(descriptor, 0, max(bytes, 1)) } while code == EINTR
             guard code == 0 else {
                 throw code == ENOSPC || code == EDQUOT
                     ? StorageError.noSpace(path: path, needed: bytes) : .failed(path: path, reason: String(cString: strerror(code)))
@@ -163,7 +164,7 @@ package enum StorageError: Error, Equatable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .noSpace(let path, let needed):
-            "\(path): the disk has no room for \(needed) bytes of the job's canvas: free some, or put the job elsewhere with --job"
+            "\(path): the disk has no room for \(needed) bytes of the job's canvas: free some, or have the job on another disk"
         case .tooLarge(let path):
             "\(path): the job's canvas is larger than any disk: choose a smaller --scale"
         case .wrongSize(let path, let bytes, let expected):

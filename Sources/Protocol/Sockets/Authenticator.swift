@@ -26,7 +26,7 @@ final class Authenticator {
         self.keys = keys
         socket = try Socket(context, type: ZMQ_REP, maximumFrameBytes: 4096, lingerMilliseconds: 0)
         try socket.bind(Endpoint(Self.endpoint))
-        stamp = look()
+        // No stamp yet: what was changed since the keys were read is seen at the first question.
     }
 
     /// Waits for a question, for `wakeup`, for the descriptor, or until the time is over.
@@ -35,7 +35,7 @@ final class Authenticator {
     }
 
     /// Answers what was asked.
-    /// - Returns: who was turned away; and the names on the allow-list, when that has changed.
+    /// - Returns: who was turned away; and the users on the allow-list, when that has changed.
     func serve() -> (incidents: [Incident], allowed: Set<String>?) {
         var incidents: [Incident] = []
         var allowed: Set<String>?
@@ -66,7 +66,7 @@ final class Authenticator {
         case "CURVE":
             guard let keys, parts.count == 7, let key = parts[6].withBytes({ PublicKey(bytes: $0) }) else { break }
             if let name = keys.workers[key] {
-                (user, code) = (name, "200")
+                (user, code) = (Self.user(name, key), "200")
             } else {
                 incidents.append(Incident(
                     address: text(3), what: "has a key that is not on the allow-list; to let it in, add to \(keys.path): allow NAME \(key)"))
@@ -79,14 +79,20 @@ final class Authenticator {
         for index in reply.indices where socket.send(reply[index], more: index + 1 < reply.count) != 0 { return }
     }
 
-    /// - Returns: the names on the allow-list, when the file was changed and is still whole.
+    /// What a connection is known by: a key that takes another's name is somebody else. Names have no blanks.
+    static func user(_ name: String, _ key: PublicKey) -> String { "\(name) \(key)" }
+
+    /// The name of a user.
+    static func name(ofUser user: String) -> String { String(user.prefix { $0 != " " }) }
+
+    /// - Returns: the users on the allow-list, when the file was changed and is still whole.
     private func reread(_ incidents: inout [Incident]) -> Set<String>? {
         guard let keys, let new = look(), new != stamp else { return nil }
         stamp = new
         do {
             let read = try CoordinatorKeys(path: keys.path)
             self.keys = CoordinatorKeys(path: keys.path, pair: keys.pair, workers: read.workers)
-            return Set(read.workers.values)
+            return Set(read.workers.map { Self.user($0.value, $0.key) })
         } catch {
             incidents.append(Incident(address: "allow-list", what: "the allow-list stays as it was: \(error)"))
             return nil

@@ -89,6 +89,8 @@ final class ConnectionWatch: Sendable {
         /// How often those that were a nuisance come again.
         var returnsOf: [String: Nuisance] = [:]
         var incidents: [Incident] = []
+        /// The allow-list's users, since it was changed.
+        var allowed: Set<String>?
         /// What libzmq told of last: the failure of the connection whose end it tells of next.
         var failure: HandshakeFailure?
         var cursor = 0
@@ -142,12 +144,15 @@ final class ConnectionWatch: Sendable {
             state.withLock { state in
                 for incident in verdict.incidents { note(incident.address, incident.what, &state) }
                 guard let allowed = verdict.allowed else { return }
-                for (descriptor, entry) in state.entries {
-                    guard let user = entry.user, !allowed.contains(user) else { continue }
-                    cut(descriptor, "the key of \(user) was taken off the allow-list", &state)
-                }
+                state.allowed = allowed
+                for descriptor in Array(state.entries.keys) { cutIfTakenOff(descriptor, &state) }
             }
         }
+    }
+
+    private func cutIfTakenOff(_ descriptor: Int32, _ state: inout State) {
+        guard let allowed = state.allowed, let user = state.entries[descriptor]?.user, !allowed.contains(user) else { return }
+        cut(descriptor, "the key of \(Authenticator.name(ofUser: user)) was taken off the allow-list", &state)
     }
 
     // MARK: What the router's owner says
@@ -171,7 +176,7 @@ final class ConnectionWatch: Sendable {
                         (entry.isAdmitted, entry.isAtWork) = (false, false)
                         entry.allowance = limits.strangerBytes
                         state.strangers.append(descriptor)
-                        state.strangersOf[entry.connection.address, default: 0] += 1
+                        state.strangersOf[entry.connection.place, default: 0] += 1
                     }
                 }
                 entry.peer = number
@@ -179,7 +184,9 @@ final class ConnectionWatch: Sendable {
             entry.user = user
             for bytes in frameBytes { entry.delivered += UInt64(wireBytes(bytes)) }
             state.entries[descriptor] = entry
-            return (ConnectionID(descriptor: descriptor, serial: entry.serial), entry.connection.address, entry.isCut)
+            // It may have come in before the list was changed, and say its first word now.
+            cutIfTakenOff(descriptor, &state)
+            return (ConnectionID(descriptor: descriptor, serial: entry.serial), entry.connection.address, state.entries[descriptor]?.isCut ?? true)
         }
     }
 
@@ -198,7 +205,7 @@ final class ConnectionWatch: Sendable {
     func nuisance(_ id: ConnectionID, cost: Double, _ what: String) {
         state.withLock { state in
             guard let entry = state.entries[id.descriptor], entry.serial == id.serial, !entry.isCut else { return }
-            let address = entry.connection.address
+            let address = entry.connection.place
             if !entry.isAdmitted {
                 if blame(address, cost, &state) > limits.strangerNuisance { cut(id.descriptor, "flooded with messages: \(what)", &state) }
             } else if let level = state.entries[id.descriptor]?.nuisance.add(cost, forgiving: limits.forgivenPerSecond),
@@ -258,7 +265,7 @@ final class ConnectionWatch: Sendable {
             state.entries[descriptor]?.delivered = delivered
             let slack = Int((now - entry.since) / .seconds(1) * Self.unaccountedPerSecond) + 1024
             if traffic.bytesReceived - delivered > UInt64(entry.allowance + slack) {
-                if !entry.isAtWork { blame(entry.connection.address, limits.strangerNuisance / 2, &state) }
+                if !entry.isAtWork { blame(entry.connection.place, limits.strangerNuisance / 2, &state) }
                 cut(descriptor, "sent more than \(entry.allowance) bytes that are no whole message", &state)
             }
         }
@@ -289,9 +296,9 @@ final class ConnectionWatch: Sendable {
                 forgetStranger(descriptor, &state)
                 state.entries[descriptor] = nil
                 guard entry?.isAdmitted != true, entry?.isCut != true else { continue }
+                if let address = entry?.connection.place { blame(address, 1, &state) }
                 // ZAP has told of a key that is not listed.
                 if case .denied = failure { continue }
-                if let address = entry?.connection.address { blame(address, 1, &state) }
                 note(entry?.connection.address ?? "unknown", failure.map(words) ?? "left without a valid hello", &state)
             case .connected, .handshakeSucceeded:
                 continue
@@ -308,16 +315,16 @@ final class ConnectionWatch: Sendable {
             connection: connection, serial: state.nextSerial, since: now, allowance: limits.strangerBytes)
         state.nextSerial += 1
         state.strangers.append(descriptor)
-        state.strangersOf[connection.address, default: 0] += 1
+        state.strangersOf[connection.place, default: 0] += 1
         // Each connection of a flood brings a queue of messages before it is cut, so few are let in; others' addresses do not matter to it.
-        if let level = state.nuisanceOf[connection.address]?.add(0, forgiving: limits.forgivenPerSecond), level > limits.strangerNuisance,
-            state.returnsOf[connection.address, default: Nuisance()].add(1, forgiving: limits.forgivenPerSecond) > limits.forgivenPerSecond {
+        if let level = state.nuisanceOf[connection.place]?.add(0, forgiving: limits.forgivenPerSecond), level > limits.strangerNuisance,
+            state.returnsOf[connection.place, default: Nuisance()].add(1, forgiving: limits.forgivenPerSecond) > limits.forgivenPerSecond {
             return cut(descriptor, "came again at once", &state)
         }
         guard state.strangers.count > limits.strangers || state.entries.count > limits.connections else { return }
         // The oldest of the address that has most: an honest one has said its hello by then, and who holds many stands in nobody's way but its own.
         guard let address = state.strangersOf.max(by: { $0.value < $1.value })?.key,
-            let oldest = state.strangers.first(where: { state.entries[$0]?.connection.address == address })
+            let oldest = state.strangers.first(where: { state.entries[$0]?.connection.place == address })
         else { return }
         cut(oldest, "held more connections open than the farm has room for", &state)
     }
@@ -325,7 +332,7 @@ final class ConnectionWatch: Sendable {
     private func forgetStranger(_ descriptor: Int32, _ state: inout State) {
         guard let index = state.strangers.firstIndex(of: descriptor) else { return }
         state.strangers.remove(at: index)
-        guard let address = state.entries[descriptor]?.connection.address, let count = state.strangersOf[address] else { return }
+        guard let address = state.entries[descriptor]?.connection.place, let count = state.strangersOf[address] else { return }
         state.strangersOf[address] = count > 1 ? count - 1 : nil
     }
 

@@ -60,6 +60,8 @@ public final class RouterSocket {
             try socket.set(ZMQ_CURVE_SECRETKEY, keys.pair.secret)
         }
         guard endpoint.isTCP else {
+            // Without a door that asks for it, CURVE admits every key.
+            guard keys == nil else { throw .badEndpoint(endpoint.description, reason: "keys need tcp://") }
             watch = nil
             try socket.bind(endpoint)
             self.endpoint = try socket.lastEndpoint()
@@ -92,6 +94,9 @@ public final class RouterSocket {
         socket.stopMonitor()
         watch?.stop()
     }
+
+    /// Takes no more connections; those that are there stay.
+    public func stopListening() { socket.unbind(endpoint) }
 
     // MARK: Connections
 
@@ -158,7 +163,7 @@ public final class RouterSocket {
             if connection?.isCut == true { continue }
             return Received(
                 peer: peer, frames: Array(parts.dropFirst()), droppedParts: dropped, connection: connection?.id,
-                isOrphan: origin != nil && watch != nil && connection == nil, address: connection?.address, user: origin?.user)
+                isOrphan: origin != nil && watch != nil && connection == nil, address: connection?.address, user: origin?.user.map(Authenticator.name))
         }
     }
 

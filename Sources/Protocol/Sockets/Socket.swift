@@ -69,6 +69,9 @@ class Socket {
         }
     }
 
+    /// Fails only where there is nothing to end.
+    func unbind(_ endpoint: String) { zmq_unbind(handle, endpoint) }
+
     func lastEndpoint() throws(SocketError) -> String {
         var text = [UInt8](repeating: 0, count: 512)
         var size = text.count

@@ -10,6 +10,8 @@ struct TCPConnection: Sendable {
     let cookie: UInt64
     /// The peer's IP address.
     let address: String
+    /// What counts as one place: an IPv4 address, or the /64 that a host of IPv6 may choose its addresses from.
+    let place: String
 
     /// - Returns: nil when the descriptor is closed, or no TCP connection with a peer.
     init?(descriptor: Int32) {
@@ -26,7 +28,13 @@ struct TCPConnection: Sendable {
         guard isNamed else { return nil }
         self.descriptor = descriptor
         self.cookie = cookie
-        self.address = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let name = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        self.address = name
+        let isMapped = name.hasPrefix("::ffff:")
+        place = address.ss_family != AF_INET6 || isMapped ? name : withUnsafeBytes(of: &address) {
+            // sockaddr_in6: family, port, flow, then the address.
+            $0[8..<16].map { String($0, radix: 16) }.joined(separator: ".") + "/64"
+        }
     }
 
     /// What the kernel has of the peer's stream; nil when the connection is closed.
