@@ -10,6 +10,7 @@ final class EchoSwarm {
     private struct Connection {
         let socket: DealerSocket
         let session: UInt64
+        var hasGreeted = false
         var job: ModelDigest?
         var progress: UInt64 = 0
     }
@@ -27,6 +28,7 @@ final class EchoSwarm {
     private var connections: [Connection] = []
     private var answers: [Int: Answer] = [:]
     private var tiles = 0
+    private var lastHeard = ContinuousClock.now
 
     private static let beat = Duration.seconds(1)
     /// Silence of everybody after which the coordinator counts as gone.
@@ -39,7 +41,8 @@ final class EchoSwarm {
         DealerSocket.raiseDescriptorLimit()
         for _ in 0..<count {
             connections.append(Connection(
-                socket: try DealerSocket(context, connect: settings.endpoint, lingerMilliseconds: 0), session: .random(in: 0 ... .max)))
+                socket: try DealerSocket(context, connect: settings.endpoint, lingerMilliseconds: 0, keys: settings.keys),
+                session: .random(in: 0 ... .max)))
         }
     }
 
@@ -48,49 +51,57 @@ final class EchoSwarm {
         let poll = try DescriptorPoll(try connections.map { try $0.socket.descriptor() })
         logger.info("echoing", metadata: ["connections": "\(connections.count)", "lanes": "\(lanes)"])
         var nextBeat = ContinuousClock.now
-        var lastHeard = ContinuousClock.now
         while true {
             let ready = poll.wait(milliseconds: Int(max(.zero, nextBeat - .now) / .milliseconds(1)) + 1)
             for index in ready {
-                // Until there is nothing more, or the descriptor stays silent.
-                while let frames = try connections[index].socket.receive() {
-                    if let ending = try take(frames, index) { return ending }
-                }
+                if let ending = try serve(index) { return ending }
             }
             let now = ContinuousClock.now
-            if !ready.isEmpty { lastHeard = now }
             guard now >= nextBeat else { continue }
             guard now - lastHeard < Self.patience else { return .failed(reason: "nobody answers") }
             nextBeat = now + Self.beat
-            for index in connections.indices { try keepAlive(index) }
+            for index in connections.indices {
+                try keepAlive(index)
+                // Sending, too, takes in what has come, and the descriptor does not tell of that again.
+                if let ending = try serve(index) { return ending }
+            }
         }
+    }
+
+    /// Takes what has come, until there is nothing more.
+    private func serve(_ index: Int) throws -> WorkerEnding? {
+        while let frames = try connections[index].socket.receive() {
+            if let ending = try take(frames, index) { return ending }
+        }
+        // Something came that is no message: perhaps the connection.
+        if !connections[index].hasGreeted { try keepAlive(index) }
+        return nil
     }
 
     private func keepAlive(_ index: Int) throws {
         let connection = connections[index]
         if connection.job != nil {
             connections[index].progress += 1
-            try say(.heartbeat(Heartbeat(progress: connection.progress, running: [])), index)
+            _ = try say(.heartbeat(Heartbeat(progress: connection.progress, running: [])), index)
         } else {
-            try say(
+            connections[index].hasGreeted = try say(
                 .hello(Hello(
                     session: connection.session, name: "\(name)-\(index)", host: Machine.name, lanes: lanes, kernels: kernels,
                     memoryBytes: Machine.memoryBytes)), index)
         }
-        // What a send has read of the wire, the descriptor does not tell of again.
-        while let frames = try connections[index].socket.receive() { _ = try take(frames, index) }
     }
 
     private func take(_ frames: [Frame], _ index: Int) throws -> WorkerEnding? {
+        lastHeard = ContinuousClock.now
         switch try CoordinatorMessage(frames: frames) {
         case .welcome(let welcome):
             guard connections[index].job == nil else { return nil }
             connections[index].job = welcome.manifest.digest
-            try say(.ready(credit: 2 * lanes, model: welcome.manifest.digest), index)
+            _ = try say(.ready(credit: 2 * lanes, model: welcome.manifest.digest), index)
         case .task(let task, _):
             let answer = answer(to: task.work)
             tiles += 1
-            try say(.result(task.id, seconds: 0, answer.frame, checksum: answer.checksum, note: nil), index)
+            _ = try say(.result(task.id, seconds: 0, answer.frame, checksum: answer.checksum, note: nil), index)
         case .stop(let reason):
             logger.info("echoed", metadata: ["tiles": "\(tiles)"])
             return .stopped(reason: reason)
@@ -102,10 +113,8 @@ final class EchoSwarm {
         return nil
     }
 
-    private func say(_ message: WorkerMessage, _ index: Int) throws {
-        // Without a connection there is nobody to tell.
-        _ = try connections[index].socket.send(try message.frames())
-    }
+    /// - Returns: false without a connection.
+    private func say(_ message: WorkerMessage, _ index: Int) throws -> Bool { try connections[index].socket.send(try message.frames()) }
 
     private func answer(to work: Work) -> Answer {
         let size = work.answerByteCount

@@ -49,7 +49,7 @@ struct TileFarmWorker: AsyncParsableCommand {
     @Option(help: .hidden)
     var echoSeconds = 0.0
 
-    /// With `echo`: so many workers, each with a connection, in this process.
+    /// With `echo`: so many workers in this process, each with its own connection.
     @Option(help: .hidden)
     var connections: Int?
 
@@ -100,6 +100,7 @@ struct TileFarmWorker: AsyncParsableCommand {
         if let keys = settings.keys { settings.name = keys.name }
 
         if let connections {
+            try TerminationSignals.watch { _, _ in _exit(0) }
             let swarm = try EchoSwarm(connections: connections, settings: settings, logger: logger)
             if case .failed(let reason) = try swarm.run() { throw Failure(description: reason) }
             return
