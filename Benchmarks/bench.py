@@ -9,6 +9,8 @@ farm          a real render, beside the bare network on the same lanes in the sa
               mean of the bare network's just before and just after, the median over the turns
 scheduling    the simulator's efficiencies (docs/scheduling.md), its time for 10,000 workers, and the pace of three real workers of speeds
               1 : 1 : 0.3 with and without a barrier between steps
+ceiling       one coordinator and one process with 1 to 1,000 connections that answers everything at once, over TCP on the loopback: windows go
+              out and come back whole, 80x80x3 float32 (1.17 times the bytes of 64x64x4), then 64x64x4 latents, then large ones
 memory        the coordinator's peak for 8192x8192 pixels of output, with a worker that answers at once
 
 Absolute figures belong to the machine and the moment; ratios can be compared. Needs nothing but Python. The comparison
@@ -109,6 +111,39 @@ def scheduling(binaries, folder):
     }
 
 
+def ceiling(binaries, folder):
+    def run(connections, source, *options, lanes=1):
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
+        swarm = subprocess.Popen([os.path.join(binaries, "tilefarm-worker"), "--connect", endpoint, "--echo", "--connections", str(connections),
+                                  "--lanes", str(lanes), "--log-level", "error"])
+        try:
+            # Without halo and with cut lines that stay, what goes out and what comes back are whole windows.
+            facts = upscale(os.path.join(binaries, "tilefarm"), source, os.path.join(folder, "out.png"), "--bind", endpoint,
+                            "--halo", "0", "--offset", "none", *options)
+        finally:
+            swarm.terminate()
+            swarm.wait()
+        return {
+            "tiles_per_second": number(facts["rate"]),
+            "gigabytes_per_second": (number(facts["sent"]) + number(facts["received"])) / number(facts["elapsed"]) / 1e9,
+            "cpu_microseconds_per_tile": number(facts["cpu_per_tile"]),
+            "of_which_copying_tiles": number(facts["copy_per_tile"]),
+        }
+
+    small, large = os.path.join(folder, "ceiling.png"), os.path.join(folder, "ceiling-large.png")
+    write_png(small, 800, 800)  # 40x40 tiles of 80 pixels
+    write_png(large, 1024, 1024)  # 16x16 tiles of 256 pixels, or 8x8 of 64 latents
+    tiles = ("--tile", "80", "--steps")
+    model = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "Tests", "EngineTests", "Cases", "pipeline-img2img", "model")
+    return {
+        "1 connection": run(1, small, *tiles, "10"),
+        "1 connection of 16 lanes": run(1, small, *tiles, "40", lanes=16),
+        **{f"{n} connections": run(n, small, *tiles, "40") for n in (10, 100, 1000)},
+        "10 connections, 64x64x4 latents": run(10, large, "--model", model, "--guidance-scale", "1", "--strength", "1", "--steps", "1000"),
+        "10 connections, 256x256x3": run(10, large, "--tile", "256", "--steps", "40"),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=".build/release")
@@ -133,6 +168,7 @@ def main():
         echo = [upscale(tilefarm, small, output, "--steps", "8", "--echo") for _ in range(3)]
         memory = upscale(tilefarm, large, output, "--steps", "2", "--echo")
         schedules = scheduling(arguments.bin, folder)
+        ceilings = ceiling(arguments.bin, folder)
 
     def median(facts, key):
         return statistics.median(number(f[key]) for f in facts)
@@ -159,6 +195,7 @@ def main():
                 for f, before, after in zip(farm, bare, bare[1:])),
         },
         "scheduling": schedules,
+        "ceiling": ceilings,
         "memory": {"coordinator_peak_bytes_at_8192x8192": int(number(memory["peak_memory"])) << 20},
     }
     print(json.dumps(result, indent=2))

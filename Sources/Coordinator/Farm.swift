@@ -40,7 +40,7 @@ struct FarmSummary: Sendable {
     var workers = 0
     var bytesSent = 0
     var bytesReceived = 0
-    /// Processor seconds of this thread and, of them, those in which tiles were copied out of and into the canvas.
+    /// Processor seconds of this thread and, of them, about those in which tiles were copied out of and into the canvas.
     var processorSeconds = 0.0
     var copySeconds = 0.0
 }
@@ -115,6 +115,7 @@ final class Farm {
     /// Phases up to this one have been written in.
     private var lastWritten = -1
     private var summary = FarmSummary()
+    private var copying = SampledTime()
     /// What is done, and what there is to do, in units of `RenderPlan.costs`.
     private var doneCost = 0.0
     private let costs: [Double]
@@ -202,6 +203,7 @@ final class Farm {
         summary.dropped += scheduler.dropped
         summary.bad = scheduler.bad
         summary.processorSeconds = Clock.threadProcessor - processorAtStart
+        summary.copySeconds = copying.seconds
         try outcome?.get()
         return summary
     }
@@ -515,9 +517,7 @@ final class Farm {
         case .cutAndSend(let tile, let number):
             do {
                 let work = try plan.work(phase: tile.step, tile: tile.index)
-                let copying = Clock.threadProcessor
-                let task = Task(work: work, inputs: rendering.inputs(of: work, phase: tile.step, tile: tile.index))
-                summary.copySeconds += Clock.threadProcessor - copying
+                let task = Task(work: work, inputs: copying.time { rendering.inputs(of: work, phase: tile.step, tile: tile.index) })
                 tasks[tile] = task
                 send(tile, attempt: 0, task, to: number)
             } catch {
@@ -535,11 +535,9 @@ final class Farm {
             logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
         case .merge(let tile):
             guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
-            let copying = Clock.threadProcessor
             lastWritten = max(lastWritten, tile.step)
-            rendering.merge(answer, of: task.work, phase: tile.step, tile: tile.index)
+            copying.time { rendering.merge(answer, of: task.work, phase: tile.step, tile: tile.index) }
             doneCost += costs[tile.step]
-            summary.copySeconds += Clock.threadProcessor - copying
         case .requeued(let tile, let number, let cause):
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
         case .hung(let number, let seconds):
@@ -610,6 +608,28 @@ final class Farm {
             outcome = outcome ?? .failure(.cannotSend("\(error)"))
             return .peerGone
         }
+    }
+}
+
+/// What something takes of the processor that is done often, from every 17th time (an odd number, because cuts and merges alternate): the system
+/// takes as long to tell as a small tile takes to copy.
+private struct SampledTime {
+    private var times = 0
+    private var timed = 0
+    private var secondsTimed = 0.0
+
+    /// Of all times, about.
+    var seconds: Double { secondsTimed * Double(times) / Double(max(timed, 1)) }
+
+    mutating func time<Result>(_ body: () -> Result) -> Result {
+        defer { times += 1 }
+        guard times % 17 == 0 else { return body() }
+        let start = Clock.threadProcessor
+        defer {
+            secondsTimed += Clock.threadProcessor - start
+            timed += 1
+        }
+        return body()
     }
 }
 

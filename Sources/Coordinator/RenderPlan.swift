@@ -51,6 +51,8 @@ package struct RenderPlan: Sendable {
     /// Workers that may be at the same tile, when one is late.
     package var copies = 2
     private let upsampler: BicubicUpsampler
+    /// Of the sampler's steps; every tile's task asks for one.
+    private let grids: [TileGrid]
 
     /// Steps of the sampler.
     package var steps: Int { sampler.count }
@@ -90,6 +92,7 @@ package struct RenderPlan: Sendable {
             canvasHeight: Self.roundUp(max(outputHeight, least), alignment),
             canvasWidth: Self.roundUp(max(outputWidth, least), alignment),
             tile: tile, overlap: overlap, offset: offset, offsetRange: offsetRange, alignment: alignment, seed: seed)
+        grids = (0..<sampler.count).map { [tiling] in tiling.grid(step: $0) }
     }
 
     /// A latent model's plan.
@@ -131,6 +134,7 @@ package struct RenderPlan: Sendable {
         phases = [.encodeText] + latent.encoding.indices.map { .encode(pass: $0) } + (0..<sampler.count).map { .denoise($0) }
             + latent.decoding.indices.map { .decode(pass: $0) }
         model = .latent(latent)
+        grids = (0..<sampler.count).map { [tiling] in tiling.grid(step: $0) }
     }
 
     private static func outputSize(_ inputHeight: Int, _ inputWidth: Int, scale: Double) throws -> (height: Int, width: Int) {
@@ -187,7 +191,7 @@ package struct RenderPlan: Sendable {
     }
 
     private func denoising(step: Int, tile: Int) throws -> DenoiseRequest {
-        let grid = tiling.grid(step: step)
+        let grid = grids[step]
         let window = grid.window(tile)
         let conditioning: DenoiseRequest.Conditioning
         var text: DenoiseRequest.Text?

@@ -49,6 +49,10 @@ struct TileFarmWorker: AsyncParsableCommand {
     @Option(help: .hidden)
     var echoSeconds = 0.0
 
+    /// With `echo`: so many workers in this process, each with its own connection.
+    @Option(help: .hidden)
+    var connections: Int?
+
     private static let laneRange = 1...WireLimits.lanes
 
     func validate() throws {
@@ -60,6 +64,7 @@ struct TileFarmWorker: AsyncParsableCommand {
             throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes without blanks")
         }
         guard (0...3600).contains(echoSeconds) else { throw ValidationError("--echo-seconds \(echoSeconds): must be from 0 to 3600") }
+        if let connections, !(1...3000).contains(connections) || !echo { throw ValidationError("--connections takes 1 to 3000, with --echo") }
         if name != nil && keys != nil { throw ValidationError("--name and --keys exclude each other; with keys the name is the allow-list's") }
         if model != nil && cache != nil { throw ValidationError("--model and --cache exclude each other; give one of them") }
     }
@@ -93,6 +98,13 @@ struct TileFarmWorker: AsyncParsableCommand {
 
         do { settings.keys = try keys.map { try WorkerKeys(path: $0) } } catch { throw ValidationError("--keys: \(error)") }
         if let keys = settings.keys { settings.name = keys.name }
+
+        if let connections {
+            try TerminationSignals.watch { _, _ in _exit(0) }
+            let swarm = try EchoSwarm(connections: connections, settings: settings, logger: logger)
+            if case .failed(let reason) = try swarm.run() { throw Failure(description: reason) }
+            return
+        }
 
         let service = WorkerService(link: try FarmLink(settings, logger: logger))
         let group = ServiceGroup(

@@ -343,3 +343,19 @@ void tf_to_half(const float *from, size_t count, uint16_t *to) {
     if (tf_best_isa() != TF_BASELINE) { to_half_f16c(from, count, to); return; }
     for (size_t i = 0; i < count; i++) to[i] = half_from(from[i]);
 }
+
+// MARK: copies
+
+void tf_copy_rows(const void *from, size_t from_stride, void *to, size_t to_stride, size_t rows, size_t bytes) {
+    for (size_t row = 0; row < rows; row++) {
+        const char *source = (const char *)from + row * from_stride;
+        char *target = (char *)to + row * to_stride;
+        if (row + 1 < rows) {
+            for (size_t i = 0; i < bytes; i += 64) {
+                __builtin_prefetch(source + from_stride + i, 0, 2);
+                __builtin_prefetch(target + to_stride + i, 1, 2);
+            }
+        }
+        memcpy(target, source, bytes);
+    }
+}

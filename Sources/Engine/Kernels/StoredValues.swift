@@ -94,9 +94,9 @@ package final class StoredValues: @unchecked Sendable {
         guard check(start, stride, rows, length, other: target.count, first) else { return }
         target.withUnsafeMutableBufferPointer { target in
             guard let to = target.baseAddress?.advanced(by: first) else { return }
+            if element == .float32 { return tf_copy_rows(memory + 4 * start, 4 * stride, to, 4 * length, rows, 4 * length) }
             for row in 0..<rows {
-                let from = memory + (start + row * stride) * element.size, to = to + row * length
-                if element == .float32 { memcpy(to, from, length * 4) } else { tf_from_half(from.assumingMemoryBound(to: UInt16.self), length, to) }
+                tf_from_half((memory + 2 * (start + row * stride)).assumingMemoryBound(to: UInt16.self), length, to + row * length)
             }
         }
         touch(rows * length)
@@ -108,9 +108,9 @@ package final class StoredValues: @unchecked Sendable {
         guard check(start, stride, rows, length, other: source.count, first) else { return }
         source.withUnsafeBufferPointer { source in
             guard let from = source.baseAddress?.advanced(by: first) else { return }
+            if element == .float32 { return tf_copy_rows(from, 4 * length, memory + 4 * start, 4 * stride, rows, 4 * length) }
             for row in 0..<rows {
-                let to = memory + (start + row * stride) * element.size, from = from + row * length
-                if element == .float32 { memcpy(to, from, length * 4) } else { tf_to_half(from, length, to.assumingMemoryBound(to: UInt16.self)) }
+                tf_to_half(from + row * length, length, (memory + 2 * (start + row * stride)).assumingMemoryBound(to: UInt16.self))
             }
         }
         touch(rows * length)

@@ -1,5 +1,6 @@
 #include <zmq.h>
 // Not in Swift's Glibc module.
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>

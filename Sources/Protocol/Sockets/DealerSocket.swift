@@ -99,6 +99,12 @@ public final class DealerSocket {
         connection?.traffic.map { ($0.bytesReceived, .milliseconds(Int($0.millisecondsSinceData))) }
     }
 
+    /// Can be read when something may have come, until `receive` has returned nil.
+    package func descriptor() throws(SocketError) -> Int32 { try socket.descriptor() }
+
+    /// Lets this process open as much as it may: each of these sockets takes five descriptors.
+    package static func raiseDescriptorLimit() { _ = raise_descriptor_limit() }
+
     /// Ends the connection and makes no other until `connect`.
     public func disconnect() throws(SocketError) {
         connection = nil

@@ -133,4 +133,8 @@ void tf_attend(tf_isa isa, const tf_attention *a, float *scratch);
 void tf_from_half(const uint16_t *from, size_t count, float *to);
 void tf_to_half(const float *from, size_t count, uint16_t *to);
 
+/// Copies rows of so many bytes, whose starts are a stride apart. The next row is fetched meanwhile: where rows are short and far apart the processor
+/// does not see what comes.
+void tf_copy_rows(const void *from, size_t from_stride, void *to, size_t to_stride, size_t rows, size_t bytes);
+
 #endif
