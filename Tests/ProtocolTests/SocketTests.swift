@@ -2,6 +2,15 @@ import Foundation
 import Protocol
 import Testing
 
+extension ConnectionLimits {
+    /// For tests of messages and not of the door: peers that nobody admits may stay, and send what they like.
+    static var open: ConnectionLimits {
+        var limits = ConnectionLimits()
+        (limits.strangerBytes, limits.strangerSeconds) = (1 << 30, 3600)
+        return limits
+    }
+}
+
 /// Sockets with deadlines in place of hope.
 extension RouterSocket {
     func next(seconds: Int = 10) throws -> Received {
@@ -46,7 +55,7 @@ struct Late: Error {}
 
     @Test("messages go both ways over TCP, IPC and inproc", arguments: ["tcp://127.0.0.1:*", "ipc://@tilefarm-test", "inproc://test"])
     func bothWays(endpoint: String) throws {
-        let router = try RouterSocket(context, bind: Endpoint(endpoint == "ipc://@tilefarm-test" ? endpoint + "\(getpid())" : endpoint))
+        let router = try RouterSocket(context, bind: Endpoint(endpoint == "ipc://@tilefarm-test" ? endpoint + "\(getpid())" : endpoint), limits: .open)
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
         let tensor = Frame(floats: (0..<100_000).map { Float($0) })
         try dealer.deliver([text("question"), tensor])
@@ -62,7 +71,7 @@ struct Late: Error {}
 
     @Test("small tensors of any length can be read as floats, wherever the receive buffer has them")
     func alignment() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"))
+        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
         for count in 0..<200 {
             try dealer.deliver([text(String(repeating: "x", count: count % 7)), Frame(floats: (0..<count).map { Float($0) })])
@@ -79,7 +88,7 @@ struct Late: Error {}
 
     @Test("parts beyond the limit are read and dropped, and the next message is whole")
     func surplusParts() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"))
+        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
         try dealer.deliver((0..<1000).map { text("\($0)") })
         try dealer.deliver([text("next")])
@@ -90,7 +99,7 @@ struct Late: Error {}
 
     @Test("a peer that sends more than the limit in a frame is disconnected, others are not")
     func oversized() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), maximumFrameBytes: 100_000)
+        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), maximumFrameBytes: 100_000, limits: .open)
         let polite = try DealerSocket(context, connect: Endpoint(router.endpoint))
         try polite.deliver([text("hello")])
         let peer = try router.next().peer
@@ -111,7 +120,7 @@ struct Late: Error {}
 
     @Test("a message to a peer that has left is not lost in silence")
     func peerGone() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"))
+        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
         var dealer: DealerSocket? = try DealerSocket(context, connect: Endpoint(router.endpoint))
         try dealer?.deliver([text("hello")])
         let peer = try router.next().peer
@@ -125,7 +134,7 @@ struct Late: Error {}
 
     @Test("a peer that reads nothing blocks the sending to itself alone")
     func wouldBlock() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 0)
+        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 0, limits: .open)
         let deaf = try DealerSocket(context, connect: Endpoint(router.endpoint), lingerMilliseconds: 0)
         let good = try DealerSocket(context, connect: Endpoint(router.endpoint))
         try deaf.deliver([text("hello")])
@@ -141,7 +150,7 @@ struct Late: Error {}
 
     @Test("random bytes and HTTP on the port disturb nobody")
     func strangers() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"))
+        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
         let port = try #require(UInt16(router.endpoint.split(separator: ":").last ?? ""))
         var random = SplitMix64(state: 1)
         for round in 0..<20 {
@@ -171,7 +180,7 @@ struct Late: Error {}
 
     @Test("another thread ends a wait, also one that has not begun")
     func wakeup() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"))
+        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
         let wakeup = try Wakeup()
         wakeup.wake()
         wakeup.wake()
@@ -186,14 +195,14 @@ struct Late: Error {}
     func portInUse() throws {
         let endpoint: Endpoint
         do {
-            let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"))
+            let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
             endpoint = try Endpoint(router.endpoint)
             #expect(throws: SocketError.addressInUse(router.endpoint)) { try RouterSocket(SocketContext(), bind: endpoint) }
         }
         let deadline = ContinuousClock.now + .seconds(10)
         while true {
             do {
-                _ = try RouterSocket(context, bind: endpoint)
+                _ = try RouterSocket(context, bind: endpoint, limits: .open)
                 break
             } catch {
                 try #require(ContinuousClock.now < deadline)
@@ -229,7 +238,7 @@ struct Late: Error {}
 
     @Test("IPv6 endpoints work where the machine has IPv6")
     func ipv6() throws {
-        guard let router = try? RouterSocket(context, bind: Endpoint("tcp://[::1]:*")) else { return }
+        guard let router = try? RouterSocket(context, bind: Endpoint("tcp://[::1]:*"), limits: .open) else { return }
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
         try dealer.deliver([text("six")])
         #expect(try router.next().frames == [text("six")])

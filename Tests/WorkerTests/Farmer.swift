@@ -20,7 +20,10 @@ final class Farmer {
         let deadline = ContinuousClock.now + .seconds(10)
         while true {
             do {
-                router = try RouterSocket(context, bind: endpoint ?? Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 200)
+                // It admits nobody, so its door is open.
+                var limits = ConnectionLimits()
+                (limits.strangerBytes, limits.strangerSeconds) = (1 << 30, 3600)
+                router = try RouterSocket(context, bind: endpoint ?? Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 200, limits: limits)
                 return
             } catch SocketError.addressInUse where ContinuousClock.now < deadline {
                 continue
