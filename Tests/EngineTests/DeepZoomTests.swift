@@ -285,6 +285,17 @@ final class DeepZoomTests {
         return try RGBImage(png: picture)
     }
 
+    /// The page at a place in the picture shows its pixels. On a busy machine the browser may take its picture before the tiles are there: that is tried again.
+    private func expect(
+        _ page: String, _ hash: String, width: Int, height: Int, ratio: Int = 1, shows picture: Samples, center: (x: Double, y: Double), zoom: Double
+    ) throws {
+        var largest = Int.max
+        for _ in 0..<5 where largest > 1 {
+            largest = difference(try screenshot(page, hash, width: width, height: height, ratio: ratio), picture, center: center, zoom: zoom)
+        }
+        #expect(largest <= 1, "\(hash)")
+    }
+
     @Test("a browser shows the picture from file://, whole and near", .enabled(if: browser != nil, "no Chromium or Chrome is installed"))
     func viewer() throws {
         let format = PixelFormat(grey: false, alpha: false, bitDepth: 8)
@@ -295,18 +306,15 @@ final class DeepZoomTests {
 
         // At four of the screen's pixels for one of the picture's, squares with hard edges, also where four tiles meet.
         for (x, y) in [(600, 450), (508, 508)] {
-            let screen = try screenshot(page, "#x=\(Double(x) / 1200)&y=\(Double(y) / 900)&zoom=4", width: 640, height: 640)
-            try compare(screen, picture, center: (Double(x), Double(y)), zoom: 4, tolerance: 1)
+            try expect(
+                page, "#x=\(Double(x) / 1200)&y=\(Double(y) / 900)&zoom=4", width: 640, height: 640, shows: picture, center: (Double(x), Double(y)), zoom: 4)
         }
         // Pixel by pixel: four tiles and the seams between them.
-        let screen = try screenshot(page, "#x=0.5&y=0.5&zoom=1", width: 640, height: 640)
-        try compare(screen, picture, center: (600, 450), zoom: 1, tolerance: 1)
+        try expect(page, "#x=0.5&y=0.5&zoom=1", width: 640, height: 640, shows: picture, center: (600, 450), zoom: 1)
         // On a screen of twice the density.
-        let dense = try screenshot(page, "#x=0.5&y=0.5&zoom=2", width: 320, height: 320, ratio: 2)
-        try compare(dense, picture, center: (600, 450), zoom: 2, tolerance: 1)
+        try expect(page, "#x=0.5&y=0.5&zoom=2", width: 320, height: 320, ratio: 2, shows: picture, center: (600, 450), zoom: 2)
         // Half the size: the level below.
-        let half = try screenshot(page, "#x=0.5&y=0.5&zoom=0.5", width: 500, height: 400)
-        try compare(half, picture.half, center: (300, 225), zoom: 1, tolerance: 1)
+        try expect(page, "#x=0.5&y=0.5&zoom=0.5", width: 500, height: 400, shows: picture.half, center: (300, 225), zoom: 1)
         // Without a place in the address, the whole: its means are those of the picture.
         let whole = try screenshot(page, "", width: 150, height: 150)
         let eighth = picture.half.half.half
@@ -323,7 +331,8 @@ final class DeepZoomTests {
     }
 
     /// Compares the upper middle of a screen, where neither buttons nor map are, with the picture whose point `center` should be in its middle.
-    private func compare(_ screen: RGBImage, _ picture: Samples, center: (x: Double, y: Double), zoom: Double, tolerance: Int) throws {
+    /// - Returns: the largest difference of two samples.
+    private func difference(_ screen: RGBImage, _ picture: Samples, center: (x: Double, y: Double), zoom: Double) -> Int {
         var largest = 0
         let height = screen.height
         for y in height / 8..<height / 2 {
@@ -336,6 +345,6 @@ final class DeepZoomTests {
                 }
             }
         }
-        #expect(largest <= tolerance, "zoom \(zoom)")
+        return largest
     }
 }
