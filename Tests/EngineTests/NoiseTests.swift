@@ -104,21 +104,38 @@ private func correlation(_ a: [Float], _ b: [Float]) -> Double {
         #expect(abs(correlation(reference, shifted)) < limit)
     }
 
-    @Test("logarithm, square root, sine and cosine are right to single precision")
-    func functions() {
+    @Test("normals are right to single precision, and the same bits whatever the kernels", arguments: KernelSet.available)
+    func functions(kernels: KernelSet) {
         var generator = SystemRandomNumberGenerator()
-        for index in 0..<200_000 {
-            let bits = index < 4 ? [0, 1, .max, 1 << 31][index] : UInt32.random(in: .min ... .max, using: &generator)
-            let x = (Float(bits) + 0.5) * 0x1p-32
-            #expect(abs(Double(Noise.naturalLogarithm(x)) - log(Double(x))) <= 2e-7 * max(abs(log(Double(x))), 1e-30))
-            let y = Float(bits) * 0x1p-26
-            #expect(abs(Double(Noise.squareRoot(y)) - Double(y).squareRoot()) <= 3e-7 * Double(y).squareRoot())
-            let angle = Double(bits) * 2 * .pi * 0x1p-32
-            let (sine, cosine) = Noise.sineAndCosine(bits)
-            #expect(abs(Double(sine) - sin(angle)) < 4e-7 && abs(Double(cosine) - cos(angle)) < 4e-7)
+        var radii = (0..<100_000).map { _ in UInt32.random(in: .min ... .max, using: &generator) }, angles = Array(radii.shuffled())
+        // The extremes: as far out as noise can be, and zero; and every quadrant's edge.
+        radii.replaceSubrange(0..<4, with: [0, 1, .max, 1 << 31])
+        angles.replaceSubrange(0..<8, with: [0, 0, 0, .max, 1 << 31, 1 << 29, 1 << 30, 7 << 29])
+        let count = radii.count
+        func normals(_ kernels: KernelSet) -> [Float] {
+            var values = [Float](repeating: .nan, count: 2 * count)
+            var span = values.mutableSpan
+            BoxMuller.fill(&span, at: 0, count, radii: radii, angles: angles, kernels: kernels)
+            return values
         }
-        // The extremes of the first word: as far out as noise can be, and zero.
-        #expect((6.6..<6.8).contains(Noise.pair(0, 0).0))
-        #expect(abs(Noise.pair(.max, 0).0) < 1e-3)
+        let values = normals(kernels)
+        #expect(values.map(\.bitPattern) == normals(.baseline).map(\.bitPattern))
+        for index in 0..<count {
+            let uniform = Double(Float((Double(radii[index]) + 0.5) * 0x1p-32))
+            let radius = (-2 * log(uniform)).squareRoot(), angle = Double(angles[index]) * 2 * .pi * 0x1p-32
+            #expect(abs(Double(values[index]) - radius * cos(angle)) <= 1e-6 * radius && abs(Double(values[count + index]) - radius * sin(angle)) <= 1e-6 * radius)
+        }
+        #expect((6.6..<6.8).contains(values[0]) && abs(values[2]) < 1e-3)
+    }
+
+    @Test("Philox gives the same whatever the kernels, over the end of its counter too", arguments: KernelSet.available)
+    func kernels(_ kernels: KernelSet) {
+        let zeros = [UInt32](repeating: 0, count: 100)
+        var (a, b, c, d) = (zeros, zeros, zeros, zeros)
+        Philox4x32.fill(&a, &b, &c, &d, counter: SIMD4(.max - 50, 2, 3, 4), key: 0x0123_4567_89ab_cdef, kernels: kernels)
+        for index in 0..<100 {
+            let block = Philox4x32.block(counter: SIMD4(.max - 50 &+ UInt32(index), 2, 3, 4), key: 0x0123_4567_89ab_cdef)
+            #expect(SIMD4(a[index], b[index], c[index], d[index]) == block)
+        }
     }
 }

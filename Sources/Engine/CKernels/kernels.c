@@ -332,16 +332,36 @@ __attribute__((target("avx,f16c"))) static void to_half_f16c(const float *from, 
     for (; i < count; i++) to[i] = half_from(from[i]);
 }
 
-void tf_from_half(const uint16_t *from, size_t count, float *to) {
-    if (tf_best_isa() != TF_BASELINE) { from_half_f16c(from, count, to); return; }
+static void from_half_baseline(const uint16_t *from, size_t count, float *to) {
     for (size_t i = 0; i < count; i++) {
         const uint16_t four[4] = {from[i]};
         to[i] = _mm_cvtss_f32(half4(four));
     }
 }
-void tf_to_half(const float *from, size_t count, uint16_t *to) {
-    if (tf_best_isa() != TF_BASELINE) { to_half_f16c(from, count, to); return; }
+static void to_half_baseline(const float *from, size_t count, uint16_t *to) {
     for (size_t i = 0; i < count; i++) to[i] = half_from(from[i]);
+}
+
+/// Where rows are short and far apart the processor does not see what comes.
+static inline void fetch(const void *from, const void *to, size_t from_bytes, size_t to_bytes) {
+    for (size_t i = 0; i < from_bytes; i += 64) __builtin_prefetch((const char *)from + i, 0, 2);
+    for (size_t i = 0; i < to_bytes; i += 64) __builtin_prefetch((const char *)to + i, 1, 2);
+}
+
+void tf_rows_from_half(const uint16_t *from, size_t from_stride, float *to, size_t to_stride, size_t rows, size_t count) {
+    void (*const row_from_half)(const uint16_t *, size_t, float *) = tf_best_isa() == TF_BASELINE ? from_half_baseline : from_half_f16c;
+    for (; rows > 0; rows--, from += from_stride, to += to_stride) {
+        if (rows > 1) fetch(from + from_stride, to + to_stride, 2 * count, 4 * count);
+        row_from_half(from, count, to);
+    }
+}
+
+void tf_rows_to_half(const float *from, size_t from_stride, uint16_t *to, size_t to_stride, size_t rows, size_t count) {
+    void (*const row_to_half)(const float *, size_t, uint16_t *) = tf_best_isa() == TF_BASELINE ? to_half_baseline : to_half_f16c;
+    for (; rows > 0; rows--, from += from_stride, to += to_stride) {
+        if (rows > 1) fetch(from + from_stride, to + to_stride, 4 * count, 2 * count);
+        row_to_half(from, count, to);
+    }
 }
 
 // MARK: copies
@@ -350,12 +370,7 @@ void tf_copy_rows(const void *from, size_t from_stride, void *to, size_t to_stri
     for (size_t row = 0; row < rows; row++) {
         const char *source = (const char *)from + row * from_stride;
         char *target = (char *)to + row * to_stride;
-        if (row + 1 < rows) {
-            for (size_t i = 0; i < bytes; i += 64) {
-                __builtin_prefetch(source + from_stride + i, 0, 2);
-                __builtin_prefetch(target + to_stride + i, 1, 2);
-            }
-        }
+        if (row + 1 < rows) fetch(source + from_stride, target + to_stride, bytes, bytes);
         memcpy(target, source, bytes);
     }
 }

@@ -4,8 +4,9 @@ import Synchronization
 
 /// Numbers that a job keeps between its tiles, in memory or in a file that is mapped: float32 and float16, read and written as float32, and bytes.
 ///
-/// A file is given all its blocks before it is mapped, so that a full disk is an error of `init` and never a SIGBUS. Its pages count as the
-/// process's memory only while they are in use: after every so many bytes they are given back to the system, which writes them out when it likes.
+/// A file is given all its blocks before it is mapped, so that a full disk is an error of `init` and no SIGBUS (on file systems that copy on write,
+/// as btrfs and ZFS do, that is no promise). Its pages count as the process's memory only while they are in use: after every so many bytes they are
+/// given back to the system, which writes them out when it likes.
 ///
 /// Sendable without the compiler's proof: whoever shares it sees to it that no part is written while another thread reads it.
 package final class StoredValues: @unchecked Sendable {
@@ -49,7 +50,10 @@ package final class StoredValues: @unchecked Sendable {
                 throw StorageError.wrongSize(path: path, bytes: Int(status.st_size), expected: count * element.size)
             }
         }
-        try self.init(element, count: count, descriptor: descriptor, path: path)
+        do { try self.init(element, count: count, descriptor: descriptor, path: path) } catch {
+            if !existing { ftruncate(descriptor, 0) }  // the blocks that it got are of no use to anybody
+            throw error
+        }
     }
 
     /// Values in a file without a name, which is gone with the process.
@@ -95,9 +99,7 @@ package final class StoredValues: @unchecked Sendable {
         target.withUnsafeMutableBufferPointer { target in
             guard let to = target.baseAddress?.advanced(by: first) else { return }
             if element == .float32 { return tf_copy_rows(memory + 4 * start, 4 * stride, to, 4 * length, rows, 4 * length) }
-            for row in 0..<rows {
-                tf_from_half((memory + 2 * (start + row * stride)).assumingMemoryBound(to: UInt16.self), length, to + row * length)
-            }
+            tf_rows_from_half(memory.assumingMemoryBound(to: UInt16.self) + start, stride, to, length, rows, length)
         }
         touch(rows * length)
     }
@@ -109,9 +111,7 @@ package final class StoredValues: @unchecked Sendable {
         source.withUnsafeBufferPointer { source in
             guard let from = source.baseAddress?.advanced(by: first) else { return }
             if element == .float32 { return tf_copy_rows(from, 4 * length, memory + 4 * start, 4 * stride, rows, 4 * length) }
-            for row in 0..<rows {
-                tf_to_half(from + row * length, length, (memory + 2 * (start + row * stride)).assumingMemoryBound(to: UInt16.self))
-            }
+            tf_rows_to_half(from, length, memory.assumingMemoryBound(to: UInt16.self) + start, stride, rows, length)
         }
         touch(rows * length)
     }

@@ -129,9 +129,14 @@ typedef struct {
 size_t tf_attention_scratch(tf_isa isa, const tf_attention *a);
 void tf_attend(tf_isa isa, const tf_attention *a, float *scratch);
 
-/// Half precision to single and, rounding to nearest, ties to even, back.
-void tf_from_half(const uint16_t *from, size_t count, float *to);
-void tf_to_half(const float *from, size_t count, uint16_t *to);
+/// Rows of half precision to single and, rounding to nearest, ties to even, back. Strides are in elements; see `tf_copy_rows`.
+void tf_rows_from_half(const uint16_t *from, size_t from_stride, float *to, size_t to_stride, size_t rows, size_t count);
+void tf_rows_to_half(const float *from, size_t from_stride, uint16_t *to, size_t to_stride, size_t rows, size_t count);
+
+/// Philox4x32-10 of `count` counters, which differ in their first word: counter[0], counter[0] + 1, ... The four words of each block, place by place.
+void tf_philox(tf_isa isa, const uint32_t counter[4], uint64_t key, size_t count, uint32_t *a, uint32_t *b, uint32_t *c, uint32_t *d);
+/// Two uniform words each to two independent normals, sqrt(-2 ln u) (cos, sin)(angle): the same bits whatever the instruction set.
+void tf_box_muller(tf_isa isa, const uint32_t *radii, const uint32_t *angles, size_t count, float *cosines, float *sines);
 
 /// Copies rows of so many bytes, whose starts are a stride apart. The next row is fetched meanwhile: where rows are short and far apart the processor
 /// does not see what comes.
