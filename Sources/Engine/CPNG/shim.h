@@ -21,8 +21,12 @@
 // A function that calls setjmp must keep a frame of its own.
 #define CPNG_CALL static inline __attribute__((noinline))
 
-// unistd.h declares it only for _GNU_SOURCE, which comes too late here.
+// Declared by the system's headers only for _GNU_SOURCE, which comes too late here.
 int syncfs(int descriptor);
+int renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE 2
+#endif
 
 typedef struct {
     png_structp png;

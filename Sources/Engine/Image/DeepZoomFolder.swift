@@ -2,40 +2,48 @@ internal import CPNG
 import Glibc
 
 /// The folder that a pyramid is made in.
-final class DeepZoomFolder {
-    let path: String
+final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in it changes
+    /// Set before anything is written.
     var onFull: (() -> Bool)?
+    let path: String
     private let shown: String
     private let needed: Int
-    private var lock: Int32 = -1
+    /// Of the folder; holds its lock.
+    private let descriptor: Int32
 
+    /// Makes the folder beside `target`.
+    ///
     /// - Parameters:
     ///   - shown: the path to name in errors
     ///   - needed: the most bytes the pyramid takes
-    init(path: String, shown: String, needed: Int) {
-        self.path = path
+    /// - Throws: `PNGError`.
+    init(for target: String, shown: String, needed: Int) throws {
+        sweepHidden(for: target, remove: Self.remove)
+        let made = makeHidden(for: target) { path in
+            guard mkdir(path, 0o777) == 0 else { return -1 }
+            let descriptor = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            if descriptor < 0 {
+                let code = errno
+                rmdir(path)
+                errno = code
+            }
+            return descriptor
+        }
+        guard let made else { throw isFull(errno) ? PNGError.noSpace(path: shown, needed: needed) : .notWritable(path: shown, reason: reason(of: errno)) }
+        (descriptor, path) = made
         self.shown = shown
         self.needed = needed
-        Self.remove(path)   // left by a process of this id that was killed
     }
 
-    deinit { if lock >= 0 { close(lock) } }
-
-    /// Makes the folder itself.
-    func open() throws {
-        try makeDirectory("")
-        lock = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        if lock >= 0 { lockHidden(lock) }
-    }
+    deinit { close(descriptor) }
 
     func error(_ code: Int32) -> PNGError { PNGError(writing: shown, errno: code, needed: needed) }
 
-    /// Makes a directory; "" is the folder itself.
+    /// Makes a directory in it.
     func makeDirectory(_ name: String) throws {
         while mkdir(path + name, 0o777) != 0 {
             let code = errno
-            if isFull(code), onFull?() == true { continue }
-            throw name.isEmpty && !isFull(code) ? .notWritable(path: shown, reason: reason(of: code)) : error(code)
+            guard isFull(code), onFull?() == true else { throw error(code) }
         }
     }
 
@@ -53,10 +61,21 @@ final class DeepZoomFolder {
 
     /// Brings everything to the disk: a pyramid has too many files to wait for each.
     func sync() throws {
-        let descriptor = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw error(errno) }
-        defer { close(descriptor) }
+        // Tells of errors since this descriptor was opened.
         guard syncfs(descriptor) == 0 else { throw error(errno) }
+    }
+
+    /// Puts it in the place of `target`, which may be missing, an empty directory or a pyramid.
+    func replace(_ target: String) throws {
+        if rename(path, target) == 0 { return }
+        guard errno == ENOTEMPTY || errno == EEXIST else { throw error(errno) }
+        // Hours may have passed since the start.
+        guard try Self.isPyramid(target) else { throw PNGError.notAPyramid(path: shown) }
+        // At no moment is there none.
+        if renameat2(AT_FDCWD, path, AT_FDCWD, target, UInt32(RENAME_EXCHANGE)) == 0 { return Self.remove(path) }
+        guard errno == EINVAL || errno == ENOSYS else { throw error(errno) }
+        Self.remove(target)
+        guard rename(path, target) == 0 else { throw error(errno) }
     }
 
     /// Whether there is nothing in a directory but what a pyramid consists of, or nothing at all.
@@ -79,10 +98,8 @@ final class DeepZoomFolder {
     private static func isTile(_ name: String) -> Bool {
         guard name.hasSuffix(".png") else { return false }
         let parts = name.dropLast(4).split(separator: "_", omittingEmptySubsequences: false)
-        return parts.count == 2 && parts.allSatisfy(isNumber)
+        return parts.count == 2 && parts.allSatisfy { isNumber($0) }
     }
-
-    private static func isNumber(_ text: some StringProtocol) -> Bool { !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) } }
 
     private static func starts(file path: String, with text: String) -> Bool {
         let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)

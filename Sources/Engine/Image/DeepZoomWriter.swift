@@ -1,4 +1,6 @@
-import Glibc
+import Dispatch
+import Foundation
+import Synchronization
 
 /// Writes a Deep Zoom pyramid (the format of Microsoft's Deep Zoom and OpenSeadragon) in one pass over the picture's rows:
 ///
@@ -48,13 +50,10 @@ public final class DeepZoomWriter {
         self.height = height
         self.format = format
         target = try Self.checkedTarget(directory)
-        sweepHidden(for: target, remove: DeepZoomFolder.remove)
         reduced = [UInt8](repeating: 0, count: format.bitDepth == 16 ? format.with8Bits.rowBytes(width: width) : 0)
-        folder = DeepZoomFolder(
-            path: hiddenName(for: target), shown: directory, needed: Self.largestSize(width: width, height: height, format: format))
+        folder = try DeepZoomFolder(for: target, shown: directory, needed: Self.largestSize(width: width, height: height, format: format))
         let tiles = DeepZoomTiles(folder: folder, format: format.with8Bits)
         do {
-            try folder.open()
             try folder.makeDirectory("/\(Self.name)_files")
             full = try DeepZoomLevel(number: Self.levels(width: width, height: height) - 1, width: width, height: height, tiles: tiles)
         } catch {
@@ -105,13 +104,13 @@ public final class DeepZoomWriter {
             try folder.write("/\(Self.name).dzi", Array(description.utf8))
             try folder.write("/index.html", Array(deepZoomPage(width: width, height: height, hasAlpha: format.hasAlpha).utf8))
             try folder.sync()
-            try replaceTarget()
+            try folder.replace(target)
         } catch let error as PNGError {
             fail(error)
             throw error
         }
         isOpen = false
-        syncDirectory(Engine.directory(of: target))
+        syncDirectory(split(target).directory)
     }
 
     /// Gives up: removes the hidden folder and leaves the target as it was. Does nothing after `finish`.
@@ -126,22 +125,6 @@ public final class DeepZoomWriter {
         cancel()
     }
 
-    private func replaceTarget() throws {
-        // Over nothing or an empty directory.
-        if rename(folder.path, target) == 0 { return }
-        guard errno == ENOTEMPTY || errno == EEXIST else { throw folder.error(errno) }
-        // Hours may have passed since the start.
-        guard try DeepZoomFolder.isPyramid(target) else { throw PNGError.notAPyramid(path: directory) }
-        let old = hiddenName(for: target)
-        guard rename(target, old) == 0 else { throw folder.error(errno) }
-        guard rename(folder.path, target) == 0 else {
-            let error = folder.error(errno)
-            rename(old, target)
-            throw error
-        }
-        DeepZoomFolder.remove(old)
-    }
-
     /// Checks that a pyramid can be made at `directory`, by making and removing the hidden folder.
     ///
     /// - Throws: `PNGError`.
@@ -153,19 +136,25 @@ public final class DeepZoomWriter {
     private static func checkedTarget(_ path: String) throws -> String {
         var target = path
         while target.count > 1, target.hasSuffix("/") { target.removeLast() }
-        var status = stat()
         guard !target.isEmpty else { throw PNGError.directoryMissing(path: path, directory: "of that name") }
+        var status = stat(), parentStatus = stat()
+        let parent = split(target).directory
+        guard stat(parent, &parentStatus) == 0, parentStatus.st_mode & S_IFMT == S_IFDIR else {
+            throw PNGError.directoryMissing(path: path, directory: parent)
+        }
         guard stat(target, &status) == 0 else {
-            let parent = Engine.directory(of: target)
-            guard stat(parent, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
-                throw PNGError.directoryMissing(path: path, directory: parent)
-            }
+            // A rename would replace the link, and cannot where the new one is a directory.
+            guard lstat(target, &status) != 0 else { throw PNGError.notWritable(path: path, reason: "a link that leads nowhere") }
             return target
         }
         guard status.st_mode & S_IFMT == S_IFDIR, try DeepZoomFolder.isPyramid(target) else { throw PNGError.notAPyramid(path: path) }
         guard let resolved = realpath(target, nil) else { throw PNGError.notWritable(path: path, reason: reason(of: errno)) }
         defer { free(resolved) }
-        return String(cString: resolved)
+        target = String(cString: resolved)
+        guard stat(split(target).directory, &parentStatus) == 0, parentStatus.st_dev == status.st_dev else {
+            throw PNGError.notWritable(path: path, reason: "a file system of its own, which cannot be replaced: name a folder in it")
+        }
+        return target
     }
 
     // MARK: Sizes
@@ -178,7 +167,7 @@ public final class DeepZoomWriter {
         let rows = tile + 2 * overlap
         // The levels are at most twice the first together, and each keeps half a row for the next.
         return 2 * (rows + 1) * format.with8Bits.rowBytes(width: width + 32) + (format.bitDepth == 16 ? format.with8Bits.rowBytes(width: width) : 0)
-            + PNGEncoder.bytes(rowBytes: rows * 4) + rows * rows * 5
+            + DeepZoomTiles.threads * (PNGEncoder.bytes(rowBytes: rows * 4) + rows * rows * 5)
     }
 
     /// The most bytes of disk it takes, that is, when its pixels do not compress. Photographs take about half of it.
@@ -246,10 +235,11 @@ private final class DeepZoomLevel {
         while tileRow * tile < height, received == min((tileRow + 1) * tile + overlap, height) {
             // The height may end within the overlap of the last but one row of tiles, so that two rows of them end here.
             let rows = max(tileRow * tile - overlap, 0) - first..<received - first
-            for column in 0..<(width + tile - 1) / tile {
-                let columns = max(column * tile - overlap, 0)..<min((column + 1) * tile + overlap, width)
-                try tiles.write(
-                    "/\(DeepZoomWriter.name)_files/\(number)/\(column)_\(tileRow).png", strip.span, rowBytes: rowBytes, rows: rows, columns: columns)
+            try tiles.write(of: strip, rowBytes: rowBytes, rows: rows, count: (width + tile - 1) / tile) { [number, tileRow, width] column in
+                (
+                    "/\(DeepZoomWriter.name)_files/\(number)/\(column)_\(tileRow).png",
+                    max(column * tile - overlap, 0)..<min((column + 1) * tile + overlap, width)
+                )
             }
             tileRow += 1
             let kept = tileRow * tile - overlap
@@ -266,19 +256,53 @@ private final class DeepZoomLevel {
     }
 }
 
-/// Makes tiles and writes them; the levels share it.
-private final class DeepZoomTiles {
+/// Makes tiles and writes them, those of a row at the same time; the levels share it.
+private final class DeepZoomTiles: @unchecked Sendable {   // each encoder is used by one thread at a time
     let folder: DeepZoomFolder
     let format: PixelFormat
-    private var encoder: PNGEncoder
+    private let encoders: [TileEncoder]
+
+    static let threads = min(8, ProcessInfo.processInfo.activeProcessorCount)
 
     init(folder: DeepZoomFolder, format: PixelFormat) {
         self.folder = folder
         self.format = format
+        encoders = (0..<Self.threads).map { _ in TileEncoder(format: format) }
+    }
+
+    /// Writes a row of tiles.
+    /// - Parameter tile: a tile's file and the columns of its pixels, by its number.
+    func write(
+        of strip: AlignedBuffer<UInt8>, rowBytes: Int, rows: Range<Int>, count: Int,
+        _ tile: @Sendable (Int) -> (name: String, columns: Range<Int>)
+    ) throws {
+        nonisolated(unsafe) let strip = strip   // written between calls
+        let next = Atomic<Int>(0)
+        let failure = Mutex<(any Error)?>(nil)
+        DispatchQueue.concurrentPerform(iterations: min(encoders.count, count)) { thread in
+            while failure.withLock({ $0 == nil }) {
+                let number = next.add(1, ordering: .relaxed).oldValue
+                guard number < count else { return }
+                let (name, columns) = tile(number)
+                let png = encoders[thread].encode(strip.span, rowBytes: rowBytes, rows: rows, columns: columns)
+                do { try folder.write(name, png) } catch { failure.withLock { $0 = $0 ?? error } }
+            }
+        }
+        if let failure = failure.withLock({ $0 }) { throw failure }
+    }
+}
+
+private final class TileEncoder {
+    private let format: PixelFormat
+    private var encoder: PNGEncoder
+
+    init(format: PixelFormat) {
+        self.format = format
         encoder = PNGEncoder(format: format)
     }
 
-    func write(_ name: String, _ strip: Span<UInt8>, rowBytes: Int, rows: Range<Int>, columns: Range<Int>) throws {
+    /// A tile's PNG.
+    func encode(_ strip: Span<UInt8>, rowBytes: Int, rows: Range<Int>, columns: Range<Int>) -> [UInt8] {
         encoder.output.removeAll(keepingCapacity: true)
         encoder.begin(width: columns.count, height: rows.count)
         for row in rows {
@@ -286,7 +310,7 @@ private final class DeepZoomTiles {
             encoder.add(strip.extracting(start..<start + columns.count * format.pixelBytes))
         }
         encoder.end()
-        try folder.write(name, encoder.output)
+        return encoder.output
     }
 }
 

@@ -31,36 +31,50 @@ func syncDirectory(_ path: String) {
     close(directory)
 }
 
-/// The directory that `path` lies in.
-func directory(of path: String) -> String {
-    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return "." }
-    return slash == path.startIndex ? "/" : String(path[..<slash])
+/// The directory that `path` lies in, and what it is called there.
+func split(_ path: String) -> (directory: String, name: String) {
+    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return (".", path) }
+    return (slash == path.startIndex ? "/" : String(path[..<slash]), String(path[path.utf8.index(after: slash)...]))
 }
 
 private let serial = Atomic<Int>(0)
 
-/// A name beside `target` that is no one else's: `.NAME.part-PID-N`.
-func hiddenName(for target: String) -> String {
-    let number = serial.add(1, ordering: .relaxed).newValue
-    let slash = target.utf8.lastIndex(of: UInt8(ascii: "/")).map { target.utf8.index(after: $0) } ?? target.startIndex
-    return "\(target[..<slash]).\(target[slash...]).part-\(getpid())-\(number)"
+/// Makes a file or folder beside `target` that is nobody else's, `.NAME.part-PID-N`, and locks it: who sweeps leaves it alone while its descriptor is open.
+///
+/// - Parameter make: makes what is given the name, and returns its descriptor, or -1 with `errno` set.
+/// - Returns: nil with `errno` set.
+func makeHidden(for target: String, make: (String) -> Int32) -> (descriptor: Int32, path: String)? {
+    let (directory, name) = split(target)
+    while true {
+        let path = "\(directory)/.\(name).part-\(getpid())-\(serial.add(1, ordering: .relaxed).newValue)"
+        let descriptor = make(path)
+        // A process of this number in another container, or one before this one.
+        if descriptor < 0, errno == EEXIST { continue }
+        guard descriptor >= 0 else { return nil }
+        var status = stat()
+        // Swept before it was locked?
+        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, fstat(descriptor, &status) == 0, status.st_nlink > 0 { return (descriptor, path) }
+        close(descriptor)
+    }
 }
-
-/// Takes a lock that says that somebody is at work on a hidden file or folder. It goes with the descriptor.
-func lockHidden(_ descriptor: Int32) { flock(descriptor, LOCK_EX | LOCK_NB) }
 
 /// Removes what processes that were killed have left beside `target`, some gigabytes each time for a large picture.
 func sweepHidden(for target: String, remove: (String) -> Void) {
-    let folder = directory(of: target)
-    let name = target.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(target[target.utf8.index(after: $0)...]) } ?? target
-    for leftover in (try? names(in: folder)) ?? [] where leftover.hasPrefix(".\(name).part-") {
-        let path = "\(folder)/\(leftover)"
+    let (directory, name) = split(target)
+    let start = ".\(name).part-"
+    for leftover in (try? names(in: directory)) ?? [] where leftover.hasPrefix(start) {
+        let numbers = leftover.dropFirst(start.count).split(separator: "-", omittingEmptySubsequences: false)
+        guard numbers.count == 2, numbers.allSatisfy(isNumber) else { continue }
+        let path = "\(directory)/\(leftover)"
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { continue }
         if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { remove(path) }
         close(descriptor)
     }
 }
+
+/// Whether a text is decimal digits and nothing else.
+func isNumber(_ text: some StringProtocol) -> Bool { !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) } }
 
 /// What lies in a directory.
 ///
@@ -70,7 +84,9 @@ func names(in path: String) throws -> [String] {
     defer { closedir(directory) }
     var names: [String] = []
     while let entry = readdir(directory) {
-        let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        // Not as a value of 256 bytes: the record may be shorter, and end where the system's memory does.
+        guard let start = MemoryLayout<dirent>.offset(of: \.d_name) else { continue }
+        let name = String(cString: (UnsafeRawPointer(entry) + start).assumingMemoryBound(to: CChar.self))
         if name != ".", name != ".." { names.append(name) }
     }
     return names

@@ -102,7 +102,7 @@ public final class PNGWriter {
         guard fsync(descriptor) == 0, rename(temporary, target) == 0 else { throw fail(errno) }
         close(descriptor)
         self.descriptor = nil
-        syncDirectory(directory(of: target))
+        syncDirectory(split(target).directory)
     }
 
     /// Gives up: removes the hidden file and leaves the target as it was. Does nothing after `finish`.
@@ -126,7 +126,7 @@ public final class PNGWriter {
     /// The bytes free for this user on the disk that `path` would be written to, nil when unknown.
     public static func freeBytes(for path: String) -> Int? {
         var status = statvfs()
-        guard statvfs(Engine.directory(of: path), &status) == 0 else { return nil }
+        guard statvfs(split(path).directory, &status) == 0 else { return nil }
         let blocks = Int(clamping: status.f_bavail)
         let (bytes, overflow) = blocks.multipliedReportingOverflow(by: Int(clamping: status.f_frsize))
         return overflow ? .max : bytes
@@ -159,7 +159,7 @@ public final class PNGWriter {
             defer { free(resolved) }
             return String(cString: resolved)
         }
-        let directory = Engine.directory(of: path)
+        let directory = split(path).directory
         guard stat(directory, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
             throw PNGError.directoryMissing(path: path, directory: directory)
         }
@@ -168,13 +168,9 @@ public final class PNGWriter {
 
     private static func makeTemporary(for target: String, path: String) throws -> (descriptor: Int32, name: String) {
         sweepHidden(for: target) { unlink($0) }
-        let name = hiddenName(for: target)
-        unlink(name)   // left by a process of this id that was killed
-        let descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else {
+        guard let (descriptor, name) = makeHidden(for: target, make: { open($0, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666) }) else {
             throw isFull(errno) ? PNGError.noSpace(path: path, needed: nil) : .notWritable(path: path, reason: reason(of: errno))
         }
-        lockHidden(descriptor)
         return (descriptor, name)
     }
 
