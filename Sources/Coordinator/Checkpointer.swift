@@ -15,32 +15,45 @@ final class Checkpointer {
 
     private let folder: JobFolder
     private let interval: Double
-    private let stop: StopRequest
     private let logger: Logger
     private var state = State.idle
     private var last: Double
     /// The last checkpoint that is safe.
     private(set) var safe: JobFolder.Checkpoint?
-    private let outcome = Outcome()
+    private let progress = Progress()
     private var thread: OSThread?
 
-    private final class Outcome: Sendable {
-        let value = Mutex<Result<JobFolder.Checkpoint, any Error>?>(nil)
-        let isAbandoned = Atomic<Bool>(false)
+    /// The output is mostly written within so many seconds, and then needs no checkpoint, which would take the disk's time from it.
+    private static let lastPause = 60.0
+
+    private enum Closing: UInt8, AtomicRepresentable {
+        case not
+        /// Nothing is waited for any more.
+        case hurry
+        /// Nobody needs a checkpoint any more.
+        case abandon
     }
 
-    init(folder: JobFolder, interval: Double, stop: StopRequest, logger: Logger, now: Double) {
+    private final class Progress: Sendable {
+        let outcome = Mutex<JobFolder.Checkpoint??>(nil)
+        let closing = Atomic<Closing>(.not)
+
+        var isClosing: Bool { closing.load(ordering: .relaxed) != .not }
+        var isAbandoned: Bool { closing.load(ordering: .relaxed) == .abandon }
+    }
+
+    init(folder: JobFolder, interval: Double, logger: Logger, now: Double) {
         self.folder = folder
         self.interval = interval
-        self.stop = stop
         self.logger = logger
         last = now
         safe = folder.checkpoint
     }
 
     /// Waits for what is being written, or gives it up where it waits for room.
-    func close() {
-        outcome.isAbandoned.store(true, ordering: .relaxed)
+    /// - Parameter isFinished: the output is there, and no checkpoint is needed.
+    func close(isFinished: Bool) {
+        progress.closing.store(isFinished ? .abandon : .hurry, ordering: .relaxed)
         thread?.join()
     }
 
@@ -49,60 +62,67 @@ final class Checkpointer {
 
     func await(phase: Int) { state = .awaiting(phase: phase) }
 
-    /// Whether none is under way.
-    var isIdle: Bool { if case .idle = state { true } else { false } }
-
     /// Whether everything that this checkpoint waits for is done.
     func wants(_ phase: Int) -> Bool { if case .awaiting(phase) = state { true } else { false } }
 
-    /// - Parameter checkpoint: but for the files' digests.
-    func write(_ checkpoint: JobFolder.Checkpoint, files: [String]) {
+    /// - Parameters:
+    ///   - checkpoint: but for the files' digests
+    ///   - isLast: all that is left is to write the output
+    func write(_ checkpoint: JobFolder.Checkpoint, files: [String], isLast: Bool) {
         state = .writing
-        let (folder, stop, logger, outcome) = (folder, stop, logger, outcome)
+        let (folder, logger, progress, before) = (folder, logger, progress, thread)
+        let start = Clock.now + (isLast ? min(interval, Self.lastPause) : 0)
+        let next = "in \(ProgressLine.clock(interval))"
         do {
             thread = try OSThread(name: "checkpoint") {
-                let result = Result { try Self.write(checkpoint, files: files, folder: folder, logger: logger) { outcome.isAbandoned.load(ordering: .relaxed) } }
-                outcome.value.withLock { $0 = result }
-                stop.wakeup.wake()
+                before?.join()
+                var written: JobFolder.Checkpoint?
+                while Clock.now < start, !progress.isClosing { Thread.sleep(forTimeInterval: 0.05) }
+                do { written = try Self.write(checkpoint, files: files, folder: folder, logger: logger, progress) } catch {
+                    logger.warning("no checkpoint", metadata: ["reason": "\(error)", "next": isLast ? "none" : "\(next)"])
+                }
+                progress.outcome.withLock { $0 = .some(written) }
             }
         } catch {
-            outcome.value.withLock { $0 = .failure(error) }
+            logger.warning("no checkpoint", metadata: ["reason": "\(error)", "next": "\(next)"])
+            progress.outcome.withLock { $0 = .some(nil) }
         }
     }
 
     /// Takes note of a checkpoint that has been written, or could not be.
     func collect(_ now: Double) {
-        guard let result = outcome.value.withLock({ value in
-            defer { value = nil }
-            return value
+        guard let written = progress.outcome.withLock({ outcome in
+            defer { outcome = nil }
+            return outcome
         }) else { return }
         state = .idle
         last = now
-        switch result {
-        case .success(let checkpoint): safe = checkpoint
-        case .failure(let error): logger.warning("no checkpoint", metadata: ["reason": "\(error)", "next": "in \(ProgressLine.clock(interval))"])
-        }
+        if let written { safe = written }
     }
 
+    /// - Returns: nil when it is abandoned.
     private static func write(
-        _ checkpoint: JobFolder.Checkpoint, files: [String], folder: JobFolder, logger: Logger, isAbandoned: () -> Bool
-    ) throws -> JobFolder.Checkpoint {
+        _ checkpoint: JobFolder.Checkpoint, files: [String], folder: JobFolder, logger: Logger, _ progress: Progress
+    ) throws -> JobFolder.Checkpoint? {
         let start = Clock.now
         var checkpoint = checkpoint
         for name in files {
+            if progress.isAbandoned { return nil }
             let path = folder.path(name)
             let descriptor = open(path, O_RDWR | O_CLOEXEC)
             guard descriptor >= 0 else { throw JobFolderError.cannotWrite(path: path, code: errno) }
             defer { Glibc.close(descriptor) }
             guard fdatasync(descriptor) == 0 else { throw JobFolderError.cannotWrite(path: path, code: errno) }
+            if progress.isAbandoned { return nil }
             checkpoint.files[name] = try ContentDigest(file: path).hex
         }
         var isWaiting = false
         while true {
+            if progress.isAbandoned { return nil }
             do {
                 try folder.write(checkpoint)
                 break
-            } catch let error as JobFolderError where error.isDiskFull && !isAbandoned() {
+            } catch let error as JobFolderError where error.isDiskFull && !progress.isClosing {
                 if !isWaiting { logger.warning("no room for the checkpoint: it waits until there is some, the one before it stays", metadata: ["job": "\(checkpoint.job)", "folder": "\(folder.url.path)"]) }
                 isWaiting = true
                 Thread.sleep(forTimeInterval: 0.5)

@@ -151,7 +151,7 @@ final class Farm {
         rendering = try Rendering(
             plan: plan, input: configuration.input, stores: configuration.stores, storage: configuration.storage, checkpoint: checkpoint)
         if let folder = configuration.storage.folder, let seconds = configuration.checkpointSeconds {
-            checkpointer = Checkpointer(folder: folder, interval: seconds, stop: stop, logger: logger, now: start)
+            checkpointer = Checkpointer(folder: folder, interval: seconds, logger: logger, now: start)
         } else {
             checkpointer = nil
         }
@@ -209,7 +209,8 @@ final class Farm {
     }
 
     /// A checkpoint that is being written is written or given up.
-    func close() { checkpointer?.close() }
+    /// - Parameter isFinished: the output is there.
+    func close(isFinished: Bool) { checkpointer?.close(isFinished: isFinished) }
 
     /// Rows of the finished picture in [0, 1].
     func finishedRows(_ rows: Range<Int>) throws -> [Float] { try rendering.finishedRows(rows) }
@@ -255,7 +256,7 @@ final class Farm {
 
     private func writeCheckpoint(_ phase: Int) {
         let (checkpoint, files) = rendering.checkpoint(at: phase, job: configuration.job)
-        checkpointer?.write(checkpoint, files: files)
+        checkpointer?.write(checkpoint, files: files, isLast: phase == plan.phases.count)
     }
 
     /// Seconds since the worker's last word, or part of one.
@@ -549,7 +550,7 @@ final class Farm {
         case .finishedStep(let step):
             rendering.finish(phase: step)
             // The last one is always worth it: the output may take long to write.
-            if let checkpointer, checkpointer.wants(step + 1) || step + 1 == plan.phases.count && checkpointer.isIdle { writeCheckpoint(step + 1) }
+            if let checkpointer, checkpointer.wants(step + 1) || step + 1 == plan.phases.count { writeCheckpoint(step + 1) }
         case .finishedJob:
             outcome = .success(())
         case .gaveUp(let tile, let reason):

@@ -118,35 +118,38 @@ enum OutputImage {
     /// - Parameters:
     ///   - rgb: finished rows in [0, 1]
     ///   - alpha: likewise, if the format has it
-    /// - Throws: `PNGError`, or `CommandError.cancelledWriting`; then there is no output.
+    /// - Throws: `PNGError`, or `CommandError.cancelledWriting`; then each output is whole or not there.
     static func write(
         _ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, stop: StopRequest, logger: Logger, rgb: (Range<Int>) throws -> [Float],
         alpha: (Range<Int>) throws -> [Float]
     ) throws {
         let (height, width) = (plan.outputHeight, plan.outputWidth)
-        let waits = WaitForRoom(stop: stop, logger: logger)
+        let writing = Writing(stop: stop, logger: logger)
         let rowBytes = format.rowBytes(width: width)
         var writers: [RowThread] = []
-        defer { for writer in writers { writer.abandon() } }
+        defer {
+            writing.fail(CommandError.cancelledWriting)
+            for writer in writers { writer.end() }
+        }
         writers.append(
-            try RowThread(name: "png", rowBytes: rowBytes) {
-                let png = try waits.open(places.png) {
+            try RowThread(name: "png", rowBytes: rowBytes, writing) {
+                let png = try writing.open(places.png) {
                     try PNGWriter(path: places.png, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
                 }
-                png.onFull = { waits.wait(for: places.png) }
+                png.onFull = { writing.waitForRoom(places.png) }
                 return (png.writeRow, png.finish, png.cancel)
             })
         if let deepZoom = places.deepZoom {
             writers.append(
-                try RowThread(name: "deepzoom", rowBytes: rowBytes) {
-                    let pyramid = try waits.open(deepZoom) { try DeepZoomWriter(directory: deepZoom, width: width, height: height, format: format) }
-                    pyramid.onFull = { waits.wait(for: deepZoom) }
+                try RowThread(name: "deepzoom", rowBytes: rowBytes, writing) {
+                    let pyramid = try writing.open(deepZoom) { try DeepZoomWriter(directory: deepZoom, width: width, height: height, format: format) }
+                    pyramid.onFull = { writing.waitForRoom(deepZoom) }
                     return (pyramid.writeRow, pyramid.finish, pyramid.cancel)
                 })
         }
         let count = band(rowBytes: rowBytes)
         for first in stride(from: 0, to: height, by: count) {
-            if stop.reason != nil { throw CommandError.cancelledWriting }
+            try writing.check()
             let range = first..<min(first + count, height)
             let (colours, opacity) = (try rgb(range), format.hasAlpha ? try alpha(range) : [])
             var samples = [UInt8](repeating: 0, count: range.count * rowBytes)
@@ -154,44 +157,53 @@ enum OutputImage {
                 var span = samples.mutableSpan
                 format.pack(rgb: colours.span, alpha: opacity.span, into: &span)
             }
-            guard writers.allSatisfy({ $0.queue.push(samples) }) else {
-                // One takes nothing more and knows why; the others' rows are not all there.
-                for writer in writers { writer.abandon() }
-                throw stop.reason == nil ? writers.lazy.compactMap(\.error).first ?? CommandError.cancelledWriting : CommandError.cancelledWriting
-            }
+            for writer in writers { writer.add(samples) }
         }
-        do { for writer in writers { try writer.finish() } } catch {
-            throw stop.reason == nil ? error : CommandError.cancelledWriting
-        }
+        for writer in writers { writer.finish() }
+        for writer in writers { writer.end() }
+        if let failure = writing.failure { throw stop.reason == nil ? failure : CommandError.cancelledWriting }
     }
 }
 
-/// Waits where a disk is full until there may be room.
-private final class WaitForRoom: Sendable {
+/// What those who write one output share: the first failure ends them all, and a full disk makes them wait.
+private final class Writing: Sendable {
     private let stop: StopRequest
     private let logger: Logger
     private let lastLine = Mutex(-Double.infinity)
+    private let firstFailure = Mutex<(any Error)?>(nil)
 
     init(stop: StopRequest, logger: Logger) { (self.stop, self.logger) = (stop, logger) }
+
+    var failure: (any Error)? { firstFailure.withLock { $0 } }
+
+    /// The first failure stays.
+    func fail(_ error: any Error) { firstFailure.withLock { if $0 == nil { $0 = error } } }
+
+    /// - Throws: the failure, or `CommandError.cancelledWriting` where the job is to stop.
+    func check() throws {
+        if stop.reason != nil { throw CommandError.cancelledWriting }
+        if let failure { throw failure }
+    }
 
     /// Makes a writer, which takes some room too.
     func open<Writer>(_ path: String, _ make: () throws -> Writer) throws -> Writer {
         while true {
             do { return try make() } catch let error as PNGError {
-                guard case .noSpace = error, wait(for: path) else { throw error }
+                guard case .noSpace = error, waitForRoom(path) else { throw error }
             }
         }
     }
 
-    /// - Returns: false once the job is to stop.
-    func wait(for path: String) -> Bool {
+    /// Waits where a disk is full until there may be room.
+    /// - Returns: false once the writing is over.
+    func waitForRoom(_ path: String) -> Bool {
         let isNew = lastLine.withLock { last in
             defer { last = Clock.now }
             return Clock.now - last > 60
         }
         if isNew { logger.warning("no room for the output: it waits until there is some", metadata: ["output": "\(path)"]) }
         Thread.sleep(forTimeInterval: 0.5)
-        return stop.reason == nil
+        return stop.reason == nil && failure == nil
     }
 }
 
@@ -199,44 +211,34 @@ private final class WaitForRoom: Sendable {
 private final class RowThread {
     typealias Writer = (row: (Span<UInt8>) throws -> Void, finish: () throws -> Void, cancel: () -> Void)
 
-    let queue = BoundedQueue<[UInt8]>(capacity: OutputImage.waiting)
+    /// Bands of rows; an empty one says that they were all of them.
+    private let queue = BoundedQueue<[UInt8]>(capacity: OutputImage.waiting)
     private let thread: OSThread
-    private let outcome: Outcome
 
-    private final class Outcome: Sendable {
-        let error = Mutex<(any Error)?>(nil)
-        let isComplete = Atomic<Bool>(false)
-    }
-
-    init(name: String, rowBytes: Int, _ open: @escaping @Sendable () throws -> Writer) throws {
-        let (queue, outcome) = (queue, Outcome())
-        self.outcome = outcome
+    init(name: String, rowBytes: Int, _ writing: Writing, _ open: @escaping @Sendable () throws -> Writer) throws {
+        let queue = queue
         thread = try OSThread(name: name) {
+            defer { queue.close() }
             do {
                 let writer = try open()
                 defer { writer.cancel() }
                 while let band = queue.pop() {
+                    try writing.check()
+                    if band.isEmpty { return try writer.finish() }
                     for start in stride(from: 0, to: band.count, by: rowBytes) { try writer.row(band.span.extracting(start..<start + rowBytes)) }
                 }
-                if outcome.isComplete.load(ordering: .acquiring) { try writer.finish() }
             } catch {
-                outcome.error.withLock { $0 = error }
-                queue.close()
+                writing.fail(error)
             }
         }
     }
 
-    var error: (any Error)? { outcome.error.withLock { $0 } }
+    /// A writer that has failed takes nothing more.
+    func add(_ band: [UInt8]) { _ = queue.push(band) }
+    /// Every row was added: the file is put in place.
+    func finish() { _ = queue.push([]) }
 
-    /// Every row was pushed: the file is put in place.
-    func finish() throws {
-        outcome.isComplete.store(true, ordering: .releasing)
-        abandon()
-        if let error { throw error }
-    }
-
-    /// The file is not kept, unless it is finished.
-    func abandon() {
+    func end() {
         queue.close()
         thread.join()
     }

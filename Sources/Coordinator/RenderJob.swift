@@ -224,10 +224,12 @@ final class FarmService: Service {
 
     private func render() throws -> FarmSummary {
         let farm = try Farm(configuration, stop: stop, logger: logger)
-        defer { farm.close() }
+        var isFinished = false
+        defer { farm.close(isFinished: isFinished) }
         let summary = try farm.render()
         try OutputImage.write(
             output, plan: configuration.plan, format: configuration.input.format, stop: stop, logger: logger, rgb: farm.finishedRows, alpha: farm.finishedAlpha)
+        isFinished = true
         return summary
     }
 }
