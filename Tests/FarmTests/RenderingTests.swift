@@ -1,5 +1,7 @@
 import Engine
 import Foundation
+import Protocol
+import Synchronization
 import Testing
 
 /// The farm as its users run it: real processes, real sockets, real files.
@@ -8,13 +10,20 @@ struct RenderingTests {
     /// Small tiles, so that a small picture makes many.
     static func tiling(steps: Int = 4) -> [String] { ["--tile", "64", "--halo", "8", "--seed", "7", "--steps", "\(steps)"] }
 
-    /// Renders on local workers and returns the picture's bytes.
+    /// What `render` has rendered, by the input's digest and the arguments: many tests compare with the same pictures.
+    private static let rendered = Mutex<[[String]: Data]>([:])
+
+    /// Renders on local workers, once in all tests, and returns the picture's bytes.
     static func render(_ input: String, in scratch: Scratch, _ arguments: [String]) throws -> Data {
+        let key = [try ContentDigest(file: input).hex] + arguments
+        if let picture = rendered.withLock({ $0[key] }) { return picture }
         let output = scratch.path("\(UUID().uuidString).png")
         let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output] + arguments)
         let code = farm.waitForExit()
         try #require(code == 0, "\(farm.standardError)")
-        return try scratch.bytes(output)
+        let picture = try scratch.bytes(output)
+        rendered.withLock { $0[key] = picture }
+        return picture
     }
 
     /// A job of many tiles and steps for each kind of model; the latent ones have tiles to encode and decode too.
@@ -38,7 +47,8 @@ struct RenderingTests {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: job.size.width, height: job.size.height)
         let options = try job.options()
-        let one = try Self.render(input, in: scratch, options + ["--workers", "1"])
+        // One worker of every core, as is the default.
+        let one = try Self.render(input, in: scratch, options)
         let two = try Self.render(input, in: scratch, options + ["--workers", "2"])
         #expect(one == two)
 
