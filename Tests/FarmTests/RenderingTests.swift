@@ -52,38 +52,23 @@ struct RenderingTests {
         let two = try Self.render(input, in: scratch, options + ["--workers", "2"])
         #expect(one == two)
 
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let output = scratch.path("three.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + options)
-        func worker(_ name: String) throws -> RunningProgram {
-            try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", name, "--cache", scratch.path("cache")])
-        }
-        let first = try worker("first")
-        let doomed = try worker("doomed")
-        try #require(farm.waitForError { $0.contains("worker joined worker=doomed") })
-        doomed.signal(SIGKILL)
-        let late = try worker("late")
-        #expect(farm.waitForError { $0.contains("worker joined worker=late") }, "\(farm.standardError)")
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(farm.standardError.contains("worker left worker=doomed"))
-        #expect(try scratch.bytes(output) == one)
-        for worker in [first, late] {
-            worker.signal(SIGTERM)
-            #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
-        }
+        let farm = try BoundFarm(scratch, input, options)
+        let first = try farm.worker("first", awaitJoin: false)
+        try farm.worker("doomed").signal(SIGKILL)
+        let late = try farm.worker("late")
+        try farm.expectSameBytes()
+        #expect(farm.program.standardError.contains("worker left worker=doomed"))
+        farm.dismiss(first, late)
     }
 
     @Test("a job waits while it has no worker, says so, and goes on when one comes")
     func waits() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 40, height: 40)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling())
-        try #require(farm.waitForError { $0.contains("the job waits") })
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling()))
+        let farm = try BoundFarm(scratch, input, Self.tiling())
+        try #require(farm.program.waitForError { $0.contains("the job waits") })
+        let worker = try farm.worker("late", lanes: 2)
+        try farm.expectSameBytes()
         worker.signal(SIGINT)
         #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
     }
@@ -92,20 +77,12 @@ struct RenderingTests {
     func drain() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 160, height: 160)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling())
-        let leaver = try RunningProgram(
-            "tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", "leaver", "--cache", scratch.path("cache")])
-        try #require(farm.waitForError { $0.contains("worker joined worker=leaver") })
-        leaver.signal(SIGTERM)
-        #expect(leaver.waitForExit(seconds: 20) == 0, "\(leaver.standardError)")
-        #expect(farm.waitForError { $0.contains("worker left worker=leaver") }, "\(farm.standardError)")
-        let stayer = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling()))
-        stayer.signal(SIGTERM)
-        stayer.waitForExit(seconds: 20)
+        let farm = try BoundFarm(scratch, input, Self.tiling())
+        farm.dismiss(try farm.worker("leaver"))
+        #expect(farm.program.waitForError { $0.contains("worker left worker=leaver") }, "\(farm.program.standardError)")
+        let stayer = try farm.worker("stayer", lanes: 2)
+        try farm.expectSameBytes()
+        farm.dismiss(stayer)
     }
 
     @Test("a local worker that is killed is replaced, and the bytes are the same")
