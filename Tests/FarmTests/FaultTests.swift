@@ -1,3 +1,4 @@
+import Engine
 import Foundation
 import Testing
 
@@ -88,17 +89,4 @@ struct FaultTests {
 
     @Test("all workers die, and others arrive a minute later: the job goes on", .soak)
     func abandonedForAMinuteSoak() throws { try abandon(seconds: 60) }
-}
-
-/// Steele, Lea and Flood 2014: seeded, so that a failing run comes again.
-private struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
 }

@@ -1,3 +1,4 @@
+import Engine
 import Foundation
 import Testing
 
@@ -64,18 +65,5 @@ struct CorpusTests {
     private static func residentBytes() throws -> Int {
         let pages = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8).split(separator: " ").compactMap { Int($0) }
         return pages[1] * 4096
-    }
-}
-
-/// Steele, Lea and Flood 2014: seeded, so that a failing input comes again.
-private struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }
