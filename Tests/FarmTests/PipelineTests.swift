@@ -60,24 +60,11 @@ private func relativeError(_ values: [Float], _ expected: [Float]) -> Float {
 
 @Suite("Pipelines")
 struct PipelineTests {
-    /// Does a job's work tile after tile, as farm and workers do it together; calls `look` after every phase.
+    /// Does a whole job; calls `look` after every phase.
     static func render(_ plan: RenderPlan, _ input: RGBImage, model: URL, look: (RenderPlan.Phase, Rendering) throws -> Void) throws {
         let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
         let rendering = try Rendering(plan: plan, input: input)
-        for (index, phase) in plan.phases.enumerated() {
-            let tiles = try (0..<plan.step(index).count).map { tile in
-                let work = try plan.work(phase: index, tile: tile)
-                let inputs = rendering.inputs(of: work, phase: index, tile: tile)
-                #expect(inputs.map(\.byteCount) == work.inputByteCounts)
-                return (tile, work, try perform(work, inputs).frame)
-            }
-            for (tile, work, answer) in tiles {
-                #expect(answer.byteCount == work.answerByteCount)
-                rendering.merge(answer, of: work, phase: index, tile: tile)
-            }
-            rendering.finish(phase: index)
-            try look(phase, rendering)
-        }
+        try CheckpointTests.work(plan, rendering, phases: plan.phases.indices, perform: perform) { try look($0, rendering) }
     }
 
     @Test(
