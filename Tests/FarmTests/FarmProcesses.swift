@@ -144,7 +144,7 @@ final class BoundFarm {
     func worker(_ name: String, lanes: Int = 1, keys: String? = nil, awaitJoin: Bool = true) throws -> RunningProgram {
         let identity = keys.map { ["--keys", $0] } ?? ["--name", name]
         let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "\(lanes)", "--cache", scratch.path("cache")] + identity)
-        if awaitJoin { try #require(program.waitForError { $0.contains("worker joined worker=\(name) ") }, "\(program.standardError)") }
+        if awaitJoin { try #require(program.waitForError { $0.contains("worker joined worker=\(name) ") }, "\(program.standardError)\(worker.standardError)") }
         return worker
     }
 

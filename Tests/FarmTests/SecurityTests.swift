@@ -11,15 +11,17 @@ struct SecurityTests {
     final class Farm {
         let bound: BoundFarm
         let hasKeys: Bool
-        let begun = ContinuousClock.now
+        let begun: ContinuousClock.Instant
 
         init(keys: Bool, steps: Int = 12) throws {
             let scratch = try Scratch()
             hasKeys = keys
             if keys { try CoordinatorKeys.make(path: scratch.path("farm.keys")) }
-            bound = try BoundFarm(
-                scratch, scratch.picture("in.png", width: 60, height: 60), RenderingTests.tiling(steps: steps),
-                more: keys ? ["--keys", scratch.path("farm.keys")] : [])
+            let input = try scratch.picture("in.png", width: 60, height: 60), options = RenderingTests.tiling(steps: steps)
+            // What `finish` compares with, before strangers take the processor for themselves.
+            _ = try RenderingTests.render(input, in: scratch, options)
+            begun = .now
+            bound = try BoundFarm(scratch, input, options, more: keys ? ["--keys", scratch.path("farm.keys")] : [])
         }
 
         var program: RunningProgram { bound.program }
@@ -35,9 +37,8 @@ struct SecurityTests {
             return path
         }
 
-        func worker(_ name: String, awaitJoin: Bool = true) throws -> RunningProgram {
-            try bound.worker(name, keys: hasKeys ? keys(name) : nil, awaitJoin: awaitJoin)
-        }
+        /// Starts a worker; the job is short, so the next one does not wait until it has joined.
+        func worker(_ name: String) throws -> RunningProgram { try bound.worker(name, keys: hasKeys ? keys(name) : nil, awaitJoin: false) }
 
         /// Bytes that the coordinator had in memory at most, so far.
         var peakMemory: Int {
@@ -154,7 +155,7 @@ struct SecurityTests {
             },
         ]
         defer { Nuisance.end(nuisances) }
-        let (first, second) = (try farm.worker("n1", awaitJoin: false), try farm.worker("n2", awaitJoin: false))
+        let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         // Who has a key cannot choose another's name.
         let pretender = try DealerSocket(SocketContext(), connect: farm.endpoint, keys: WorkerKeys(path: farm.keys("n3")))
         let hello = Hello(session: 1, name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0)
@@ -173,7 +174,7 @@ struct SecurityTests {
     @Test("floods of hellos and garbage, a message without an end, and results of nobody's tasks change nothing at an open farm")
     func withoutKeys() throws {
         let farm = try Farm(keys: false)
-        let (first, second) = (try farm.worker("n1", awaitJoin: false), try farm.worker("n2", awaitJoin: false))
+        let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
         let before = farm.peakMemory
         let job = try #require(UInt64(farm.program.standardError.components(separatedBy: "job=").dropFirst().first?.prefix { $0.isNumber } ?? ""))
@@ -230,7 +231,7 @@ struct SecurityTests {
     @Test("a coordinator that is killed and started again at its port gets its workers back by themselves, with their keys")
     func restart() throws {
         let farm = try Farm(keys: true, steps: 60), bound = farm.bound
-        let (first, second) = (try farm.worker("n1", awaitJoin: false), try farm.worker("n2", awaitJoin: false))
+        let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
         farm.program.signal(SIGKILL)
         farm.program.waitForExit()
