@@ -75,6 +75,12 @@ final class RunningProgram {
 
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
+    /// Kills it and waits for its end alone: what it has started may live for longer, and hold its output open.
+    func killAndWait() {
+        signal(SIGKILL)
+        process.waitUntilExit()
+    }
+
     /// Reads a pipe on a thread of its own until the program and its children have closed it.
     private final class Collector: @unchecked Sendable {
         let pipe = Pipe()

@@ -38,8 +38,7 @@ struct ResumeTests {
             } else {
                 usleep(.random(in: 0...(time == 0 ? 300_000 : 1_500_000), using: &moments))
             }
-            program.signal(SIGKILL)
-            program.waitForExit()
+            program.killAndWait()
             program = try RunningProgram("tilefarm", ["resume", folder])
             guard time < 2 else { continue }
             try #require(program.waitForError { $0.contains(/job resumed .*\n|there is no job here/) }, "\(program.standardError)")
@@ -90,8 +89,8 @@ struct ResumeTests {
         let job = try BoundFarm(scratch, input, RenderingTests.tiling(steps: 6), more: Self.keep(folder))
         let worker = try job.worker("doomed")
         try #require(job.program.waitForError { $0.contains("checkpoint job=") })
-        for program in [job.program, worker] { program.signal(SIGKILL) }
-        job.program.waitForExit()
+        job.program.killAndWait()
+        worker.killAndWait()
         let files = FileManager.default
         /// What resume says about a copy of the folder that something was done to.
         func refusal(_ spoil: (String) throws -> Void) throws -> String {
@@ -189,8 +188,7 @@ struct ResumeTests {
         }
         try fillAfterCheckpoint()
         // The one before is whole: the job can be killed now, and goes on from it.
-        job.program.signal(SIGKILL)
-        job.program.waitForExit()
+        job.program.killAndWait()
         disk.empty()
         job = try job.resume(folder)
         doomed = try job.worker("second")
@@ -220,8 +218,7 @@ struct ResumeTests {
         #expect(job.waitForExit() == 130 && job.standardError.contains("`tilefarm resume \(folder)` writes it"), "\(job.standardError)")
         job = try RunningProgram("tilefarm", ["resume", folder])
         try #require(job.waitForError { $0.contains("no room for the output") }, "\(job.standardError)")
-        job.signal(SIGKILL)
-        job.waitForExit()
+        job.killAndWait()
         job = try RunningProgram("tilefarm", ["resume", folder])
         try #require(job.waitForError { $0.contains("no room for the output") }, "\(job.standardError)")
         disk.empty()

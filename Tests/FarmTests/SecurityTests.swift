@@ -233,8 +233,7 @@ struct SecurityTests {
         let farm = try Farm(keys: true, steps: 60), bound = farm.bound
         let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
-        farm.program.signal(SIGKILL)
-        farm.program.waitForExit()
+        farm.program.killAndWait()
         let again = try RunningProgram(
             "tilefarm",
             ["upscale", bound.input, "-o", bound.output, "--bind", bound.endpoint, "--keys", farm.path("farm.keys")] + bound.options)
