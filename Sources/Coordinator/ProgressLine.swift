@@ -4,7 +4,7 @@ import Logging
 import Protocol
 
 /// Tells how far a job is: a line in the log every few seconds, or a bar where a person looks at a terminal.
-struct ProgressLine {
+package struct ProgressLine {
     /// Between two lines of the log.
     static let interval = 5.0
 
@@ -17,14 +17,14 @@ struct ProgressLine {
     /// Elapsed seconds, tiles done and the share of the work of the last half minute, for the rate and the rest of the time.
     private var history: [(elapsed: Double, done: Int, share: Double)] = []
 
-    init(job: UInt64, steps: Int, total: Int) {
+    package init(job: UInt64, steps: Int, total: Int) {
         self.job = job
         self.steps = steps
         self.total = total
     }
 
     /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
-    mutating func update(
+    package mutating func update(
         done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, copies: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
         logger: Logger
     ) {

@@ -28,7 +28,7 @@ import Testing
 
     /// A latent whose parts differ, so that tiles' own statistics would.
     private func latent(_ height: Int, _ width: Int, _ channels: Int) -> Activation {
-        var random = SplitMix(seed: 8)
+        var random = SplitMix64(seed: 8)
         let result = random.activation(height, width, channels)
         var span = result.mutableSpan
         for y in 0..<height {

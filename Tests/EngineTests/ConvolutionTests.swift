@@ -15,7 +15,7 @@ import Testing
     /// More tiles than a block has, in rows and within a row, and more inputs and outputs than its weights have.
     @Test("wide convolutions and direct ones are right across the borders of their blocks", arguments: KernelSet.available)
     func blocks(kernels: KernelSet) {
-        var random = SplitMix(seed: 77)
+        var random = SplitMix64(seed: 77)
         for (height, width, inputs, outputs, enlarging) in [
             (3, 270, 20, 20, false), (38, 33, 50, 17, false), (2, 140, 49, 9, true), (8, 8, 200, 150, false), (16, 16, 130, 100, false), (1, 2, 300, 200, true),
         ] {
@@ -29,7 +29,7 @@ import Testing
 
     @Test("a 1x1 convolution of two inputs is right in any precision", arguments: KernelSet.available, Precision.allCases)
     func pointwise(kernels: KernelSet, precision: Precision) {
-        var random = SplitMix(seed: 5)
+        var random = SplitMix64(seed: 5)
         for (a, b, outputs) in [(3, 5, 7), (64, 48, 80), (700, 900, 33)] {
             let first = random.activation(13, 11, a), second = random.activation(13, 11, b)
             checkConvolution(
@@ -67,7 +67,7 @@ import Testing
 
     /// A 3x3 convolution of random shape.
     private func check(_ algorithm: Convolution.Algorithm, _ precision: Precision, kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: 1000 + seed)
+        var random = SplitMix64(seed: 1000 + seed)
         let (height, width) = (Int.random(in: 1...14, using: &random), Int.random(in: 1...30, using: &random))
         // More inputs and outputs than one block of the wide algorithm holds, sometimes.
         let first = random.activation(height, width, seed % 3 == 0 ? 150 : random.channels())
@@ -89,7 +89,7 @@ import Testing
 
     private func checkConvolution(
         _ shape: Shape, _ first: Activation, _ second: Activation?, algorithm: Convolution.Algorithm?, precision: Precision, residual hasResidual: Bool,
-        shortcut hasShortcut: Bool, normalized: Bool, kernels: KernelSet, random: inout SplitMix
+        shortcut hasShortcut: Bool, normalized: Bool, kernels: KernelSet, random: inout SplitMix64
     ) {
         let workspace = Workspace()
         func rounded(_ weights: [Float]) -> [Float] { algorithm == .winograd ? weights : weights.map(precision.rounded) }

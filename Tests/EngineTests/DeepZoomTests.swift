@@ -11,7 +11,7 @@ private struct Samples: Equatable {
 
     /// Smooth, with noise; some pixels are transparent.
     init(width: Int, height: Int, format: PixelFormat, seed: Int) {
-        var cases = SplitMix(seed: seed)
+        var cases = SplitMix64(seed: seed)
         self.width = width
         self.height = height
         self.format = format

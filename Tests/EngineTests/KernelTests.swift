@@ -8,7 +8,7 @@ import Testing
 
     @Test("a 3x3 convolution equals its definition, whatever is fused into it", arguments: KernelSet.available, seeds)
     func convolution(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: Int(truncatingIfNeeded: seed))
+        var random = SplitMix64(seed: Int(truncatingIfNeeded: seed))
         let workspace = Workspace()
         let small = seed % 5 == 0  // far more outputs than inputs
         let (height, width) = (Int.random(in: 1...21, using: &random), Int.random(in: 1...(small ? 3 : seed % 2 * 40 + 20), using: &random))
@@ -61,7 +61,7 @@ import Testing
 
     @Test("a convolution with stride or of size 1 equals its definition", arguments: KernelSet.available, seeds)
     func directConvolution(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: 100 + seed)
+        var random = SplitMix64(seed: 100 + seed)
         let workspace = Workspace()
         let (height, width) = (Int.random(in: 2...20, using: &random), Int.random(in: 2...50, using: &random))
         let input = random.activation(height, width, random.channels()), outputs = random.channels()
@@ -126,7 +126,7 @@ import Testing
 
     @Test("a group norm equals its definition, across two inputs and far from zero", arguments: KernelSet.available, seeds)
     func groupNorm(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: 200 + seed)
+        var random = SplitMix64(seed: 200 + seed)
         let workspace = Workspace()
         let groups = Int.random(in: 1...8, using: &random), channels = groups * Int.random(in: 1...9, using: &random)
         let (height, width) = (Int.random(in: 1...30, using: &random), Int.random(in: 1...30, using: &random))
@@ -154,7 +154,7 @@ import Testing
 
     @Test("attention equals its definition, in blocks of rows too", arguments: KernelSet.available, [1, 3])
     func attention(kernels: KernelSet, heads: Int) {
-        var random = SplitMix(seed: heads)
+        var random = SplitMix64(seed: heads)
         let workspace = Workspace()
         for (queries, keys, headWidth) in [(1, 1, 4), (7, 77, 5), (70, 30, 16), (3, 7000, 8), (60, 7001, 3)] {
             let inner = heads * headWidth

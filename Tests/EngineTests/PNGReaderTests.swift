@@ -59,7 +59,7 @@ struct PNGReaderTests {
 
     @Test("a file cut at any length is a named error", arguments: [false, true])
     func truncation(interlaced: Bool) throws {
-        var cases = SplitMix(seed: 2)
+        var cases = SplitMix64(seed: 2)
         let file = PNGSample(.palette, 4, interlaced, true, using: &cases).encoded
         for length in 0..<file.count {
             let path = scratch.file("cut.png", Array(file[..<length]))
@@ -74,7 +74,7 @@ struct PNGReaderTests {
 
     @Test("damaged bytes are an error or an image, never a crash", arguments: [false, true])
     func damage(repairing: Bool) throws {
-        var cases = SplitMix(seed: repairing ? 3 : 4)
+        var cases = SplitMix64(seed: repairing ? 3 : 4)
         let files = PNGSample.all(seed: 5).map(\.encoded)
         var readable = 0
         for _ in 0..<2_000 {
@@ -148,7 +148,7 @@ struct PNGReaderTests {
 
     @Test("rows end with the image, and after an error nothing more is read")
     func order() throws {
-        var cases = SplitMix(seed: 6)
+        var cases = SplitMix64(seed: 6)
         let sample = PNGSample(.rgb, 8, false, false, using: &cases)
         func read(_ reader: PNGReader) throws {
             var rgb = [Float](repeating: 0, count: reader.width * 3)

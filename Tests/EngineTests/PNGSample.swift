@@ -75,7 +75,7 @@ struct PNGSample: CustomStringConvertible {
 
     /// Every colour type, depth, interlacing and transparency, at random sizes with random samples.
     static func all(seed: UInt64) -> [PNGSample] {
-        var cases = SplitMix(seed: Int(truncatingIfNeeded: seed))
+        var cases = SplitMix64(seed: Int(truncatingIfNeeded: seed))
         var samples: [PNGSample] = []
         for (color, depth) in kinds {
             for interlaced in [false, true] {
@@ -87,7 +87,7 @@ struct PNGSample: CustomStringConvertible {
         return samples
     }
 
-    init(_ color: Color, _ depth: Int, _ interlaced: Bool, _ transparent: Bool, using cases: inout SplitMix) {
+    init(_ color: Color, _ depth: Int, _ interlaced: Bool, _ transparent: Bool, using cases: inout SplitMix64) {
         self.color = color
         self.depth = depth
         self.interlaced = interlaced

@@ -7,7 +7,7 @@ struct PNGWriterTests {
     let scratch = ScratchDirectory()
 
     private func image(_ width: Int, _ height: Int, alpha: Bool, grey: Bool, steps: Int, seed: UInt64) -> RGBImage {
-        var cases = SplitMix(seed: Int(truncatingIfNeeded: seed))
+        var cases = SplitMix64(seed: Int(truncatingIfNeeded: seed))
         var image = RGBImage(width: width, height: height)
         for i in 0..<width * height {
             for c in 0..<3 {
@@ -30,7 +30,7 @@ struct PNGWriterTests {
 
     @Test("what is written is read back exactly", arguments: [8, 16], [false, true])
     func roundTrip(bitDepth: Int, grey: Bool) throws {
-        var cases = SplitMix(seed: 11)
+        var cases = SplitMix64(seed: 11)
         let random = (0..<4).map { _ in (Int.random(in: 2...70, using: &cases), Int.random(in: 2...70, using: &cases)) }
         for alpha in [false, true] {
             for size in [(1, 1), (1, 9), (9, 1)] + random {
@@ -188,7 +188,7 @@ struct PNGWriterTests {
 
     /// Rows that are hard for one part of the compression or another, of more than one of its blocks.
     private static func difficult(_ kind: String, _ count: Int) -> [UInt8] {
-        var cases = SplitMix(seed: 17)
+        var cases = SplitMix64(seed: 17)
         switch kind {
         case "flat": return [UInt8](repeating: 77, count: count)
         case "noise": return (0..<count).map { _ in .random(in: 0...255, using: &cases) }
@@ -239,7 +239,7 @@ struct PNGWriterTests {
     @Test("numbers become the samples that Int32(value + 0.5) gives", arguments: [255 as Float, 65535])
     func quantization(steps: Float) {
         func plain(_ value: Float) -> Int32 { value.isNaN ? 0 : Int32(min(max(value, 0), 1) * steps + 0.5) }
-        var cases = SplitMix(seed: 18)
+        var cases = SplitMix64(seed: 18)
         for step in 0...Int(steps) {
             let half = (Float(step) + 0.5) / steps
             for value in [Float(step) / steps, half, half.nextUp, half.nextDown, .random(in: -0.1...1.1, using: &cases)] {

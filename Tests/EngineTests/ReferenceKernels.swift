@@ -144,19 +144,8 @@ func relativeError(_ actual: Activation, _ expected: Image) -> Double {
     return difference / largest
 }
 
-/// A reproducible source of test data (Steele, Lea & Flood, "Fast splittable pseudorandom number generators": SplitMix64).
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    init(seed: Int) { state = UInt64(truncatingIfNeeded: seed) }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ z >> 30) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ z >> 27) &* 0x94d0_49bb_1331_11eb
-        return z ^ z >> 31
-    }
+extension SplitMix64 {
+    init(seed: Int) { self.init(state: UInt64(truncatingIfNeeded: seed)) }
 
     mutating func floats(_ count: Int, in range: ClosedRange<Float> = -1...1) -> [Float] { (0..<count).map { _ in .random(in: range, using: &self) } }
 

@@ -23,7 +23,7 @@ struct ResampleTests {
         Rect(y: 0, x: 0, height: upsampler.outputHeight, width: upsampler.outputWidth)
     }
 
-    private func randomUpsampler(using random: inout SplitMix) throws -> BicubicUpsampler {
+    private func randomUpsampler(using random: inout SplitMix64) throws -> BicubicUpsampler {
         let (height, width) = (Int.random(in: 1...12, using: &random), Int.random(in: 1...12, using: &random))
         let square = Bool.random(using: &random)
         return try BicubicUpsampler(
@@ -34,7 +34,7 @@ struct ResampleTests {
 
     @Test("a pixel has the same bits whatever the window and the crop, outside the image those of its mirror image")
     func windows() throws {
-        var random = SplitMix(seed: 21)
+        var random = SplitMix64(seed: 21)
         for _ in 0..<300 {
             let upsampler = try randomUpsampler(using: &random)
             let channels = Int.random(in: 1...4, using: &random)
@@ -73,7 +73,7 @@ struct ResampleTests {
 
     @Test("a window needs no more than its source rectangle, and all of it")
     func sources() throws {
-        var random = SplitMix(seed: 22)
+        var random = SplitMix64(seed: 22)
         for _ in 0..<200 {
             let upsampler = try randomUpsampler(using: &random)
             let (height, width) = (upsampler.outputHeight, upsampler.outputWidth)

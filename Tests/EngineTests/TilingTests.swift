@@ -4,8 +4,8 @@ import Testing
 @Suite("Tiling")
 struct TilingTests {
     /// Tilings of random size, alignment, halo, offset and range.
-    static func randomTilings(_ count: Int, overlap: (inout SplitMix, Int, Int) -> Tiling.Overlap) throws -> [Tiling] {
-        var random = SplitMix(seed: 11)
+    static func randomTilings(_ count: Int, overlap: (inout SplitMix64, Int, Int) -> Tiling.Overlap) throws -> [Tiling] {
+        var random = SplitMix64(seed: 11)
         return try (0..<count).map { _ in
             let alignment = [1, 2, 4, 8].randomElement(using: &random) ?? 8
             let tile = alignment * Int.random(in: 3...40, using: &random)
@@ -19,7 +19,7 @@ struct TilingTests {
         }
     }
 
-    static func implicit(_ random: inout SplitMix, tile: Int, alignment: Int) -> Tiling.Overlap {
+    static func implicit(_ random: inout SplitMix64, tile: Int, alignment: Int) -> Tiling.Overlap {
         .implicit(halo: alignment * Int.random(in: 0...((tile / alignment - 1) / 2), using: &random))
     }
 
@@ -78,7 +78,7 @@ struct TilingTests {
 
     @Test("the tiles that read or write a rectangle are those that share a pixel with it")
     func touching() throws {
-        var random = SplitMix(seed: 5)
+        var random = SplitMix64(seed: 5)
         for tiling in try Self.randomTilings(100, overlap: Self.implicit) {
             let grid = tiling.grid(step: 2)
             let y = Int.random(in: 0..<tiling.canvasHeight, using: &random)

@@ -8,7 +8,7 @@ import Testing
 
     @Test("a linear layer equals its definition in every precision, gated or not", arguments: KernelSet.available, seeds)
     func linear(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: 500 + seed)
+        var random = SplitMix64(seed: 500 + seed)
         let workspace = Workspace()
         let rows = [1, 14, 113, 300][seed % 4] + Int.random(in: 0...12, using: &random)
         let deep = seed % 4 == 1, inputs = deep ? Int.random(in: 1281...2700, using: &random) : random.channels()
@@ -57,7 +57,7 @@ import Testing
 
     @Test("a row's bits do not depend on the rows beside it", arguments: KernelSet.available, Precision.allCases)
     func rowsAlone(kernels: KernelSet, precision: Precision) {
-        var random = SplitMix(seed: 6)
+        var random = SplitMix64(seed: 6)
         let workspace = Workspace(), (rows, inputs, outputs) = (131, 1300, 40)
         let weights = random.floats(2 * outputs * inputs)
         let layer = Linear(weights: weights, bias: nil, inputs: inputs, outputs: outputs, gated: true, precision: precision, kernels: kernels)
@@ -74,7 +74,7 @@ import Testing
 
     @Test("a layer norm equals its definition, far from zero too", arguments: KernelSet.available, seeds)
     func layerNorm(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: 300 + seed)
+        var random = SplitMix64(seed: 300 + seed)
         let offset = Float.random(in: -9...9, using: &random)
         let input = random.activation(Int.random(in: 1...9, using: &random), 5, random.channels(), in: offset - 1...offset + 1)
         let gamma = random.floats(input.channels), beta = random.floats(input.channels)
@@ -108,7 +108,7 @@ import Testing
 
     @Test("GEGLU equals its definition", arguments: KernelSet.available)
     func geglu(kernels: KernelSet) {
-        var random = SplitMix(seed: 7)
+        var random = SplitMix64(seed: 7)
         for n in [1, 16, 37] {
             let input = random.activation(3, 5, 2 * n, in: -5...5), x = Image(input)
             let output = Gating.geglu(input, kernels: kernels, workspace: Workspace())
@@ -118,7 +118,7 @@ import Testing
 
     @Test("attention of any widths and counts equals its definition", arguments: KernelSet.available, seeds)
     func attention(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: 600 + seed)
+        var random = SplitMix64(seed: 600 + seed)
         let wide = seed % 4 == 3, heads = Int.random(in: 1...3, using: &random)
         let headWidth = wide ? Int.random(in: 300...1500, using: &random) : Int.random(in: 1...90, using: &random)
         let (queries, keys) = (Int.random(in: 1...(wide ? 20 : 200), using: &random), Int.random(in: 1...(wide ? 50 : 600), using: &random))
@@ -132,7 +132,7 @@ import Testing
 
     @Test("a query's attention does not depend on the queries beside it, and a later key's values change no bit of causal attention", arguments: KernelSet.available)
     func attentionAlone(kernels: KernelSet) {
-        var random = SplitMix(seed: 8)
+        var random = SplitMix64(seed: 8)
         let workspace = Workspace(), (count, heads, headWidth) = (301, 2, 24), inner = heads * headWidth
         let query = random.activation(1, count, inner, in: -3...3), key = random.activation(1, count, inner, in: -3...3)
         let value = random.activation(1, count, inner)
@@ -154,7 +154,7 @@ import Testing
 
     @Test("causal attention reads no later key, with any widths and counts", arguments: KernelSet.available, seeds)
     func causalAttention(kernels: KernelSet, seed: Int) {
-        var random = SplitMix(seed: 400 + seed)
+        var random = SplitMix64(seed: 400 + seed)
         let heads = Int.random(in: 1...3, using: &random), headWidth = Int.random(in: 1...90, using: &random)
         let count = Int.random(in: 1...500, using: &random), inner = heads * headWidth
         let qkv = random.activation(1, count, 3 * inner, in: -3...3), image = Image(qkv)

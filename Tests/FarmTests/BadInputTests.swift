@@ -209,14 +209,12 @@ struct BadInputTests {
     func portInUse() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 20, height: 20)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let first = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("a.png"), "--bind", endpoint])
-        try #require(first.waitForError { $0.contains("waiting for workers") })
-        let second = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("b.png"), "--bind", endpoint])
+        let first = try BoundFarm(scratch, input, [])
+        let second = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("b.png"), "--bind", first.endpoint])
         #expect(second.waitForExit(seconds: 30) == 1)
-        #expect(second.standardError.contains(endpoint) && second.standardError.contains("in use"), "\(second.standardError)")
-        first.signal(SIGINT)
-        #expect(first.waitForExit(seconds: 30) == 130)
+        #expect(second.standardError.contains(first.endpoint) && second.standardError.contains("in use"), "\(second.standardError)")
+        first.program.signal(SIGINT)
+        #expect(first.program.waitForExit(seconds: 30) == 130)
     }
 
     @Test("a worker with another model is refused in words, and the job goes on without it")
@@ -228,60 +226,37 @@ struct BadInputTests {
         try Data("{}\n".utf8).write(to: other.appending(path: "other.json"))
         let config = other.appending(path: "config.json")
         try (Data(contentsOf: config) + Data("\n".utf8)).write(to: config)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("a.png"), "--bind", endpoint, "--steps", "1"])
-        let stranger = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--model", other.path])
+        let farm = try BoundFarm(scratch, input, ["--steps", "1"])
+        let stranger = try RunningProgram("tilefarm-worker", ["--connect", farm.endpoint, "--model", other.path])
         #expect(stranger.waitForExit(seconds: 60) == 1, "\(stranger.standardError)")
         #expect(stranger.standardError.contains("model"), "\(stranger.standardError)")
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        worker.signal(SIGTERM)
-        worker.waitForExit(seconds: 20)
+        let worker = try farm.worker("good", lanes: 2)
+        #expect(farm.program.waitForExit() == 0, "\(farm.program.standardError)")
+        farm.dismiss(worker)
     }
 
     @Test("a stranger's garbage and another version's hello are refused, and change nothing")
     func strangers() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 60, height: 60)
-        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling())
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let output = scratch.path("a.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling())
-        try #require(farm.waitForError { $0.contains("waiting for workers") })
+        let farm = try BoundFarm(scratch, input, RenderingTests.tiling())
 
         // Messages that are framed as ours but mean nothing, and one of a version to come.
-        let socket = try DealerSocket(SocketContext(), connect: Endpoint(endpoint))
+        let socket = try DealerSocket(SocketContext(), connect: Endpoint(farm.endpoint))
         var random = SystemRandomNumberGenerator()
-        func send(_ frames: [Frame]) throws {
-            var sent = try socket.send(frames)
-            while !sent {
-                _ = try socket.wait(nil, milliseconds: 1000, writable: true)
-                sent = try socket.send(frames)
-            }
-        }
         for count in [0, 1, 7, 100, 5000] {
             let bytes: [UInt8] = (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) }
-            try send([Frame(copying: bytes)])
+            try socket.deliver([Frame(copying: bytes)])
         }
-        try send((0..<9).map { _ in Frame(copying: [1, 2, 3] as [UInt8]) })
-        let refusal = try {
-            // A header whose protocol_version, field 1, says 99.
-            try send([Frame(copying: [0x08, 99] as [UInt8])])
-            for _ in 0..<20 {
-                _ = try socket.wait(nil, milliseconds: 1000)
-                while let frames = try socket.receive() {
-                    if case .refused(let reason)? = try? CoordinatorMessage(frames: frames), reason.contains("99") { return reason }
-                }
-            }
-            return ""
-        }()
-        #expect(refusal.contains("99") && refusal.contains("version"), "\(refusal)")
+        try socket.deliver((0..<9).map { _ in Frame(copying: [1, 2, 3] as [UInt8]) })
+        // A header whose protocol_version, field 1, says 99.
+        try socket.deliver([Frame(copying: [0x08, 99] as [UInt8])])
+        let refusal = try socket.next { if case .refused(let reason) = $0, reason.contains("99") { reason } else { nil } }
+        #expect(refusal.contains("version"), "\(refusal)")
 
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(farm.standardError.contains("stranger refused"), "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == expected)
-        worker.signal(SIGTERM)
-        worker.waitForExit(seconds: 20)
+        let worker = try farm.worker("good", lanes: 2)
+        try farm.expectSameBytes()
+        #expect(farm.program.standardError.contains("stranger refused"), "\(farm.program.standardError)")
+        farm.dismiss(worker)
     }
 }

@@ -28,15 +28,23 @@ struct CheckpointTests {
         }
     }
 
-    /// Does the phases of a job one after the other, each one's tiles in a shuffled order where the order is free.
-    static func work(_ plan: RenderPlan, _ rendering: Rendering, phases: Range<Int>, perform: LaneWork) throws {
+    /// Does the phases of a job one after the other, as farm and workers do it together; calls `look` after each.
+    static func work(
+        _ plan: RenderPlan, _ rendering: Rendering, phases: Range<Int>, perform: LaneWork, look: (RenderPlan.Phase) throws -> Void = { _ in }
+    ) throws {
         for phase in phases {
             let tiles = try (0..<plan.step(phase).count).map { tile in
                 let work = try plan.work(phase: phase, tile: tile)
-                return (tile, work, try perform(work, rendering.inputs(of: work, phase: phase, tile: tile)).frame)
+                let inputs = rendering.inputs(of: work, phase: phase, tile: tile)
+                #expect(inputs.map(\.byteCount) == work.inputByteCounts)
+                return (tile, work, try perform(work, inputs).frame)
             }
-            for (tile, work, answer) in tiles { rendering.merge(answer, of: work, phase: phase, tile: tile) }
+            for (tile, work, answer) in tiles {
+                #expect(answer.byteCount == work.answerByteCount)
+                rendering.merge(answer, of: work, phase: phase, tile: tile)
+            }
             rendering.finish(phase: phase)
+            try look(plan.phases[phase])
         }
     }
 

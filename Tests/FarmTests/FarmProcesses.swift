@@ -52,8 +52,6 @@ final class RunningProgram {
     deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
     /// What was written until now.
-    var standardErrorSoFar: String { errors.wait(until: .distantPast) { _ in true }.text }
-
     var standardError: String { errors.wait(until: .distantPast) { _ in false }.text }
     var standardOutput: String { output.wait(until: .distantPast) { _ in false }.text }
 
@@ -76,6 +74,12 @@ final class RunningProgram {
     }
 
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
+
+    /// Kills it and waits for its end alone: what it has started may live for longer, and hold its output open.
+    func killAndWait() {
+        signal(SIGKILL)
+        process.waitUntilExit()
+    }
 
     /// Reads a pipe on a thread of its own until the program and its children have closed it.
     private final class Collector: @unchecked Sendable {
@@ -105,6 +109,61 @@ final class RunningProgram {
             while !ended, !enough(text), condition.wait(until: deadline) {}
             return (text, ended)
         }
+    }
+}
+
+/// A coordinator that waits for workers at a port of this machine, and the workers that it gets.
+final class BoundFarm {
+    let scratch: Scratch
+    let input, output: String
+    let options: [String]
+    let program: RunningProgram
+    /// With the port that it has taken.
+    let endpoint: String
+
+    /// Starts an upscale and returns when it waits for workers.
+    /// - Parameters:
+    ///   - options: what the picture depends on.
+    ///   - more: what it does not: keys, the job's folder.
+    convenience init(_ scratch: Scratch, _ input: String, _ options: [String], more: [String] = []) throws {
+        let output = scratch.path("out.png")
+        try self.init(scratch, ["upscale", input, "-o", output] + options + more, input: input, output: output, options: options)
+    }
+
+    private init(_ scratch: Scratch, _ command: [String], input: String, output: String, options: [String]) throws {
+        (self.scratch, self.input, self.output, self.options) = (scratch, input, output, options)
+        program = try RunningProgram("tilefarm", command + ["--bind", "tcp://127.0.0.1:*"])
+        let words = /waiting for workers endpoint=(\S+)\n/
+        program.waitForError { $0.contains(words) }
+        endpoint = String(try #require(program.standardError.firstMatch(of: words), "\(program.standardError)").output.1)
+    }
+
+    /// Another coordinator, which goes on with the job that this one kept in a folder.
+    func resume(_ folder: String) throws -> BoundFarm {
+        try BoundFarm(scratch, ["resume", folder], input: input, output: output, options: options)
+    }
+
+    /// Starts a worker.
+    /// - Parameters:
+    ///   - keys: a file of keys for this name.
+    ///   - awaitJoin: whether to return when it has joined, and not at once.
+    func worker(_ name: String, lanes: Int = 1, keys: String? = nil, awaitJoin: Bool = true) throws -> RunningProgram {
+        let identity = keys.map { ["--keys", $0] } ?? ["--name", name]
+        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "\(lanes)", "--cache", scratch.path("cache")] + identity)
+        if awaitJoin { try #require(program.waitForError { $0.contains("worker joined worker=\(name) ") }, "\(program.standardError)\(worker.standardError)") }
+        return worker
+    }
+
+    /// Waits for the end and compares the picture with that of one local worker, undisturbed.
+    func expectSameBytes(seconds: Double = 120) throws {
+        #expect(program.waitForExit(seconds: seconds) == 0, "\(program.standardError)")
+        #expect(try scratch.bytes(output) == RenderingTests.render(input, in: scratch, options))
+    }
+
+    /// Ends workers as a supervisor does.
+    func dismiss(_ workers: RunningProgram...) {
+        for worker in workers { worker.signal(SIGTERM) }
+        for worker in workers { #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)") }
     }
 }
 

@@ -1,38 +1,13 @@
+import Engine
 import Foundation
 import Testing
 
 /// What becomes of workers in a farm of real processes; the job's bytes are those of an unbroken one.
 @Suite("Faults", .serialized)
 struct FaultTests {
-    /// A farm on this machine and the workers that it gets, of one lane each.
-    private final class LocalFarm {
-        let scratch: Scratch
-        let input, output, endpoint: String
-        let options: [String]
-        let farm: RunningProgram
-
-        init(width: Int, height: Int, steps: Int) throws {
-            scratch = try Scratch()
-            input = try scratch.picture("in.png", width: width, height: height)
-            output = scratch.path("out.png")
-            endpoint = "tcp://127.0.0.1:\(try freePort())"
-            options = RenderingTests.tiling(steps: steps)
-            farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + options)
-        }
-
-        /// Starts a worker and waits until it has joined.
-        func worker(_ name: String) throws -> RunningProgram {
-            let worker = try RunningProgram(
-                "tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", name, "--cache", scratch.path("cache")])
-            try #require(farm.waitForError { $0.contains("worker joined worker=\(name) ") }, "\(farm.standardError)")
-            return worker
-        }
-
-        /// Waits for the end and compares the picture with that of one local worker, undisturbed.
-        func expectSameBytes(seconds: Double = 120) throws {
-            #expect(farm.waitForExit(seconds: seconds) == 0, "\(farm.standardError)")
-            #expect(try scratch.bytes(output) == RenderingTests.render(input, in: scratch, options))
-        }
+    private static func farm(width: Int, height: Int, steps: Int) throws -> BoundFarm {
+        let scratch = try Scratch()
+        return try BoundFarm(scratch, scratch.picture("in.png", width: width, height: height), RenderingTests.tiling(steps: steps))
     }
 
     /// The facts of the log's last line: `tiles=96 retried=3`.
@@ -46,23 +21,22 @@ struct FaultTests {
 
     /// Kills every worker that joins at a random moment of its work, as a supervisor brings the next one, and lets the last one finish.
     private func kill(times: Int, width: Int, height: Int, steps: Int) throws {
-        let job = try LocalFarm(width: width, height: height, steps: steps)
+        let job = try Self.farm(width: width, height: height, steps: steps)
         var moments = SplitMix64(state: UInt64(times))
         for time in 0..<times {
             let worker = try job.worker("doomed-\(time)")
             usleep(.random(in: 0...300_000, using: &moments))
-            try #require(job.farm.process.isRunning, "the job was over after \(time) kills")
+            try #require(job.program.process.isRunning, "the job was over after \(time) kills")
             worker.signal(SIGKILL)
         }
         let last = try job.worker("last")
         try job.expectSameBytes(seconds: 600)
-        let summary = Self.summary(job.farm), retried = try #require(summary["retried"].flatMap { Int($0) })
+        let summary = Self.summary(job.program), retried = try #require(summary["retried"].flatMap { Int($0) })
         print("killed \(times) times: \(summary)")
-        #expect(job.farm.standardError.components(separatedBy: "worker left worker=doomed-").count == 1 + times)
+        #expect(job.program.standardError.components(separatedBy: "worker left worker=doomed-").count == 1 + times)
         // What one lane has: a tile at work and one that waits.
         #expect(retried <= 2 * times, "\(summary)")
-        last.signal(SIGTERM)
-        #expect(last.waitForExit(seconds: 20) == 0)
+        job.dismiss(last)
     }
 
     @Test("a worker killed at random moments, five times, costs the tiles that it held and no byte")
@@ -73,26 +47,23 @@ struct FaultTests {
 
     /// Stops a worker until it counts as dead, gives its tiles to another, and lets it go on while that one works.
     private func stop(times: Int, width: Int, height: Int, steps: Int) throws {
-        let job = try LocalFarm(width: width, height: height, steps: steps)
+        let job = try Self.farm(width: width, height: height, steps: steps)
         let sleeper = try job.worker("sleeper")
         var moments = SplitMix64(state: 5)
         var other: RunningProgram?
         for time in 1...times {
             usleep(.random(in: 0...300_000, using: &moments))
             sleeper.signal(SIGSTOP)
-            #expect(job.farm.waitForError { $0.components(separatedBy: "worker left worker=sleeper ").count == 1 + time }, "\(job.farm.standardError)")
+            #expect(job.program.waitForError { $0.components(separatedBy: "worker left worker=sleeper ").count == 1 + time }, "\(job.program.standardError)")
             if other == nil { other = try job.worker("other") }
             sleeper.signal(SIGCONT)
             #expect(
-                job.farm.waitForError { $0.components(separatedBy: "worker joined worker=sleeper ").count == 2 + time },
-                "it does not come back: \(job.farm.standardError)\n\(sleeper.standardError)")
+                job.program.waitForError { $0.components(separatedBy: "worker joined worker=sleeper ").count == 2 + time },
+                "it does not come back: \(job.program.standardError)\n\(sleeper.standardError)")
         }
         try job.expectSameBytes(seconds: 600)
-        print("stopped \(times) times: \(Self.summary(job.farm))")
-        for worker in [sleeper, other] {
-            worker?.signal(SIGTERM)
-            #expect(worker?.waitForExit(seconds: 20) == 0)
-        }
+        print("stopped \(times) times: \(Self.summary(job.program))")
+        job.dismiss(sleeper, try #require(other))
     }
 
     @Test("a worker stopped past its time and continued works on, what it was late with is dropped, and the bytes are the same")
@@ -103,16 +74,14 @@ struct FaultTests {
 
     /// Kills all workers there are, waits, and brings others.
     private func abandon(seconds: Double) throws {
-        let job = try LocalFarm(width: 160, height: 120, steps: 6)
-        let first = try ["first", "second"].map { try job.worker($0) }
-        for worker in first { worker.signal(SIGKILL) }
-        try #require(job.farm.waitForError { $0.contains("no worker is connected, the job waits") }, "\(job.farm.standardError)")
-        job.farm.waitForError(seconds: seconds) { _ in false }
-        #expect(job.farm.process.isRunning)
-        let others = try ["third", "fourth"].map { try job.worker($0) }
+        let job = try Self.farm(width: 160, height: 120, steps: 6)
+        for worker in try ["first", "second"].map({ try job.worker($0) }) { worker.signal(SIGKILL) }
+        try #require(job.program.waitForError { $0.contains("no worker is connected, the job waits") }, "\(job.program.standardError)")
+        job.program.waitForError(seconds: seconds) { _ in false }
+        #expect(job.program.process.isRunning)
+        let (third, fourth) = (try job.worker("third"), try job.worker("fourth"))
         try job.expectSameBytes()
-        for worker in others { worker.signal(SIGTERM) }
-        for worker in others { #expect(worker.waitForExit(seconds: 20) == 0) }
+        job.dismiss(third, fourth)
     }
 
     @Test("all workers die: the job waits, says so, and goes on when others arrive")
@@ -120,17 +89,4 @@ struct FaultTests {
 
     @Test("all workers die, and others arrive a minute later: the job goes on", .soak)
     func abandonedForAMinuteSoak() throws { try abandon(seconds: 60) }
-}
-
-/// Steele, Lea and Flood 2014: seeded, so that a failing run comes again.
-private struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
 }

@@ -60,24 +60,11 @@ private func relativeError(_ values: [Float], _ expected: [Float]) -> Float {
 
 @Suite("Pipelines")
 struct PipelineTests {
-    /// Does a job's work tile after tile, as farm and workers do it together; calls `look` after every phase.
+    /// Does a whole job; calls `look` after every phase.
     static func render(_ plan: RenderPlan, _ input: RGBImage, model: URL, look: (RenderPlan.Phase, Rendering) throws -> Void) throws {
         let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
         let rendering = try Rendering(plan: plan, input: input)
-        for (index, phase) in plan.phases.enumerated() {
-            let tiles = try (0..<plan.step(index).count).map { tile in
-                let work = try plan.work(phase: index, tile: tile)
-                let inputs = rendering.inputs(of: work, phase: index, tile: tile)
-                #expect(inputs.map(\.byteCount) == work.inputByteCounts)
-                return (tile, work, try perform(work, inputs).frame)
-            }
-            for (tile, work, answer) in tiles {
-                #expect(answer.byteCount == work.answerByteCount)
-                rendering.merge(answer, of: work, phase: index, tile: tile)
-            }
-            rendering.finish(phase: index)
-            try look(phase, rendering)
-        }
+        try CheckpointTests.work(plan, rendering, phases: plan.phases.indices, perform: perform) { try look($0, rendering) }
     }
 
     @Test(
@@ -140,27 +127,15 @@ struct PipelineTests {
         let reference = try PipelineCase("upscale")
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 16, height: 16)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let farm = try RunningProgram(
-            "tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--model", reference.model.path, "--steps", "1", "--bind", endpoint])
-        try #require(farm.waitForError { $0.contains("waiting for workers") })
-        let socket = try DealerSocket(SocketContext(), connect: Endpoint(endpoint))
-        let hello = try WorkerMessage.hello(
-            Hello(session: 1, name: "small", host: "small", lanes: 2, kernels: "avx2", memoryBytes: 16 << 20)).frames()
-        var refusal: String?
-        for _ in 0..<20 where refusal == nil {
-            _ = try socket.send(hello)
-            _ = try socket.wait(nil, milliseconds: 500)
-            while let frames = try socket.receive() {
-                if case .refused(let reason) = try CoordinatorMessage(frames: frames) { refusal = reason }
-            }
-        }
-        let reason = try #require(refusal)
+        let farm = try BoundFarm(scratch, input, ["--model", reference.model.path, "--steps", "1"])
+        let socket = try DealerSocket(SocketContext(), connect: Endpoint(farm.endpoint))
+        let hello = Hello(session: 1, name: "small", host: "small", lanes: 2, kernels: "avx2", memoryBytes: 16 << 20)
+        try socket.deliver(WorkerMessage.hello(hello).frames())
+        let reason = try socket.next { if case .refused(let reason) = $0 { reason } else { nil } }
         #expect(reason.contains("16.0 MiB") && reason.contains("2 lanes") && reason.contains("--lanes") && !reason.contains("\n"))
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        worker.signal(SIGTERM)
-        worker.waitForExit(seconds: 20)
+        let worker = try farm.worker("large", lanes: 2)
+        #expect(farm.program.waitForExit() == 0, "\(farm.program.standardError)")
+        farm.dismiss(worker)
     }
 
     @Test("model says what a folder is, plan what a job with it would take", arguments: ["upscale", "img2img"])

@@ -1,5 +1,7 @@
 import Engine
 import Foundation
+import Protocol
+import Synchronization
 import Testing
 
 /// The farm as its users run it: real processes, real sockets, real files.
@@ -8,13 +10,20 @@ struct RenderingTests {
     /// Small tiles, so that a small picture makes many.
     static func tiling(steps: Int = 4) -> [String] { ["--tile", "64", "--halo", "8", "--seed", "7", "--steps", "\(steps)"] }
 
-    /// Renders on local workers and returns the picture's bytes.
+    /// What `render` has rendered, by the input's digest and the arguments: many tests compare with the same pictures.
+    private static let rendered = Mutex<[[String]: Data]>([:])
+
+    /// Renders on local workers, once in all tests, and returns the picture's bytes.
     static func render(_ input: String, in scratch: Scratch, _ arguments: [String]) throws -> Data {
+        let key = [try ContentDigest(file: input).hex] + arguments
+        if let picture = rendered.withLock({ $0[key] }) { return picture }
         let output = scratch.path("\(UUID().uuidString).png")
         let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output] + arguments)
         let code = farm.waitForExit()
         try #require(code == 0, "\(farm.standardError)")
-        return try scratch.bytes(output)
+        let picture = try scratch.bytes(output)
+        rendered.withLock { $0[key] = picture }
+        return picture
     }
 
     /// A job of many tiles and steps for each kind of model; the latent ones have tiles to encode and decode too.
@@ -38,42 +47,27 @@ struct RenderingTests {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: job.size.width, height: job.size.height)
         let options = try job.options()
-        let one = try Self.render(input, in: scratch, options + ["--workers", "1"])
+        // One worker of every core, as is the default.
+        let one = try Self.render(input, in: scratch, options)
         let two = try Self.render(input, in: scratch, options + ["--workers", "2"])
         #expect(one == two)
 
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let output = scratch.path("three.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + options)
-        func worker(_ name: String) throws -> RunningProgram {
-            try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", name, "--cache", scratch.path("cache")])
-        }
-        let first = try worker("first")
-        let doomed = try worker("doomed")
-        try #require(farm.waitForError { $0.contains("worker joined worker=doomed") })
-        doomed.signal(SIGKILL)
-        let late = try worker("late")
-        #expect(farm.waitForError { $0.contains("worker joined worker=late") }, "\(farm.standardError)")
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(farm.standardError.contains("worker left worker=doomed"))
-        #expect(try scratch.bytes(output) == one)
-        for worker in [first, late] {
-            worker.signal(SIGTERM)
-            #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
-        }
+        let farm = try BoundFarm(scratch, input, options)
+        let first = try farm.worker("first", awaitJoin: false)
+        try farm.worker("doomed").signal(SIGKILL)
+        let late = try farm.worker("late")
+        try farm.expectSameBytes()
+        #expect(farm.program.standardError.contains("worker left worker=doomed"))
+        farm.dismiss(first, late)
     }
 
     @Test("a job waits while it has no worker, says so, and goes on when one comes")
     func waits() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 40, height: 40)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling())
-        try #require(farm.waitForError { $0.contains("the job waits") })
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling()))
+        let farm = try BoundFarm(scratch, input, Self.tiling())
+        let worker = try farm.worker("late", lanes: 2)
+        try farm.expectSameBytes()
         worker.signal(SIGINT)
         #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
     }
@@ -82,20 +76,12 @@ struct RenderingTests {
     func drain() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 160, height: 160)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + Self.tiling())
-        let leaver = try RunningProgram(
-            "tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", "leaver", "--cache", scratch.path("cache")])
-        try #require(farm.waitForError { $0.contains("worker joined worker=leaver") })
-        leaver.signal(SIGTERM)
-        #expect(leaver.waitForExit(seconds: 20) == 0, "\(leaver.standardError)")
-        #expect(farm.waitForError { $0.contains("worker left worker=leaver") }, "\(farm.standardError)")
-        let stayer = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == Self.render(input, in: scratch, Self.tiling()))
-        stayer.signal(SIGTERM)
-        stayer.waitForExit(seconds: 20)
+        let farm = try BoundFarm(scratch, input, Self.tiling())
+        farm.dismiss(try farm.worker("leaver"))
+        #expect(farm.program.waitForError { $0.contains("worker left worker=leaver") }, "\(farm.program.standardError)")
+        let stayer = try farm.worker("stayer", lanes: 2)
+        try farm.expectSameBytes()
+        farm.dismiss(stayer)
     }
 
     @Test("a local worker that is killed is replaced, and the bytes are the same")

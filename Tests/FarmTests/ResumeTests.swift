@@ -1,15 +1,17 @@
 import Engine
 import Foundation
+import Protocol
 import Testing
 
 /// Jobs that are broken off and gone on with: real processes, real signals, real disks.
 @Suite("Resuming", .serialized)
 struct ResumeTests {
-    static let soaks = ProcessInfo.processInfo.environment["TILEFARM_SOAK"] == "1"
+    /// Keeps a job in a folder.
+    static func keep(_ job: String) -> [String] { ["--job", job, "--checkpoint-every", "0.2s"] }
 
-    /// Starts a job in a folder of its own.
+    /// Starts a job that is kept, on local workers.
     static func start(_ input: String, _ output: String, job: String, _ options: [String]) throws -> RunningProgram {
-        try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--job", job, "--checkpoint-every", "0.2s"] + options)
+        try RunningProgram("tilefarm", ["upscale", input, "-o", output] + keep(job) + options)
     }
 
     @Test("a coordinator that is killed at random moments and resumed ends in the bytes of an unbroken run", arguments: [RenderingTests.Job.pixels, .img2img])
@@ -17,7 +19,7 @@ struct ResumeTests {
         try Self.kill(job: job, times: 2)
     }
 
-    @Test("the same, 20 times", .enabled(if: soaks), arguments: RenderingTests.Job.allCases)
+    @Test("the same, 20 times", .soak, arguments: RenderingTests.Job.allCases)
     func killedSoak(job: RenderingTests.Job) throws {
         try Self.kill(job: job, times: 20)
     }
@@ -26,27 +28,27 @@ struct ResumeTests {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: job.size.width, height: job.size.height)
         let options = try job.options()
-        let begun = Date()
-        let expected = try RenderingTests.render(input, in: scratch, options)
-        let whole = Date().timeIntervalSince(begun)
         let (folder, output) = (scratch.path("job"), scratch.path("out.png"))
+        var moments = SplitMix64(state: UInt64(times))
         var program = try start(input, output, job: folder, options)
-        for _ in 0..<times {
-            // Any moment will do, those before the first checkpoint and after the end too.
-            program.waitForError(seconds: Double.random(in: 0.05...max(0.1, whole / 2))) { _ in false }
-            program.signal(SIGKILL)
-            program.waitForExit()
+        for time in 0..<times {
+            // The first early, perhaps before the folder says what the job is; the second after a checkpoint; others at any moment, after the end too.
+            if time == 1 {
+                try #require(program.waitForError { $0.contains("checkpoint job=") }, "\(program.standardError)")
+            } else {
+                usleep(.random(in: 0...(time == 0 ? 300_000 : 1_500_000), using: &moments))
+            }
+            program.killAndWait()
             program = try RunningProgram("tilefarm", ["resume", folder])
+            guard time < 2 else { continue }
+            try #require(program.waitForError { $0.contains(/job resumed .*\n|there is no job here/) }, "\(program.standardError)")
+            // From the checkpoint the phase is known at once.
+            #expect(time == 0 || program.standardError.contains(/job resumed .*phase=/), "\(program.standardError)")
+            if program.standardError.contains("there is no job here") { program = try start(input, output, job: folder, options) }
         }
         let code = program.waitForExit()
-        // Killed before the folder said what the job is, or after it was through.
-        if program.standardError.contains("there is no job here") {
-            program = try start(input, output, job: folder, options)
-            #expect(program.waitForExit() == 0, "\(program.standardError)")
-        } else if !program.standardError.contains("this job is finished") {
-            #expect(code == 0, "\(program.standardError)")
-        }
-        #expect(try scratch.bytes(output) == expected)
+        if !program.standardError.contains("this job is finished") { #expect(code == 0, "\(program.standardError)") }
+        #expect(try scratch.bytes(output) == RenderingTests.render(input, in: scratch, options))
         let left = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
         #expect(left == ["input.png", "job.json", "lock"])
     }
@@ -55,12 +57,13 @@ struct ResumeTests {
     func twice() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
-        // Long enough for everything below on machines with many cores.
-        let options = RenderingTests.tiling(steps: 40)
-        let expected = try RenderingTests.render(input, in: scratch, options)
-        let (folder, output) = (scratch.path("job"), scratch.path("out.png"))
-        let first = try Self.start(input, output, job: folder, options)
+        let folder = scratch.path("job")
+        let farm = try BoundFarm(scratch, input, RenderingTests.Job.pixels.options(), more: Self.keep(folder))
+        let (first, output) = (farm.program, farm.output)
+        let doomed = try farm.worker("doomed")
         try #require(first.waitForError { $0.contains("checkpoint job=") }, "\(first.standardError)")
+        // Without a worker the job is not over before everything below has happened, however fast the machine is.
+        doomed.signal(SIGKILL)
         let second = try RunningProgram("tilefarm", ["resume", folder])
         #expect(second.waitForExit() == 1 && second.standardError.contains("another tilefarm is at work on this job"))
         let third = try Self.start(input, output, job: folder, [])
@@ -69,13 +72,11 @@ struct ResumeTests {
         #expect(first.waitForExit() == 130 && first.standardError.contains("`tilefarm resume \(folder)` goes on"), "\(first.standardError)")
         #expect(!FileManager.default.fileExists(atPath: output))
 
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let resumed = try RunningProgram("tilefarm", ["resume", folder, "--bind", endpoint])
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache")])
-        #expect(resumed.waitForExit() == 0 && resumed.standardError.contains("job resumed"), "\(resumed.standardError)")
-        #expect(try scratch.bytes(output) == expected)
-        worker.signal(SIGTERM)
-        worker.waitForExit(seconds: 20)
+        let resumed = try farm.resume(folder)
+        let worker = try resumed.worker("another", lanes: 2)
+        try resumed.expectSameBytes()
+        #expect(resumed.program.standardError.contains("job resumed"), "\(resumed.program.standardError)")
+        resumed.dismiss(worker)
         let again = try RunningProgram("tilefarm", ["resume", folder])
         #expect(again.waitForExit() == 1 && again.standardError.contains("this job is finished"))
     }
@@ -85,10 +86,11 @@ struct ResumeTests {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
         let folder = scratch.path("job")
-        let job = try Self.start(input, scratch.path("out.png"), job: folder, RenderingTests.tiling(steps: 40))
-        try #require(job.waitForError { $0.contains("checkpoint job=") })
-        job.signal(SIGKILL)
-        job.waitForExit()
+        let job = try BoundFarm(scratch, input, RenderingTests.tiling(steps: 6), more: Self.keep(folder))
+        let worker = try job.worker("doomed")
+        try #require(job.program.waitForError { $0.contains("checkpoint job=") })
+        job.program.killAndWait()
+        worker.killAndWait()
         let files = FileManager.default
         /// What resume says about a copy of the folder that something was done to.
         func refusal(_ spoil: (String) throws -> Void) throws -> String {
@@ -112,19 +114,7 @@ struct ResumeTests {
         /// Another value, with the digest that belongs to it.
         func rewrite(_ path: String, _ old: String, _ new: String) throws {
             let line = try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")[0].replacing(old, with: new) as Substring
-            try Data("\(line)\n\(digest(String(line)))\n".utf8).write(to: URL(filePath: path))
-        }
-        func digest(_ text: String) throws -> String {
-            let path = scratch.path("text")
-            try Data(text.utf8).write(to: URL(filePath: path))
-            let process = Process(), pipe = Pipe()
-            process.executableURL = URL(filePath: "/usr/bin/sha256sum")
-            process.arguments = [path]
-            process.standardOutput = pipe
-            try process.run()
-            let data = pipe.fileHandleForReading.readDataToEndOfFile()
-            process.waitUntilExit()
-            return String(decoding: data.prefix(64), as: UTF8.self)
+            try Data("\(line)\n\(ContentDigest(of: Data(line.utf8)).hex)\n".utf8).write(to: URL(filePath: path))
         }
         let checkpoint = try String(contentsOfFile: folder + "/checkpoint.json", encoding: .utf8)
         let canvas = try #require(checkpoint.firstMatch(of: /canvas\.\d/)).output
@@ -135,14 +125,14 @@ struct ResumeTests {
         #expect(try refusal { try Data().write(to: URL(filePath: $0 + "/job.json")) }.contains("job.json: is damaged"))
         #expect(try refusal { try files.removeItem(atPath: $0 + "/job.json") }.contains("there is no job here"))
         #expect(try refusal { try rewrite($0 + "/job.json", "\"format\":1", "\"format\":2") }.contains("another version of tilefarm (format 2"))
-        #expect(try refusal { try rewrite($0 + "/job.json", "\"40\"", "\"41\"") }.contains("what this version of tilefarm makes of its options"))
+        #expect(try refusal { try rewrite($0 + "/job.json", "\"6\"", "\"60\"") }.contains("what this version of tilefarm makes of its options"))
         #expect(try refusal { try rewrite($0 + "/job.json", "upscale", "") ; try rewrite($0 + "/job.json", "--tile", "--tyle") }.contains("arguments are not understood"))
         #expect(try refusal { _ = try files.removeItem(atPath: $0 + "/input.png"); try files.copyItem(atPath: scratch.picture("other.png", width: 220, height: 180, grey: true), toPath: $0 + "/input.png") }
             .contains("its input.png is not what the job was started with"))
         #expect(try refusal { try rewrite($0 + "/checkpoint.json", "\"phase\":", "\"phase\":9") }.contains("its checkpoint is of another plan"))
         #expect(try refusal { try rewrite($0 + "/checkpoint.json", "\"canvas\":", "\"canvas\":7") }.contains("its checkpoint is of another plan"))
         // The folder that nothing was done to goes on.
-        let program = try RunningProgram("tilefarm", ["resume", folder])
+        let program = try RunningProgram("tilefarm", ["resume", folder, "--workers", "1"])
         #expect(program.waitForExit() == 0, "\(program.standardError)")
     }
 
@@ -185,27 +175,31 @@ struct ResumeTests {
     func fullAtCheckpoint() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
-        let options = RenderingTests.tiling(steps: 40)
-        let expected = try RenderingTests.render(input, in: scratch, options)
         let disk = try SmallDisk(kibibytes: 40_000)
-        let (folder, output) = (disk.path + "/job", scratch.path("out.png"))
-        var job = try Self.start(input, output, job: folder, options)
-        try #require(job.waitForError { $0.contains("checkpoint job=") }, "\(job.standardError)")
-        try disk.fill()
-        try #require(job.waitForError { $0.contains("no room for the checkpoint") }, "\(job.standardError)")
+        let folder = disk.path + "/job"
+        // One lane, which needs seconds for what is left: a checkpoint becomes due while the disk is full.
+        var job = try BoundFarm(scratch, input, RenderingTests.Job.pixels.options(), more: Self.keep(folder))
+        var doomed = try job.worker("first")
+        func fillAfterCheckpoint() throws {
+            try #require(job.program.waitForError { $0.contains("checkpoint job=") }, "\(job.program.standardError)")
+            try disk.fill()
+            try #require(job.program.waitForError { $0.contains("no room for the checkpoint") }, "\(job.program.standardError)")
+            doomed.signal(SIGKILL)
+        }
+        try fillAfterCheckpoint()
         // The one before is whole: the job can be killed now, and goes on from it.
-        job.signal(SIGKILL)
-        job.waitForExit()
+        job.program.killAndWait()
         disk.empty()
-        job = try RunningProgram("tilefarm", ["resume", folder])
-        try #require(job.waitForError { $0.contains("checkpoint job=") }, "\(job.standardError)")
-        try disk.fill()
-        try #require(job.waitForError { $0.contains("no room for the checkpoint") }, "\(job.standardError)")
+        job = try job.resume(folder)
+        doomed = try job.worker("second")
+        try fillAfterCheckpoint()
+        // Without a worker the job cannot be over before it has been written.
+        let said = job.program.standardError.components(separatedBy: "checkpoint job=").count
         disk.empty()
-        let said = job.standardError.components(separatedBy: "checkpoint job=").count
-        #expect(job.waitForError { $0.components(separatedBy: "checkpoint job=").count > said })
-        #expect(job.waitForExit() == 0, "\(job.standardError)")
-        #expect(try scratch.bytes(output) == expected)
+        #expect(job.program.waitForError { $0.components(separatedBy: "checkpoint job=").count > said })
+        let last = try job.worker("last", lanes: 2)
+        try job.expectSameBytes()
+        job.dismiss(last)
     }
 
     @Test(
@@ -224,8 +218,7 @@ struct ResumeTests {
         #expect(job.waitForExit() == 130 && job.standardError.contains("`tilefarm resume \(folder)` writes it"), "\(job.standardError)")
         job = try RunningProgram("tilefarm", ["resume", folder])
         try #require(job.waitForError { $0.contains("no room for the output") }, "\(job.standardError)")
-        job.signal(SIGKILL)
-        job.waitForExit()
+        job.killAndWait()
         job = try RunningProgram("tilefarm", ["resume", folder])
         try #require(job.waitForError { $0.contains("no room for the output") }, "\(job.standardError)")
         disk.empty()

@@ -4,6 +4,29 @@ import Protocol
 import Testing
 import Worker
 
+struct Late: Error {}
+
+/// A worker's end of the wire, with deadlines.
+extension DealerSocket {
+    func deliver(_ frames: [Frame]) throws {
+        let deadline = ContinuousClock.now + .seconds(20)
+        while try !send(frames) {
+            guard ContinuousClock.now < deadline else { throw Late() }
+            _ = try wait(nil, milliseconds: 50, writable: true)
+        }
+    }
+
+    /// The next message that `pick` takes something from.
+    func next<T>(_ pick: (CoordinatorMessage) -> T?) throws -> T {
+        let deadline = ContinuousClock.now + .seconds(20)
+        while ContinuousClock.now < deadline {
+            while let frames = try receive() { if let picked = try pick(CoordinatorMessage(frames: frames)) { return picked } }
+            _ = try wait(nil, milliseconds: 50)
+        }
+        throw Late()
+    }
+}
+
 /// A worker played by the test, over a real socket: it can compute, and lie.
 final class Rogue {
     private let context: SocketContext
@@ -11,8 +34,6 @@ final class Rogue {
     private var nextHeartbeat = ContinuousClock.now
     private let compute: LaneWork
     private(set) var received = 0
-
-    struct Late: Error {}
 
     /// Joins, with the default model.
     init(_ endpoint: String, name: String, credit: Int) throws {
@@ -25,13 +46,7 @@ final class Rogue {
         try say(.ready(credit: credit, model: welcome.manifest.digest))
     }
 
-    func say(_ message: WorkerMessage) throws {
-        let deadline = ContinuousClock.now + .seconds(20)
-        while try !socket.send(message.frames()) {
-            guard ContinuousClock.now < deadline else { throw Late() }
-            _ = try socket.wait(nil, milliseconds: 50, writable: true)
-        }
-    }
+    func say(_ message: WorkerMessage) throws { try socket.deliver(message.frames()) }
 
     /// The next message that `pick` takes something from.
     private func next<T>(_ pick: (CoordinatorMessage) -> T?) throws -> T {
@@ -85,18 +100,14 @@ final class Rogue {
     }
 }
 
-@Suite("Rogues", .serialized, .timeLimit(.minutes(5)))
+@Suite("Rogues", .serialized)
 struct RogueTests {
     @Test("answers that come twice, in another order, damaged, in the wrong shape or not finite change no byte; the third bad one is the last")
     func lies() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 100, height: 80)
-        let options = RenderingTests.tiling(steps: 6)
-        let expected = try RenderingTests.render(input, in: scratch, options)
-
-        let endpoint = "tcp://127.0.0.1:\(try freePort())", output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + options)
-        let rogue = try Rogue(endpoint, name: "rogue", credit: 4)
+        let farm = try BoundFarm(scratch, input, RenderingTests.tiling(steps: 6))
+        let rogue = try Rogue(farm.endpoint, name: "rogue", credit: 4)
         let first = try (0..<4).map { _ in try rogue.task() }
         // Right answers, the last first, each twice.
         for task in first.reversed() {
@@ -116,63 +127,58 @@ struct RogueTests {
         // Not a number.
         let size = next[2].task.work.answerByteCount / 4
         try rogue.answer(next[2].task.id, Frame(floats: (0..<size).map { $0 == size / 2 ? Float.nan : 0 }))
-        try #require(farm.waitForError { $0.contains("worker in quarantine") }, "\(farm.standardError)")
+        try #require(farm.program.waitForError { $0.contains("worker in quarantine") }, "\(farm.program.standardError)")
         let received = rogue.received
         // It comes back under its name, and another connection.
-        let again = try Rogue(endpoint, name: "rogue", credit: 4)
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "1", "--name", "honest", "--cache", scratch.path("cache")])
-        try again.idle { !farm.process.isRunning }
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == expected)
+        let again = try Rogue(farm.endpoint, name: "rogue", credit: 4)
+        let worker = try farm.worker("honest", awaitJoin: false)
+        try again.idle { !farm.program.process.isRunning }
+        try farm.expectSameBytes()
         try rogue.idle { true }
         #expect(again.received == 0 && rogue.received <= received + 8)
-        let log = farm.standardError.split(separator: "\n")
-        #expect(log.count { $0.contains("bad result dropped") } == 3 && log.count { $0.contains("worker in quarantine") } == 1, "\(farm.standardError)")
-        #expect(log.contains { $0.contains("job finished") && $0.contains("bad=3") }, "\(farm.standardError)")
+        let log = farm.program.standardError.split(separator: "\n")
+        #expect(log.count { $0.contains("bad result dropped") } == 3 && log.count { $0.contains("worker in quarantine") } == 1, "\(log)")
+        #expect(log.contains { $0.contains("job finished") && $0.contains("bad=3") }, "\(log)")
         for reason in ["checksum does not fit", "bytes instead of", "not finite"] {
-            #expect(log.contains { $0.contains("bad result") && $0.contains(reason) }, "\(reason): \(farm.standardError)")
+            #expect(log.contains { $0.contains("bad result") && $0.contains(reason) }, "\(reason): \(log)")
         }
-        worker.signal(SIGTERM)
-        worker.waitForExit(seconds: 20)
+        farm.dismiss(worker)
     }
 
     @Test("a worker that takes tasks and never reads them makes the coordinator hold no more than its credit, and the job goes on without it")
     func slowReader() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
-        let expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling())
-        let endpoint = "tcp://127.0.0.1:\(try freePort())", output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling())
-        let reader = try Rogue(endpoint, name: "reader", credit: 480)
-        try #require(farm.waitForError { $0.contains("worker joined worker=reader") })
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--name", "good", "--cache", scratch.path("cache")])
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(try scratch.bytes(output) == expected)
-        #expect(farm.standardError.contains("worker left worker=reader"))
-        let peak = try #require(farm.standardError.firstMatch(of: /peak_memory=(\d+)MiB/).flatMap { Int($0.output.1) })
+        let farm = try BoundFarm(scratch, input, RenderingTests.tiling())
+        let reader = try Rogue(farm.endpoint, name: "reader", credit: 480)
+        try #require(farm.program.waitForError { $0.contains("worker joined worker=reader") })
+        let worker = try farm.worker("good", lanes: 2)
+        try farm.expectSameBytes()
+        #expect(farm.program.standardError.contains("worker left worker=reader"))
+        let peak = try #require(farm.program.standardError.firstMatch(of: /peak_memory=(\d+)MiB/).flatMap { Int($0.output.1) })
         // 480 tasks of 12 KiB and the windows that they were cut from, beside what any job takes.
         #expect(peak < 128, "\(peak) MiB")
         withExtendedLifetime(reader) {}
-        worker.signal(SIGTERM)
-        worker.waitForExit(seconds: 20)
+        farm.dismiss(worker)
     }
 
     @Test("a tile that fails on three workers ends the job; its task lies beside the output, as it was sent")
     func failedTile() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 16, height: 16)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())", output = scratch.path("out.png")
-        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--bind", endpoint] + RenderingTests.tiling(steps: 2))
-        let rogues = try (0..<3).map { try Rogue(endpoint, name: "rogue-\($0)", credit: 1) }
+        let farm = try BoundFarm(scratch, input, RenderingTests.tiling(steps: 2))
+        let rogues = try (0..<3).map { try Rogue(farm.endpoint, name: "rogue-\($0)", credit: 1) }
         // None of them can do anything.
-        while farm.process.isRunning {
+        let deadline = ContinuousClock.now + .seconds(60)
+        while farm.program.process.isRunning {
+            guard ContinuousClock.now < deadline else { throw Late() }
             for rogue in rogues {
                 if let task = try rogue.pending() { try rogue.say(.failure(task.id, .error("misfortune"))) }
             }
         }
-        #expect(farm.waitForExit() == 1)
-        let path = output + ".failed-tile"
-        #expect(farm.standardError.contains("failed on every try: misfortune") && farm.standardError.contains("its task is in \(path)"), "\(farm.standardError)")
+        #expect(farm.program.waitForExit() == 1)
+        let path = farm.output + ".failed-tile", words = farm.program.standardError
+        #expect(words.contains("failed on every try: misfortune") && words.contains("its task is in \(path)"), "\(words)")
         let file = try Safetensors(url: URL(filePath: path))
         let frames = try file.names.sorted { $0 == "header" || $1 != "header" && $0 < $1 }.map { name in
             Frame(copying: try file.integers(name).map { UInt8(truncatingIfNeeded: $0) })
@@ -182,6 +188,6 @@ struct RogueTests {
             return
         }
         #expect(inputs.map(\.byteCount) == task.work.inputByteCounts)
-        #expect(FileManager.default.fileExists(atPath: output) == false)
+        #expect(FileManager.default.fileExists(atPath: farm.output) == false)
     }
 }

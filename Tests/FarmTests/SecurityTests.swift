@@ -9,43 +9,36 @@ import Testing
 struct SecurityTests {
     /// A coordinator with a job, and keys where it has some.
     final class Farm {
-        let scratch = try? Scratch()
-        let port: Int
-        let endpoint: String
-        let output: String
-        let expected: Data
-        let program: RunningProgram
+        let bound: BoundFarm
         let hasKeys: Bool
+        let begun: ContinuousClock.Instant
 
         init(keys: Bool, steps: Int = 12) throws {
-            let scratch = try #require(scratch)
+            let scratch = try Scratch()
             hasKeys = keys
-            let input = try scratch.picture("in.png", width: 60, height: 60)
-            expected = try RenderingTests.render(input, in: scratch, RenderingTests.tiling(steps: steps))
-            port = try freePort()
-            endpoint = "tcp://127.0.0.1:\(port)"
-            output = scratch.path("out.png")
             if keys { try CoordinatorKeys.make(path: scratch.path("farm.keys")) }
-            program = try RunningProgram(
-                "tilefarm",
-                ["upscale", input, "-o", output, "--bind", endpoint] + (keys ? ["--keys", scratch.path("farm.keys")] : []) + RenderingTests.tiling(steps: steps))
-            try #require(program.waitForError { $0.contains("waiting for workers") }, "\(program.standardError)")
+            let input = try scratch.picture("in.png", width: 60, height: 60), options = RenderingTests.tiling(steps: steps)
+            // What `finish` compares with, before strangers take the processor for themselves.
+            _ = try RenderingTests.render(input, in: scratch, options)
+            begun = .now
+            bound = try BoundFarm(scratch, input, options, more: keys ? ["--keys", scratch.path("farm.keys")] : [])
         }
 
-        func path(_ name: String) throws -> String { try #require(scratch).path(name) }
+        var program: RunningProgram { bound.program }
+        var endpoint: Endpoint { get throws { try Endpoint(bound.endpoint) } }
+        var port: UInt16 { bound.endpoint.split(separator: ":").last.flatMap { UInt16($0) } ?? 0 }
+
+        func path(_ name: String) -> String { bound.scratch.path(name) }
 
         /// A worker's keys, on the list.
         func keys(_ name: String) throws -> String {
-            let path = try path("\(name).keys")
+            let path = path("\(name).keys")
             if !FileManager.default.fileExists(atPath: path) { try WorkerKeys.make(path: path, name: name, for: self.path("farm.keys")) }
             return path
         }
 
-        func worker(_ name: String) throws -> RunningProgram {
-            try RunningProgram(
-                "tilefarm-worker",
-                ["--connect", endpoint, "--lanes", "1", "--cache", path("cache")] + (hasKeys ? ["--keys", keys(name)] : ["--name", name]))
-        }
+        /// Starts a worker; the job is short, so the next one does not wait until it has joined.
+        func worker(_ name: String) throws -> RunningProgram { try bound.worker(name, keys: hasKeys ? keys(name) : nil, awaitJoin: false) }
 
         /// Bytes that the coordinator had in memory at most, so far.
         var peakMemory: Int {
@@ -55,45 +48,53 @@ struct SecurityTests {
         }
 
         /// Lets good workers finish the job, and holds it against what it should be.
-        func finish(_ workers: [RunningProgram]) throws {
-            #expect(program.waitForExit() == 0, "\(program.standardError)")
-            #expect(try Data(contentsOf: URL(filePath: output)) == expected)
-            for worker in workers {
-                worker.signal(SIGTERM)
-                #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
-            }
-            // One line for a source at once, and one at the end of the job.
+        func finish(_ first: RunningProgram, _ second: RunningProgram) throws {
+            try bound.expectSameBytes()
+            let minutes = Int((ContinuousClock.now - begun) / .seconds(60))
+            bound.dismiss(first, second)
+            // One line for a source at once, one a minute, and one at the end of the job.
             let lines = program.standardError.split(separator: "\n").filter { $0.contains("stranger refused") }
             for (source, lines) in Dictionary(grouping: lines, by: { $0.components(separatedBy: "source=").last ?? "" }) {
-                #expect(lines.count <= 2, "\(source): \(lines)")
+                #expect(lines.count <= 2 + minutes, "\(source): \(lines)")
             }
         }
     }
 
-    /// Bytes to a port from a socket of its own; nil when nobody takes them.
-    static func connect(_ port: Int) -> Int32 {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = UInt16(port).bigEndian
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        let connected = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    /// A connection without ZeroMQ, for as long as somebody holds it; no wait on it is longer than ten seconds.
+    final class RawPeer {
+        private let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+
+        /// Nil when nobody listens at this port of the machine.
+        init?(_ port: UInt16) {
+            var limit = timeval(tv_sec: 10, tv_usec: 0)
+            for option in [SO_RCVTIMEO, SO_SNDTIMEO] { setsockopt(descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size)) }
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_port = port.bigEndian
+            address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+            let connected = withUnsafePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+            }
+            guard connected == 0 else { return nil }
         }
-        guard connected == 0 else {
-            close(descriptor)
-            return -1
+
+        deinit { close(descriptor) }
+
+        /// False when not all of it was taken.
+        func say(_ bytes: [UInt8]) -> Bool { send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count }
+
+        func hear(_ count: Int) {
+            var bytes = [UInt8](repeating: 0, count: count)
+            recv(descriptor, &bytes, count, Int32(MSG_WAITALL))
         }
-        return descriptor
+
+        /// Greeting and READY of ZMTP 3.0 without keys, as a DEALER.
+        static let greeting: [UInt8] = {
+            let bytes: [UInt8] = [0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0x7F, 3, 0] + Array("NULL".utf8)
+            let ready: [UInt8] = [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
+            return bytes + [UInt8](repeating: 0, count: 64 - bytes.count) + [4, UInt8(ready.count)] + ready
+        }()
     }
-
-    static func say(_ descriptor: Int32, _ bytes: [UInt8]) -> Bool { send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count }
-
-    static let greeting: [UInt8] = {
-        let bytes: [UInt8] = [0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0x7F, 3, 0] + Array("NULL".utf8)
-        let ready: [UInt8] = [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
-        return bytes + [UInt8](repeating: 0, count: 64 - bytes.count) + [4, UInt8(ready.count)] + ready
-    }()
 
     /// Runs until it is told to end, over and over.
     final class Nuisance: Sendable {
@@ -126,78 +127,58 @@ struct SecurityTests {
         try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: farm.path("unlisted.keys"))
 
         func stranger(_ arguments: [String]) throws -> RunningProgram {
-            try RunningProgram("tilefarm-worker", ["--connect", farm.endpoint, "--echo", "--lanes", "1"] + arguments)
+            try RunningProgram("tilefarm-worker", ["--connect", farm.bound.endpoint, "--echo", "--lanes", "1"] + arguments)
         }
         let refused = [
             try stranger(["--keys", farm.path("wrong.keys")]), try stranger(["--keys", farm.path("unlisted.keys")]), try stranger(["--name", "n1"]),
         ]
         for worker in refused { #expect(worker.waitForError(seconds: 30) { $0.contains("not let in") }) }
         #expect(refused[1].waitForError(seconds: 30) { $0.contains("allow-list does not have this worker's key") }, "\(refused[1].standardError)")
-        let held = (0..<200).map { _ in Self.connect(farm.port) }
-        defer { for descriptor in held { close(descriptor) } }
         let port = farm.port
+        let held = (0..<200).map { _ in RawPeer(port) }
+        defer { withExtendedLifetime(held) {} }
         let nuisances = [
             try Nuisance {
-                let descriptor = Self.connect(port)
-                _ = Self.say(descriptor, Array("GET / HTTP/1.1\r\nHost: farm\r\n\r\n".utf8))
-                close(descriptor)
+                _ = RawPeer(port)?.say(Array("GET / HTTP/1.1\r\nHost: farm\r\n\r\n".utf8))
                 usleep(2000)
             },
             try Nuisance {
-                let descriptor = Self.connect(port)
-                _ = Self.say(descriptor, (0..<3000).map { _ in UInt8.random(in: 0...255) })
-                close(descriptor)
+                _ = RawPeer(port)?.say((0..<3000).map { _ in UInt8.random(in: 0...255) })
                 usleep(2000)
             },
             try Nuisance {
                 // A greeting as it should be, a byte at a time, and then nothing that follows.
-                let descriptor = Self.connect(port)
-                for byte in Self.greeting where !Self.say(descriptor, [byte]) { break }
+                let peer = RawPeer(port)
+                for byte in RawPeer.greeting where peer?.say([byte]) != true { break }
                 usleep(2000)
-                close(descriptor)
+                withExtendedLifetime(peer) {}
             },
         ]
-        let workers = [try farm.worker("n1"), try farm.worker("n2")]
+        defer { Nuisance.end(nuisances) }
+        let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         // Who has a key cannot choose another's name.
-        let pretender = try DealerSocket(SocketContext(), connect: Endpoint(farm.endpoint), keys: WorkerKeys(path: farm.keys("n3")))
+        let pretender = try DealerSocket(SocketContext(), connect: farm.endpoint, keys: WorkerKeys(path: farm.keys("n3")))
         let hello = Hello(session: 1, name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0)
-        let welcome = try Self.welcome(pretender, hello)
-        while try !pretender.send(WorkerMessage.ready(credit: 1, model: welcome.manifest.digest).frames()) { _ = try pretender.wait(nil, milliseconds: 50, writable: true) }
+        try pretender.deliver(WorkerMessage.hello(hello).frames())
+        let welcome = try pretender.next { if case .welcome(let welcome) = $0 { welcome } else { nil } }
+        try pretender.deliver(WorkerMessage.ready(credit: 1, model: welcome.manifest.digest).frames())
         #expect(farm.program.waitForError { $0.contains("worker joined worker=n3") }, "\(farm.program.standardError)")
-        while try !pretender.send(WorkerMessage.leaving(reason: "enough").frames()) { _ = try pretender.wait(nil, milliseconds: 50, writable: true) }
-        try farm.finish(workers)
-        Nuisance.end(nuisances)
-        for worker in refused {
-            worker.signal(SIGTERM)
-            #expect(worker.waitForExit(seconds: 20) == 0)
-        }
+        try pretender.deliver(WorkerMessage.leaving(reason: "enough").frames())
+        try farm.finish(first, second)
+        farm.bound.dismiss(refused[0], refused[1], refused[2])
         let key = try WorkerKeys(path: farm.path("unlisted.keys")).pair.publicKey
         #expect(farm.program.standardError.contains("\(key)"), "\(farm.program.standardError)")
         #expect(!farm.program.standardError.contains("worker=n1#"))
     }
 
-    private static func welcome(_ dealer: DealerSocket, _ hello: Hello) throws -> Welcome {
-        let deadline = ContinuousClock.now + .seconds(20)
-        var isSaid = false
-        while ContinuousClock.now < deadline {
-            if !isSaid { isSaid = try dealer.send(WorkerMessage.hello(hello).frames()) }
-            _ = try dealer.wait(nil, milliseconds: 20)
-            while let frames = try dealer.receive() {
-                if case .welcome(let welcome) = try CoordinatorMessage(frames: frames) { return welcome }
-            }
-        }
-        throw CocoaError(.userCancelled)
-    }
-
     @Test("floods of hellos and garbage, a message without an end, and results of nobody's tasks change nothing at an open farm")
     func withoutKeys() throws {
         let farm = try Farm(keys: false)
-        let workers = [try farm.worker("n1"), try farm.worker("n2")]
+        let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
         let before = farm.peakMemory
-        let job = try #require(UInt64(farm.program.standardErrorSoFar.components(separatedBy: "job=").dropFirst().first?.prefix { $0.isNumber } ?? ""))
-        let endpoint = try Endpoint(farm.endpoint)
-        let port = farm.port
+        let job = try #require(UInt64(farm.program.standardError.components(separatedBy: "job=").dropFirst().first?.prefix { $0.isNumber } ?? ""))
+        let (endpoint, port) = (try farm.endpoint, farm.port)
         /// Says the messages that `make` makes, as fast as they are taken, over a connection that is made anew when it is cut.
         func flood(_ make: @escaping @Sendable () throws -> [Frame]) throws -> Nuisance {
             let context = try SocketContext()
@@ -227,44 +208,39 @@ struct SecurityTests {
             try flood { [Frame(copying: [0x08, 0x01, 0x52, 0x00] as [UInt8])] },
             try Nuisance {
                 // A part, and more to come, and more to come.
-                let descriptor = Self.connect(port)
-                guard Self.say(descriptor, Self.greeting) else { return }
-                var answer = [UInt8](repeating: 0, count: 107)
-                recv(descriptor, &answer, answer.count, Int32(MSG_WAITALL))
+                guard let peer = RawPeer(port), peer.say(RawPeer.greeting) else { return }
+                peer.hear(107)
                 let part: [UInt8] = [3, 0, 0, 0, 0, 0, 0, 0xC0, 0] + [UInt8](repeating: 0, count: 0xC000)
                 var sent = 0
-                while sent < 1 << 30, Self.say(descriptor, part) { sent += part.count }
-                close(descriptor)
+                while sent < 1 << 30, peer.say(part) { sent += part.count }
             },
         ]
+        defer { Nuisance.end(nuisances) }
         var peak = before
+        let deadline = ContinuousClock.now + .seconds(120)
         while farm.program.process.isRunning {
+            guard ContinuousClock.now < deadline else { throw Late() }
             peak = max(peak, farm.peakMemory)
             usleep(20_000)
         }
-        try farm.finish(workers)
-        Nuisance.end(nuisances)
+        try farm.finish(first, second)
         #expect(peak > 0 && peak < before + (160 << 20), "\(before >> 20) MiB before, \(peak >> 20) MiB at most")
         #expect(farm.program.standardError.contains("stranger refused"))
     }
 
     @Test("a coordinator that is killed and started again at its port gets its workers back by themselves, with their keys")
     func restart() throws {
-        let farm = try Farm(keys: true, steps: 60)
-        let workers = [try farm.worker("n1"), try farm.worker("n2")]
+        let farm = try Farm(keys: true, steps: 60), bound = farm.bound
+        let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
-        farm.program.signal(SIGKILL)
-        farm.program.waitForExit()
+        farm.program.killAndWait()
         let again = try RunningProgram(
             "tilefarm",
-            ["upscale", farm.path("in.png"), "-o", farm.output, "--bind", farm.endpoint, "--keys", farm.path("farm.keys")] + RenderingTests.tiling(steps: 60))
+            ["upscale", bound.input, "-o", bound.output, "--bind", bound.endpoint, "--keys", farm.path("farm.keys")] + bound.options)
         #expect(again.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(again.standardError)")
         #expect(again.waitForExit() == 0, "\(again.standardError)")
-        #expect(try Data(contentsOf: URL(filePath: farm.output)) == farm.expected)
-        for worker in workers {
-            worker.signal(SIGTERM)
-            #expect(worker.waitForExit(seconds: 20) == 0, "\(worker.standardError)")
-        }
+        #expect(try bound.scratch.bytes(bound.output) == RenderingTests.render(bound.input, in: bound.scratch, bound.options))
+        bound.dismiss(first, second)
     }
 
     @Test("keygen makes what the programs take, a second process with a worker's keys has its name and a number")
@@ -277,20 +253,12 @@ struct SecurityTests {
         try keygen([scratch.path("farm.keys")])
         try keygen([scratch.path("n1.keys"), "--for", scratch.path("farm.keys")])
         let input = try scratch.picture("in.png", width: 40, height: 40)
-        let endpoint = "tcp://127.0.0.1:\(try freePort())"
-        let farm = try RunningProgram(
-            "tilefarm",
-            ["upscale", input, "-o", scratch.path("out.png"), "--bind", endpoint, "--keys", scratch.path("farm.keys")] + RenderingTests.tiling(steps: 60))
-        let workers = try (0..<2).map { _ in
-            try RunningProgram(
-                "tilefarm-worker",
-                ["--connect", endpoint, "--lanes", "1", "--cache", scratch.path("cache"), "--keys", scratch.path("n1.keys")])
-        }
-        #expect(farm.waitForError { $0.contains("worker joined worker=n1 ") && $0.contains("worker joined worker=n1#") }, "\(farm.standardError)")
-        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        for worker in workers {
-            worker.signal(SIGTERM)
-            worker.waitForExit(seconds: 20)
-        }
+        let farm = try BoundFarm(scratch, input, RenderingTests.tiling(steps: 60), more: ["--keys", scratch.path("farm.keys")])
+        let workers = try (0..<2).map { _ in try farm.worker("n1", keys: scratch.path("n1.keys"), awaitJoin: false) }
+        #expect(
+            farm.program.waitForError { $0.contains("worker joined worker=n1 ") && $0.contains("worker joined worker=n1#") },
+            "\(farm.program.standardError)")
+        #expect(farm.program.waitForExit() == 0, "\(farm.program.standardError)")
+        farm.dismiss(workers[0], workers[1])
     }
 }

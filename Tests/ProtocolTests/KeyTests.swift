@@ -1,9 +1,10 @@
+import Engine
 import Foundation
 import Protocol
 import Testing
 
 /// Files of keys, and who comes in with them.
-@Suite(.serialized, .timeLimit(.minutes(1))) struct KeyTests {
+@Suite(.serialized) struct KeyTests {
     final class Folder {
         let url = FileManager.default.temporaryDirectory.appending(path: "tilefarm-keys-\(UInt64.random(in: 0 ... .max))")
         init() throws { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) }

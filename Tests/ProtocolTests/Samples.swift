@@ -1,19 +1,6 @@
 import Engine
 import Protocol
 
-/// Steele, Lea and Flood 2014: small, seeded, so that a failing case comes again.
-struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-}
-
 enum Samples {
     static func digest(_ seed: UInt8) -> ContentDigest { ContentDigest(bytes: (0..<32).map { seed &+ $0 })! }
 

@@ -3,7 +3,7 @@ import Protocol
 import Testing
 
 /// The program itself, as a process.
-@Suite("tilefarm-worker", .serialized, .timeLimit(.minutes(2))) struct CommandTests {
+@Suite("tilefarm-worker", .serialized) struct CommandTests {
     struct Program {
         let process = Process()
         let errors = Pipe()
@@ -17,9 +17,23 @@ import Testing
         }
 
         func end() throws -> (code: Int32, errors: String) {
-            let text = try errors.fileHandleForReading.readToEnd() ?? Data()
+            defer { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
+            let text = try CommandTests.text(of: errors)
             process.waitUntilExit()
-            return (process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus, String(decoding: text, as: UTF8.self))
+            return (process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus, text)
+        }
+    }
+
+    /// What comes through a pipe until everyone who writes to it has ended, if that is within a minute.
+    static func text(of pipe: Pipe) throws -> String {
+        let deadline = ContinuousClock.now + .seconds(60)
+        var data = Data()
+        while true {
+            var item = pollfd(fd: pipe.fileHandleForReading.fileDescriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&item, 1, Int32(max(0, (deadline - .now) / .milliseconds(1)))) > 0 else { throw Late() }
+            let more = pipe.fileHandleForReading.availableData
+            if more.isEmpty { return String(decoding: data, as: UTF8.self) }
+            data += more
         }
     }
 
@@ -98,8 +112,7 @@ import Testing
         _ = try farmer.hello()
         kill(shell.processIdentifier, SIGKILL)
         // The worker holds the other end of the pipe until it has ended.
-        let text = String(decoding: try errors.fileHandleForReading.readToEnd() ?? Data(), as: UTF8.self)
-        #expect(text.contains("the program that started this worker has ended"))
+        #expect(try Self.text(of: errors).contains("the program that started this worker has ended"))
         shell.waitUntilExit()
     }
 }

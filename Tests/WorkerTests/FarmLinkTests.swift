@@ -4,7 +4,7 @@ import Protocol
 import Testing
 import Worker
 
-@Suite("Worker", .serialized, .timeLimit(.minutes(2))) struct FarmLinkTests {
+@Suite("Worker", .serialized) struct FarmLinkTests {
     let farmer: Farmer
     let model: TestModel
 
