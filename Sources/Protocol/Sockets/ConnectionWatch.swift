@@ -56,8 +56,9 @@ final class ConnectionWatch: Sendable {
         var isAdmitted = false
         var isAtWork = false
         var isCut = false
-        /// libzmq's own number of the connection.
+        /// libzmq's own number of the connection, and the last one that was seen before it came: its own is a later one.
         var peer: UInt32?
+        let after: UInt32
         var user: String?
         var nuisance = Nuisance()
     }
@@ -81,6 +82,9 @@ final class ConnectionWatch: Sendable {
         let monitor: SocketMonitor
         var entries: [Int32: Entry] = [:]
         var nextSerial: UInt64 = 0
+        /// The last of libzmq's numbers that can be given by now, and the last that came with a message.
+        var lastPeer: UInt32
+        var seenPeer: UInt32
         /// Descriptors of those not admitted, in the order of their coming, and how many each address has.
         var strangers: [Int32] = []
         var strangersOf: [String: Int] = [:]
@@ -114,11 +118,12 @@ final class ConnectionWatch: Sendable {
 
     /// - Parameters:
     ///   - monitor: the name of the router's monitor.
+    ///   - lastPeer: the last number that libzmq has given to a peer of the router.
     ///   - keys: nil lets in whoever speaks ZMTP 3.
-    init(_ context: SocketContext, monitor name: String, limits: ConnectionLimits, keys: CoordinatorKeys?) throws(SocketError) {
+    init(_ context: SocketContext, monitor name: String, lastPeer: UInt32, limits: ConnectionLimits, keys: CoordinatorKeys?) throws(SocketError) {
         let monitor = try SocketMonitor(context, name: name)
         monitorDescriptor = try monitor.descriptor()
-        state = Mutex(State(monitor: monitor))
+        state = Mutex(State(monitor: monitor, lastPeer: lastPeer, seenPeer: lastPeer))
         self.limits = limits
         hasKeys = keys != nil
         wakeup = try Wakeup()
@@ -161,14 +166,19 @@ final class ConnectionWatch: Sendable {
     /// - Returns: nil when there is no such connection any more; `isCut` when its messages are to be dropped.
     func received(descriptor: Int32, peer: [UInt8], user: String?, frameBytes: [Int]) -> (id: ConnectionID, address: String, isCut: Bool)? {
         state.withLock { state in
-            // libzmq told of the connection before it read the message.
-            drain(&state)
+            let number = Self.number(ofPeer: peer)
+            // libzmq told of the connection before it read the message; of one that is known by its number there is nothing to hear.
+            if number == nil || state.entries[descriptor]?.peer != number { drain(&state) }
             guard var entry = state.entries[descriptor] else { return nil }
-            if peer.count == 5, peer[0] == 0 {
-                let number = peer.dropFirst().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
-                if let known = entry.peer, known != number {
+            if number == nil || entry.peer != number {
+                guard let number, Self.isLater(number, than: entry.after), !Self.isLater(number, than: state.lastPeer) else {
+                    // One that it chose itself. libzmq aborts the process when its own number is taken by the time that it gives it.
+                    if entry.peer == nil { cut(descriptor, "chose its routing id, which is ZeroMQ's to choose", &state) }
+                    return nil
+                }
+                if let known = entry.peer {
                     // Left over from a connection that had this descriptor before; or what was known of this one was.
-                    guard Int32(bitPattern: number &- known) > 0 else { return nil }
+                    guard Self.isLater(number, than: known) else { return nil }
                     entry.serial = state.nextSerial
                     state.nextSerial += 1
                     entry.nuisance = Nuisance()
@@ -180,6 +190,7 @@ final class ConnectionWatch: Sendable {
                     }
                 }
                 entry.peer = number
+                if Self.isLater(number, than: state.seenPeer) { state.seenPeer = number }
             }
             entry.user = user
             for bytes in frameBytes { entry.delivered += UInt64(wireBytes(bytes)) }
@@ -189,6 +200,15 @@ final class ConnectionWatch: Sendable {
             return (ConnectionID(descriptor: descriptor, serial: entry.serial), entry.connection.address, state.entries[descriptor]?.isCut ?? true)
         }
     }
+
+    /// The number in an id of libzmq's own making: a zero and four bytes of a counter. nil: the peer has chosen its id.
+    static func number(ofPeer id: [UInt8]) -> UInt32? {
+        guard id.count == 5, id[0] == 0 else { return nil }
+        return id.dropFirst().reduce(0) { $0 << 8 | UInt32($1) }
+    }
+
+    /// The counter begins anywhere and goes round.
+    private static func isLater(_ number: UInt32, than other: UInt32) -> Bool { Int32(bitPattern: number &- other) > 0 }
 
     /// This one may stay, and have `bytesInFlight` under way.
     func admit(_ id: ConnectionID, bytesInFlight: Int, isAtWork: Bool) {
@@ -300,7 +320,9 @@ final class ConnectionWatch: Sendable {
                 // ZAP has told of a key that is not listed.
                 if case .denied = failure { continue }
                 note(entry?.connection.address ?? "unknown", failure.map(words) ?? "left without a valid hello", &state)
-            case .connected, .handshakeSucceeded:
+            case .handshakeSucceeded:
+                state.lastPeer &+= 1
+            case .connected:
                 continue
             }
         }
@@ -312,7 +334,7 @@ final class ConnectionWatch: Sendable {
         guard let connection = TCPConnection(descriptor: descriptor) else { return }
         let now = ContinuousClock.now
         state.entries[descriptor] = Entry(
-            connection: connection, serial: state.nextSerial, since: now, allowance: limits.strangerBytes)
+            connection: connection, serial: state.nextSerial, since: now, allowance: limits.strangerBytes, after: state.seenPeer)
         state.nextSerial += 1
         state.strangers.append(descriptor)
         state.strangersOf[connection.place, default: 0] += 1
