@@ -98,6 +98,7 @@ final class ConnectionWatch: Sendable {
         /// What libzmq told of last: the failure of the connection whose end it tells of next.
         var failure: HandshakeFailure?
         var cursor = 0
+        var nextSweep = ContinuousClock.now
     }
 
     // The monitor's socket moves between threads under this lock, which is the "full fence memory barrier" that libzmq asks for.
@@ -113,6 +114,10 @@ final class ConnectionWatch: Sendable {
     private static let mostIncidents = 4096
     /// Connections of each kind looked at in a row.
     private static let sweep = 128
+    /// Wakes of the thread in a row, and in a second, beyond which it rests first. Its own looks are half as many.
+    private static let wakesAtOnce = 40.0
+    private static let wakesPerSecond = 200.0
+    private static let restMicroseconds: UInt32 = 5_000
     /// Bytes a second that no message accounts for: heartbeats of ZMTP's own, where a peer sends them.
     private static let unaccountedPerSecond = 100.0
 
@@ -141,9 +146,12 @@ final class ConnectionWatch: Sendable {
     }
 
     private func run(_ authenticator: Authenticator) {
+        var wakes = Nuisance()
         while !isOver.load(ordering: .acquiring) {
             let pause = state.withLock { look(&$0) }
             authenticator.wait(wakeup, monitorDescriptor, milliseconds: pause)
+            // A flood of connections would wake this thread, and libzmq's to do so, three times for each: what comes in such a moment is taken together.
+            if wakes.add(1, forgiving: Self.wakesPerSecond) > Self.wakesAtOnce { usleep(Self.restMicroseconds) }
             let verdict = authenticator.serve()
             guard !verdict.incidents.isEmpty || verdict.allowed != nil else { continue }
             state.withLock { state in
@@ -272,8 +280,10 @@ final class ConnectionWatch: Sendable {
     private func look(_ state: inout State) -> Int {
         drain(&state)
         let now = ContinuousClock.now
-        for descriptor in state.strangers where state.entries[descriptor].map({ now - $0.since > .seconds(limits.strangerSeconds) }) ?? false {
-            cut(descriptor, "said no valid hello within \(Int(limits.strangerSeconds)) s", &state)
+        // Not at every wake.
+        guard now >= state.nextSweep else { return Int((state.nextSweep - now) / .milliseconds(1)) + 1 }
+        while let oldest = state.strangers.first, let entry = state.entries[oldest], now - entry.since > .seconds(limits.strangerSeconds) {
+            cut(oldest, "said no valid hello within \(Int(limits.strangerSeconds)) s", &state)
         }
         // In turns, so that a look takes no longer with thousands of them.
         let all = state.entries.count <= 2 * Self.sweep ? Array(state.entries.keys) : some(of: state)
@@ -289,7 +299,9 @@ final class ConnectionWatch: Sendable {
                 cut(descriptor, "sent more than \(entry.allowance) bytes that are no whole message", &state)
             }
         }
-        return state.entries.isEmpty ? 1000 : state.strangers.isEmpty ? 25 : 10
+        let pause = state.strangers.isEmpty ? 25 : 10
+        state.nextSweep = now + .milliseconds(pause)
+        return pause
     }
 
     private func some(of state: State) -> [Int32] {
@@ -301,20 +313,23 @@ final class ConnectionWatch: Sendable {
     }
 
     /// Takes in what libzmq tells of connections.
+    ///
+    /// What is gone by now is not looked at: asking the kernel costs time in a flood, and the descriptor may be another connection's already.
     private func drain(_ state: inout State) {
+        var new: [Int32] = []
         // An error means that the context ends, and with it everything.
         while let event = try? state.monitor.next() {
             switch event {
             case .accepted(let descriptor):
-                accepted(descriptor, &state)
+                forget(descriptor, &state)
+                new.append(descriptor)
             case .handshakeFailed(let failure):
                 state.failure = failure
             case .disconnected(let descriptor):
                 let failure = state.failure
                 state.failure = nil
-                let entry = state.entries[descriptor]
-                forgetStranger(descriptor, &state)
-                state.entries[descriptor] = nil
+                if let index = new.lastIndex(of: descriptor) { new.remove(at: index) }
+                let entry = forget(descriptor, &state)
                 guard entry?.isAdmitted != true, entry?.isCut != true else { continue }
                 if let address = entry?.connection.place { blame(address, 1, &state) }
                 // ZAP has told of a key that is not listed.
@@ -326,11 +341,10 @@ final class ConnectionWatch: Sendable {
                 continue
             }
         }
+        for descriptor in new { accepted(descriptor, &state) }
     }
 
     private func accepted(_ descriptor: Int32, _ state: inout State) {
-        forgetStranger(descriptor, &state)
-        state.entries[descriptor] = nil
         guard let connection = TCPConnection(descriptor: descriptor) else { return }
         let now = ContinuousClock.now
         state.entries[descriptor] = Entry(
@@ -339,9 +353,11 @@ final class ConnectionWatch: Sendable {
         state.strangers.append(descriptor)
         state.strangersOf[connection.place, default: 0] += 1
         // Each connection of a flood brings a queue of messages before it is cut, so few are let in; others' addresses do not matter to it.
-        if let level = state.nuisanceOf[connection.place]?.add(0, forgiving: limits.forgivenPerSecond), level > limits.strangerNuisance,
-            state.returnsOf[connection.place, default: Nuisance()].add(1, forgiving: limits.forgivenPerSecond) > limits.forgivenPerSecond {
-            return cut(descriptor, "came again at once", &state)
+        if let level = state.nuisanceOf[connection.place]?.add(0, forgiving: limits.forgivenPerSecond), level > limits.strangerNuisance {
+            let returns = state.returnsOf[connection.place, default: Nuisance()].add(0, forgiving: limits.forgivenPerSecond)
+            guard returns < limits.forgivenPerSecond else { return cut(descriptor, "came again at once", &state) }
+            // Who is cut here does not count, or nobody would be let in for a long time after a flood.
+            state.returnsOf[connection.place]?.add(1, forgiving: limits.forgivenPerSecond)
         }
         guard state.strangers.count > limits.strangers || state.entries.count > limits.connections else { return }
         // The oldest of the address that has most: an honest one has said its hello by then, and who holds many stands in nobody's way but its own.
@@ -349,6 +365,12 @@ final class ConnectionWatch: Sendable {
             let oldest = state.strangers.first(where: { state.entries[$0]?.connection.place == address })
         else { return }
         cut(oldest, "held more connections open than the farm has room for", &state)
+    }
+
+    @discardableResult
+    private func forget(_ descriptor: Int32, _ state: inout State) -> Entry? {
+        forgetStranger(descriptor, &state)
+        return state.entries.removeValue(forKey: descriptor)
     }
 
     private func forgetStranger(_ descriptor: Int32, _ state: inout State) {

@@ -50,14 +50,13 @@ struct TCPConnection: Sendable {
     var traffic: Traffic? {
         guard isOpen else { return nil }
         // struct tcp_info of <linux/tcp.h>, which only ever grows at its end; Glibc's own lacks the counts.
-        var info = [UInt8](repeating: 0, count: 256)
-        var size = socklen_t(info.count)
-        guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, &info, &size) == 0, size >= 136 else { return nil }
-        return info.withUnsafeBytes {
-            Traffic(
-                bytesReceived: $0.loadUnaligned(fromByteOffset: 128, as: UInt64.self),
-                bytesAcknowledged: $0.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
-                millisecondsSinceData: $0.loadUnaligned(fromByteOffset: 52, as: UInt32.self))
+        return withUnsafeTemporaryAllocation(byteCount: 256, alignment: 8) { info in
+            var size = socklen_t(info.count)
+            guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, info.baseAddress, &size) == 0, size >= 136 else { return nil }
+            return Traffic(
+                bytesReceived: info.loadUnaligned(fromByteOffset: 128, as: UInt64.self),
+                bytesAcknowledged: info.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
+                millisecondsSinceData: info.loadUnaligned(fromByteOffset: 52, as: UInt32.self))
         }
     }
 
