@@ -18,9 +18,18 @@ import Testing
         }
         #expect(silent.isCut())
         let dealer = try DealerSocket(SocketContext(), connect: Endpoint(router.endpoint), lingerMilliseconds: 0)
-        try dealer.deliver([hello])
-        let received = try router.next()
-        #expect(received.frames == [hello] && received.address == "127.0.0.1" && !received.isOrphan)
+        // While its address counts as a flood's it may be cut, and say hello again.
+        let deadline = ContinuousClock.now + .seconds(20)
+        var heard: RouterSocket.Received?
+        while heard == nil {
+            try #require(ContinuousClock.now < deadline)
+            _ = try dealer.send([hello])
+            _ = try router.wait(nil, milliseconds: 50)
+            // What a connection that was cut has left counts for nothing.
+            heard = try router.receive().flatMap { $0.isOrphan ? nil : $0 }
+        }
+        let received = try #require(heard)
+        #expect(received.frames == [hello] && received.address == "127.0.0.1")
         let incidents = router.takeIncidents()
         #expect(incidents.contains { $0.what.contains("no valid hello") && $0.address == "127.0.0.1" })
         #expect(incidents.count > 100 && incidents.allSatisfy { ["127.0.0.1", "unknown"].contains($0.address) })

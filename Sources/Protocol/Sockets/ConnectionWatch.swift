@@ -147,11 +147,13 @@ final class ConnectionWatch: Sendable {
 
     private func run(_ authenticator: Authenticator) {
         var wakes = Nuisance()
+        var pause = 0
         while !isOver.load(ordering: .acquiring) {
-            let pause = state.withLock { look(&$0) }
             authenticator.wait(wakeup, monitorDescriptor, milliseconds: pause)
             // A flood of connections would wake this thread, and libzmq's to do so, three times for each: what comes in such a moment is taken together.
             if wakes.add(1, forgiving: Self.wakesPerSecond) > Self.wakesAtOnce { usleep(Self.restMicroseconds) }
+            // First, so that who is cut as it comes gets no answer to its handshake.
+            pause = state.withLock { look(&$0) }
             let verdict = authenticator.serve()
             guard !verdict.incidents.isEmpty || verdict.allowed != nil else { continue }
             state.withLock { state in
