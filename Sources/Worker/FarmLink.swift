@@ -52,7 +52,7 @@ package final class FarmLink: Sendable {
     }
 
     fileprivate enum Preparation {
-        case loaded(LoadedModel, ModelDigest)
+        case loaded(LoadedModel)
         /// The store does not have it, or has it damaged.
         case absent
         case failed(String)
@@ -312,44 +312,41 @@ private final class Loop {
         logger.info(
             "connected",
             metadata: ["job": "\(welcome.job)", "model": "\(welcome.manifest.digest.short)", "endpoint": "\(settings.endpoint)"])
-        if case .loaded(let model) = settings.model {
-            begin(welcome, model)
-        } else if let loaded, loaded.digest == welcome.manifest.digest, loaded.precision == welcome.precision {
+        if let loaded, loaded.digest == welcome.manifest.digest, loaded.precision == welcome.precision {
             begin(welcome, loaded.model)
         } else {
             loaded = nil
             link.lanes.forgetModels()
-            try prepare(welcome, folder: nil)
+            try prepare(welcome)
         }
         return nil
     }
 
-    /// Finds and loads the model beside the loop, so that heartbeats go on.
-    /// - Parameter folder: where it is known to be whole.
-    private func prepare(_ welcome: Welcome, folder known: URL?) throws {
+    /// Looks for the model and loads it.
+    private func prepare(_ welcome: Welcome) throws {
+        let (manifest, precision) = (welcome.manifest, welcome.precision)
+        switch settings.model {
+        case .loaded(let model):
+            begin(welcome, model)
+        case .folder(let folder, let load):
+            try prepare(welcome) {
+                guard ModelStore.matches(manifest, folder: folder) else {
+                    return .mismatch("the model in \(folder.path) is not the job's (\(manifest.digest.short)); leave --model out to fetch that")
+                }
+                return .loaded(try load(folder, precision))
+            }
+        case .store(let store, let load):
+            try prepare(welcome) { try store.find(manifest).map { .loaded(try load($0, precision)) } ?? .absent }
+        }
+    }
+
+    /// Does what takes its time with a model on a thread of its own, so that heartbeats go on.
+    private func prepare(_ welcome: Welcome, _ work: @escaping @Sendable () throws -> FarmLink.Preparation) throws {
         phase = .preparing(welcome)
-        let (link, session, manifest, precision) = (link, session, welcome.manifest, welcome.precision)
+        let (link, session) = (link, session)
         _ = try OSThread(name: "model", stackBytes: 16 << 20) {
             let outcome: FarmLink.Preparation
-            do {
-                switch link.settings.model {
-                case .loaded(let model):
-                    outcome = .loaded(model, manifest.digest)
-                case .folder(let folder, let load):
-                    outcome =
-                        if ModelStore.matches(manifest, folder: folder) { .loaded(try load(folder, precision), manifest.digest) } else {
-                            .mismatch("the model in \(folder.path) is not the job's (\(manifest.digest.short)); leave --model out to fetch that")
-                        }
-                case .store(let store, let load):
-                    if let folder = try known ?? store.find(manifest) {
-                        outcome = .loaded(try load(folder, precision), manifest.digest)
-                    } else {
-                        outcome = .absent
-                    }
-                }
-            } catch {
-                outcome = .failed("\(error)")
-            }
+            do { outcome = try work() } catch { outcome = .failed("\(error)") }
             link.inbox.withLock { $0.prepared.append((session, outcome)) }
             link.wakeup.wake()
         }
@@ -362,8 +359,8 @@ private final class Loop {
         }
         if let prepared, case .preparing(let welcome) = phase {
             switch prepared.outcome {
-            case .loaded(let model, let digest):
-                loaded = (model, digest, welcome.precision)
+            case .loaded(let model):
+                loaded = (model, welcome.manifest.digest, welcome.precision)
                 begin(welcome, model)
             case .absent:
                 if let ending = fetch(welcome) { return ending }
@@ -400,7 +397,8 @@ private final class Loop {
             phase = .fetching(welcome, download, since: ContinuousClock.now)
             lastPiece = ContinuousClock.now
             for request in download.requests() { post(request) }
-            return download.isComplete ? try install(welcome, download, since: lastPiece) : nil
+            if download.isComplete { try install(welcome, download, since: lastPiece) }
+            return nil
         } catch {
             return leave(.failed(reason: "\(error)"))
         }
@@ -412,7 +410,8 @@ private final class Loop {
         do {
             try download.receive(file: file, offset: offset, bytes)
             for request in download.requests() { post(request) }
-            return download.isComplete ? try install(welcome, download, since: since) : nil
+            if download.isComplete { try install(welcome, download, since: since) }
+            return nil
         } catch ModelFileError.unexpectedPiece {
             // Asked for before the download began anew.
             return nil
@@ -424,16 +423,19 @@ private final class Loop {
         }
     }
 
-    private func install(_ welcome: Welcome, _ download: ModelDownload, since: ContinuousClock.Instant) throws -> WorkerEnding? {
-        let folder = try download.install()
+    private func install(_ welcome: Welcome, _ download: ModelDownload, since: ContinuousClock.Instant) throws {
+        guard case .store(_, let load) = settings.model else { return }
         logger.info(
             "model fetched",
             metadata: [
                 "model": "\(welcome.manifest.digest.short)", "bytes": "\(download.receivedBytes)",
                 "seconds": "\(Self.format(seconds: (ContinuousClock.now - since) / .seconds(1)))",
             ])
-        try prepare(welcome, folder: folder)
-        return nil
+        let precision = welcome.precision
+        // Handed to the thread that starts here, and not used by this one again. Where another worker of this machine was faster, its copy is read
+        // and hashed there.
+        nonisolated(unsafe) let download = download
+        try prepare(welcome) { .loaded(try load(download.install(), precision)) }
     }
 
     private func begin(_ welcome: Welcome, _ model: LoadedModel) {
