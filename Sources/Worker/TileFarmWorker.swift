@@ -60,10 +60,14 @@ struct TileFarmWorker: AsyncParsableCommand {
         if let lanes, !Self.laneRange.contains(lanes) {
             throw ValidationError("--lanes \(lanes) is not possible; give \(Self.laneRange.lowerBound) to \(Self.laneRange.upperBound)")
         }
-        if let name, !Hello.isName(name) { throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes of printable characters without blanks") }
+        if let name, !Hello.isName(name) {
+            throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes of printable characters without blanks")
+        }
         guard (0...3600).contains(echoSeconds) else { throw ValidationError("--echo-seconds \(echoSeconds): must be from 0 to 3600") }
         if let connections, !(1...3000).contains(connections) || !echo { throw ValidationError("--connections takes 1 to 3000, with --echo") }
-        if connections != nil && echoSeconds > 0 { throw ValidationError("--connections and --echo-seconds exclude each other; many workers answer at once") }
+        if connections != nil && echoSeconds > 0 {
+            throw ValidationError("--connections and --echo-seconds exclude each other; many workers answer at once")
+        }
         if name != nil && keys != nil { throw ValidationError("--name and --keys exclude each other; with keys the name is the allow-list's") }
         if model != nil && cache != nil { throw ValidationError("--model and --cache exclude each other; give one of them") }
     }

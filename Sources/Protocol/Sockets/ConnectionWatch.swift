@@ -174,7 +174,8 @@ final class ConnectionWatch: Sendable {
         var pause = 0
         while !isOver.load(ordering: .acquiring) {
             authenticator.wait(wakeup, monitorDescriptor, milliseconds: pause)
-            // A flood of connections would wake this thread, and libzmq's to do so, three times for each: what comes in such a moment is taken together.
+            // A flood of connections would wake this thread three times for each, at libzmq's cost too: what comes in such a moment is taken
+            // together.
             if wakes.add(1, forgiving: Self.wakesPerSecond) > Self.wakesAtOnce { usleep(Self.restMicroseconds) }
             // First, so that who is cut as it comes gets no answer to its handshake.
             pause = state.withLock { look(&$0) }
@@ -307,7 +308,8 @@ final class ConnectionWatch: Sendable {
         let now = ContinuousClock.now
         // Not at every wake.
         guard now >= state.nextSweep else { return Int((state.nextSweep - now) / .milliseconds(1)) + 1 }
-        while let oldest = state.strangers.descriptors.first, let entry = state.entries[oldest], now - entry.since > .seconds(limits.strangerSeconds) {
+        while let oldest = state.strangers.descriptors.first, let entry = state.entries[oldest],
+            now - entry.since > .seconds(limits.strangerSeconds) {
             cut(oldest, "said no valid hello within \(Int(limits.strangerSeconds)) s", &state)
         }
         // In turns, so that a look takes no longer with thousands of them.
@@ -380,7 +382,8 @@ final class ConnectionWatch: Sendable {
             // Who is cut here does not count, or nobody would be let in for a long time after a flood.
             state.returnsOf[connection.place]?.add(1, forgiving: Self.forgivenPerSecond)
         }
-        // The oldest of the place that has most: an honest one has said its hello by then, or works, and who holds many stands in nobody's way but its own.
+        // The oldest of the place that has most: an honest one has said its hello by then, or works, and who holds many stands in nobody's way but
+        // its own.
         let oldest = state.strangers.descriptors.count > limits.strangers ? oldest(of: state.strangers, state)
             : state.entries.count > mostConnections ? oldest(of: state.idle, state) : nil
         if let oldest { cut(oldest, "held more connections open than the farm has room for", &state) }

@@ -18,17 +18,18 @@ struct TCPConnection: Sendable {
         guard let cookie = Self.cookie(of: descriptor) else { return nil }
         var address = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        var text = [CChar](repeating: 0, count: Int(NI_MAXHOST))
-        let isNamed = withUnsafeMutablePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                getpeername(descriptor, $0, &length) == 0 && ($0.pointee.sa_family == AF_INET || $0.pointee.sa_family == AF_INET6)
-                    && getnameinfo($0, length, &text, socklen_t(text.count), nil, 0, NI_NUMERICHOST) == 0
+        let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(NI_MAXHOST)) { text in
+            let isNamed = withUnsafeMutablePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    getpeername(descriptor, $0, &length) == 0 && ($0.pointee.sa_family == AF_INET || $0.pointee.sa_family == AF_INET6)
+                        && getnameinfo($0, length, text.baseAddress, socklen_t(text.count), nil, 0, NI_NUMERICHOST) == 0
+                }
             }
+            return isNamed ? text.baseAddress.map { String(cString: $0) } : nil
         }
-        guard isNamed else { return nil }
+        guard let name else { return nil }
         self.descriptor = descriptor
         self.cookie = cookie
-        let name = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         self.address = name
         let isMapped = name.hasPrefix("::ffff:")
         place = address.ss_family != AF_INET6 || isMapped ? name : withUnsafeBytes(of: &address) {
