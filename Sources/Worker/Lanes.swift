@@ -62,6 +62,7 @@ final class Lanes: @unchecked Sendable {
     /// - Returns: false when the coordinator sends more than its credit.
     func submit(_ assignment: Assignment) -> Bool {
         condition.withLock {
+            // One more a lane than the credit: every lane may still be at a task of a session that has ended, which this coordinator does not count.
             guard state.waiting.count + state.running.count < credit + count else { return false }
             state.waiting.append(assignment)
             condition.signal()

@@ -60,11 +60,14 @@ struct TileFarmWorker: AsyncParsableCommand {
         if let lanes, !Self.laneRange.contains(lanes) {
             throw ValidationError("--lanes \(lanes) is not possible; give \(Self.laneRange.lowerBound) to \(Self.laneRange.upperBound)")
         }
-        if let name, !(1...WireLimits.nameBytes).contains(name.utf8.count) || name.utf8.contains(where: { $0 < 0x21 || $0 == 0x7f }) {
-            throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes without blanks")
+        if let name, !Hello.isName(name) {
+            throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes of printable characters without blanks")
         }
         guard (0...3600).contains(echoSeconds) else { throw ValidationError("--echo-seconds \(echoSeconds): must be from 0 to 3600") }
         if let connections, !(1...3000).contains(connections) || !echo { throw ValidationError("--connections takes 1 to 3000, with --echo") }
+        if connections != nil && echoSeconds > 0 {
+            throw ValidationError("--connections and --echo-seconds exclude each other; many workers answer at once")
+        }
         if name != nil && keys != nil { throw ValidationError("--name and --keys exclude each other; with keys the name is the allow-list's") }
         if model != nil && cache != nil { throw ValidationError("--model and --cache exclude each other; give one of them") }
     }
@@ -101,9 +104,7 @@ struct TileFarmWorker: AsyncParsableCommand {
 
         if let connections {
             try TerminationSignals.watch { _, _ in _exit(0) }
-            let swarm = try EchoSwarm(connections: connections, settings: settings, logger: logger)
-            if case .failed(let reason) = try swarm.run() { throw Failure(description: reason) }
-            return
+            return try Self.end(EchoSwarm(connections: connections, settings: settings, logger: logger).run())
         }
 
         let service = WorkerService(link: try FarmLink(settings, logger: logger))
@@ -118,7 +119,12 @@ struct TileFarmWorker: AsyncParsableCommand {
         }
         try await group.run()
 
-        switch service.ending.withLock({ $0 }) {
+        try Self.end(service.ending.withLock { $0 })
+    }
+
+    /// What ends the process with another code than 0.
+    private static func end(_ ending: WorkerEnding?) throws {
+        switch ending {
         case .refused(let reason), .failed(let reason): throw Failure(description: reason)
         case .drained, .stopped, nil: break
         }

@@ -87,7 +87,7 @@ public struct WorkerKeys: Sendable {
 
     /// Makes the file and adds the worker to the coordinator's allow-list.
     public static func make(path: String, name: String, for coordinatorPath: String) throws {
-        guard KeyFile.isName(name) else { throw KeyFileError.badName(name) }
+        guard Hello.isName(name) else { throw KeyFileError.badName(name) }
         let coordinator = try CoordinatorKeys(path: coordinatorPath)
         guard !coordinator.workers.values.contains(name) else { throw KeyFileError.nameTaken(path: coordinatorPath, name: name) }
         let pair = try KeyPair.make()
@@ -144,10 +144,10 @@ private struct KeyFile {
                 guard let key = PublicKey(words[1]), coordinator == nil else { throw wrong("is not one key of 40 characters") }
                 coordinator = key
             case "name" where needed == .worker:
-                guard Self.isName(words[1]), name == nil else { throw wrong("is not one name") }
+                guard Hello.isName(words[1]), name == nil else { throw wrong("is not one name") }
                 name = String(words[1])
             case "allow" where needed == .coordinator:
-                guard Self.isName(words[1]), let key = PublicKey(words[2]) else { throw wrong("is not 'allow NAME PUBLIC-KEY'") }
+                guard Hello.isName(words[1]), let key = PublicKey(words[2]) else { throw wrong("is not 'allow NAME PUBLIC-KEY'") }
                 guard names.insert(words[1]).inserted, allowed.updateValue(String(words[1]), forKey: key) == nil else {
                     throw wrong("allows a name or a key twice")
                 }
@@ -159,11 +159,6 @@ private struct KeyFile {
         guard let publicKey else { throw .missing(path: path, what: "public") }
         guard pair.publicKey == publicKey else { throw .missing(path: path, what: "public \(pair.publicKey)") }
         self.pair = pair
-    }
-
-    static func isName(_ text: some StringProtocol) -> Bool {
-        (1...WireLimits.nameBytes).contains(text.utf8.count)
-            && text.unicodeScalars.allSatisfy { $0.value > 0x20 && !(0x7F...0x9F).contains($0.value) && !$0.properties.isWhitespace }
     }
 
     private static var reason: String { String(cString: strerror(errno)) }

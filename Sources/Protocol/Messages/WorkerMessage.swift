@@ -36,6 +36,12 @@ public struct Hello: Sendable, Hashable {
         self.kernels = kernels
         self.memoryBytes = memoryBytes
     }
+
+    /// Whether a worker can be called so: in the log, on an allow-list and on the wire.
+    public static func isName(_ text: some StringProtocol) -> Bool {
+        (1...WireLimits.nameBytes).contains(text.utf8.count)
+            && text.unicodeScalars.allSatisfy { $0.value > 0x20 && !(0x7F...0x9F).contains($0.value) && !$0.properties.isWhitespace }
+    }
 }
 
 public enum FailureKind: Sendable, Hashable {

@@ -67,9 +67,12 @@ public final class DealerSocket {
         return true
     }
 
-    /// The next message, nil when there is none now. Parts beyond `WireLimits.parts` are read and forgotten.
+    /// The next message, nil when there is none now. One of more than `WireLimits.parts` parts is passed over.
     public func receive() throws(SocketError) -> [Frame]? {
-        try socket.receive(limit: WireLimits.parts)?.parts
+        while let (parts, dropped) = try socket.receive(limit: WireLimits.parts) {
+            if dropped == 0 { return parts }
+        }
+        return nil
     }
 
     /// What happened to the connection next, nil when nothing did.

@@ -3,7 +3,7 @@ internal import Glibc
 
 /// The address that a router knows a peer by, for as long as its connection lasts.
 public struct Peer: Hashable, Sendable, CustomStringConvertible {
-    /// At most 255 bytes; a peer may choose them, libzmq makes them otherwise.
+    /// libzmq makes them. A peer that chooses them itself, up to 255 of them, is cut where it comes over TCP.
     public let bytes: [UInt8]
 
     public var description: String { bytes.map { String($0, radix: 16) }.joined(separator: ".") }
@@ -36,10 +36,10 @@ public final class RouterSocket {
     }
 
     private let socket: Socket
-    private let watch: ConnectionWatch?
+    private var watch: ConnectionWatch?
 
     /// The endpoint in use, with the port that was chosen for `*`.
-    public let endpoint: String
+    public private(set) var endpoint = ""
 
     /// - Parameters:
     ///   - maximumFrameBytes: who sends more in one frame is disconnected before it is read; give the largest answer of the job.
@@ -62,31 +62,36 @@ public final class RouterSocket {
         guard endpoint.isTCP else {
             // Without a door that asks for it, CURVE admits every key.
             guard keys == nil else { throw .badEndpoint(endpoint.description, reason: "keys need tcp://") }
-            watch = nil
             try socket.bind(endpoint)
             self.endpoint = try socket.lastEndpoint()
             return
         }
+        let lastPeer = try Self.lastPeer(of: socket, context)
+        // From here on `deinit` undoes what was begun, when anything fails.
         let monitor = "inproc://router-\(UInt64.random(in: 0 ... .max))"
         try socket.monitor(name: monitor)
-        do throws(SocketError) {
-            let watch = try ConnectionWatch(context, monitor: monitor, limits: limits, keys: keys)
-            do throws(SocketError) {
-                // With a domain libzmq asks for every peer, and turns away what speaks no ZMTP 3; that it must be answered is not its default.
-                try socket.set(ZMQ_ZAP_DOMAIN, Authenticator.domain)
-                try socket.set(Authenticator.enforceDomain, Int32(1))
-                try socket.bind(endpoint)
-                self.endpoint = try socket.lastEndpoint()
-                self.watch = watch
-            } catch {
-                socket.stopMonitor()
-                watch.stop()
-                throw error
-            }
-        } catch {
-            socket.stopMonitor()
-            throw error
+        watch = try ConnectionWatch(context, monitor: monitor, lastPeer: lastPeer, limits: limits, keys: keys)
+        // With a domain libzmq asks for every peer, and turns away what speaks no ZMTP 3; that it must be answered is not its default.
+        try socket.set(ZMQ_ZAP_DOMAIN, Authenticator.domain)
+        try socket.set(Authenticator.enforceDomain, Int32(1))
+        try socket.bind(endpoint)
+        self.endpoint = try socket.lastEndpoint()
+    }
+
+    /// The number that libzmq gives to a peer of our own, before there are others: it counts on from there.
+    private static func lastPeer(of router: Socket, _ context: SocketContext) throws(SocketError) -> UInt32 {
+        let endpoint = try Endpoint("inproc://number-\(UInt64.random(in: 0 ... .max))")
+        try router.bind(endpoint)
+        defer { router.unbind(endpoint.description) }
+        let dealer = try Socket(context, type: ZMQ_DEALER, maximumFrameBytes: 0, lingerMilliseconds: 0)
+        defer { withExtendedLifetime(dealer) {} }
+        try dealer.connect(endpoint)
+        _ = dealer.send(Frame(copying: []), more: false)
+        _ = try router.wait(nil, milliseconds: 10_000, writable: false)
+        guard let (parts, _) = try router.receive(limit: 2), let number = ConnectionWatch.number(ofPeer: parts[0].withBytes { [UInt8]($0) }) else {
+            throw .failed(call: "zmq_msg_recv", reason: "a peer of the router's own was not heard")
         }
+        return number
     }
 
     deinit {

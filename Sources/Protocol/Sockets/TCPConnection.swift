@@ -18,17 +18,18 @@ struct TCPConnection: Sendable {
         guard let cookie = Self.cookie(of: descriptor) else { return nil }
         var address = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        var text = [CChar](repeating: 0, count: Int(NI_MAXHOST))
-        let isNamed = withUnsafeMutablePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                getpeername(descriptor, $0, &length) == 0 && ($0.pointee.sa_family == AF_INET || $0.pointee.sa_family == AF_INET6)
-                    && getnameinfo($0, length, &text, socklen_t(text.count), nil, 0, NI_NUMERICHOST) == 0
+        let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(NI_MAXHOST)) { text in
+            let isNamed = withUnsafeMutablePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    getpeername(descriptor, $0, &length) == 0 && ($0.pointee.sa_family == AF_INET || $0.pointee.sa_family == AF_INET6)
+                        && getnameinfo($0, length, text.baseAddress, socklen_t(text.count), nil, 0, NI_NUMERICHOST) == 0
+                }
             }
+            return isNamed ? text.baseAddress.map { String(cString: $0) } : nil
         }
-        guard isNamed else { return nil }
+        guard let name else { return nil }
         self.descriptor = descriptor
         self.cookie = cookie
-        let name = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         self.address = name
         let isMapped = name.hasPrefix("::ffff:")
         place = address.ss_family != AF_INET6 || isMapped ? name : withUnsafeBytes(of: &address) {
@@ -50,14 +51,13 @@ struct TCPConnection: Sendable {
     var traffic: Traffic? {
         guard isOpen else { return nil }
         // struct tcp_info of <linux/tcp.h>, which only ever grows at its end; Glibc's own lacks the counts.
-        var info = [UInt8](repeating: 0, count: 256)
-        var size = socklen_t(info.count)
-        guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, &info, &size) == 0, size >= 136 else { return nil }
-        return info.withUnsafeBytes {
-            Traffic(
-                bytesReceived: $0.loadUnaligned(fromByteOffset: 128, as: UInt64.self),
-                bytesAcknowledged: $0.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
-                millisecondsSinceData: $0.loadUnaligned(fromByteOffset: 52, as: UInt32.self))
+        return withUnsafeTemporaryAllocation(byteCount: 256, alignment: 8) { info in
+            var size = socklen_t(info.count)
+            guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, info.baseAddress, &size) == 0, size >= 136 else { return nil }
+            return Traffic(
+                bytesReceived: info.loadUnaligned(fromByteOffset: 128, as: UInt64.self),
+                bytesAcknowledged: info.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
+                millisecondsSinceData: info.loadUnaligned(fromByteOffset: 52, as: UInt32.self))
         }
     }
 
