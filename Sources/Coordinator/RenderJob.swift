@@ -23,7 +23,7 @@ struct RenderJob {
         }
         if let deepzoom = output.deepzoom, Self.path(output.output, liesIn: deepzoom) { throw CommandError.outputInPyramid(output.output) }
         if let job = output.job {
-            for (option, path) in [("-o", output.output), ("--deepzoom", output.deepzoom)] {
+            for (option, path) in [("the input", options.input), ("-o", output.output), ("--deepzoom", output.deepzoom)] {
                 if let path, JobFolder.claims(path, in: job) { throw JobFolderError.claimed(path: path, option: option) }
             }
         }
