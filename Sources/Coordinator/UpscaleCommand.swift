@@ -36,6 +36,7 @@ struct ResumeCommand: AsyncParsableCommand {
 
     func run() async throws {
         let (folder, description) = try JobFolder.open(job)
+        let door = self.farm.door.fromHere
         // As it was typed, where it was typed: paths may be relative.
         guard FileManager.default.changeCurrentDirectoryPath(description.workingDirectory) else {
             throw JobFolderError.changed(path: job, what: "the folder \(description.workingDirectory), which its paths start from, is")
@@ -50,7 +51,7 @@ struct ResumeCommand: AsyncParsableCommand {
         }
         // Workers may be elsewhere this time; whoever says nothing about them means those of before.
         var farm = command.farm
-        if self.farm.workers != nil || self.farm.bind != nil { (farm.workers, farm.door) = (self.farm.workers, self.farm.door) }
+        if self.farm.workers != nil || self.farm.bind != nil { (farm.workers, farm.door) = (self.farm.workers, door) }
         farm.kernels = self.farm.kernels ?? farm.kernels
         var resumed = RenderJob(options: command.options, output: command.output, farm: farm)
         resumed.folder = folder
