@@ -61,13 +61,6 @@ struct RenderJob {
         let needed = plan.coordinatorBytes(lanes: cores, kept: held + OutputImage.bytes(output.places, width: plan.outputWidth, format: reader.format))
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
 
-        try OutputImage.check(output.places, plan: plan, format: reader.format, kept: storage.isMemory || description != nil ? nil : (place, kept), logger: logger)
-        let keys = try farm.door.readKeys()
-        let input = try InputImage(reading: reader, storage: storage)
-        let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
-        let present = try begin(inputPath, plan: plan, model: server)
-        let job = present.job
-
         let socketFolder = farm.bind == nil ? try PrivateSocketFolder() : nil
         defer { socketFolder?.remove() }
         let endpoint = try Endpoint(farm.bind ?? socketFolder?.endpoint ?? "")
@@ -81,6 +74,14 @@ struct RenderJob {
         let local = farm.bind != nil ? nil : try LocalWorkers(
             endpoint: endpoint.description, lanes: lanes, extraArguments: ["--model", model.url.path] + (farm.echo ? ["--echo"] : []), logger: logger
         ) { stop.stop(.failed(.localWorkers($0))) }
+
+        try OutputImage.check(output.places, plan: plan, format: reader.format, kept: storage.isMemory || description != nil ? nil : (place, kept), logger: logger)
+        let keys = try farm.door.readKeys()
+        let input = try InputImage(reading: reader, storage: storage)
+        let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
+        // Whatever can refuse the job has been asked: from here on it is one that can be resumed.
+        let present = try begin(inputPath, plan: plan, model: server)
+        let job = present.job
 
         var facts: Logger.Metadata = [
             "job": "\(job)", "input": "\(plan.inputWidth)x\(plan.inputHeight)", "output": "\(plan.outputWidth)x\(plan.outputHeight)",
