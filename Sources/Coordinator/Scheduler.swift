@@ -177,6 +177,8 @@ package struct Scheduler {
         /// When a lane is thought to have begun it.
         var started: Double?
         var finish: Double
+        /// The worker's when a lane began it, which is what its lease was made with.
+        var backoff = 0
         /// A lane is at it for longer than its lease.
         var isOverdue = false
     }
@@ -414,6 +416,7 @@ package struct Scheduler {
             guard task.started == nil else { continue }
             let kind = graph.kind(of: task.tile)
             workers[worker]?.tasks[index].started = now
+            workers[worker]?.tasks[index].backoff = state.backoff
             let finish = now + (seconds(of: state, kind) ?? 0)
             workers[worker]?.tasks[index].finish = finish
             deadlines.insert(Deadline(time: now + lease(of: state, kind), number: task.number, worker: worker))
@@ -476,8 +479,10 @@ package struct Scheduler {
         let worker = deadline.worker
         guard let index = workers[worker]?.tasks.firstIndex(where: { $0.number == deadline.number }) else { return }
         workers[worker]?.tasks[index].isOverdue = true
-        workers[worker]?.backoff += 1
-        guard let state = workers[worker] else { return }
+        guard var state = workers[worker] else { return }
+        // Leases that ran beside one another are overrun together: they count once.
+        state.backoff = max(state.backoff, state.tasks[index].backoff + 1)
+        workers[worker]?.backoff = state.backoff
         lose(state.tasks[index].tile, from: worker, cause: "no answer within the lease", &commands)
         if state.openLanes == 0 {
             // What waits there would wait for ever.

@@ -410,6 +410,37 @@ struct SchedulerTests {
         #expect(scheduler.dropped == 1)
     }
 
+    @Test("lanes that stall together overrun one lease, not one each: the next is twice as long", arguments: [1, 2, 8])
+    func stalledLanes(lanes: Int) throws {
+        var leases = Scheduler.LeasePolicy()
+        leases.copies = 1
+        var scheduler = try Self.row(40 * lanes, leases)
+        var queue: [Scheduler.Tile] = [], requeued: [Scheduler.Tile] = [], now = 0.0
+        func take(_ commands: [Scheduler.Command]) {
+            for command in commands {
+                switch command {
+                case .cutAndSend(let tile, _), .resend(let tile, _, _): queue.append(tile)
+                case .requeued(let tile, _, _): requeued.append(tile)
+                default: break
+                }
+            }
+        }
+        // Every lane has one at hand. Ten seconds each, until there is no deviation left: leases are twice that.
+        take(scheduler.handle(.joined(1, lanes: lanes, credit: 2 * lanes), at: 0))
+        for _ in 0..<20 {
+            now += 10
+            for _ in 0..<lanes { take(scheduler.handle(.answered(1, queue.removeFirst()), at: now)) }
+        }
+        #expect(requeued.isEmpty && queue.count == 2 * lanes)
+        // All stall, and everything that waits behind them is given back.
+        now += 21
+        take(scheduler.handle(.tick, at: now))
+        #expect(Set(requeued) == Set(queue))
+        // It hangs once it has stood still for longer than the next lease would be.
+        for seconds in [39.0, 40] { #expect(scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + seconds) == []) }
+        #expect(scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + 41).first == .hung(1, seconds: 41))
+    }
+
     @Test("the last straggler gets one second copy on an idle worker that is clearly faster; the first answer wins, the other is dropped")
     func speculation() throws {
         var scheduler = try Self.row(6)
