@@ -78,6 +78,8 @@ final class Farm {
         /// Where the task of a tile is kept that nobody can compute.
         var failedTile: String
         var onProgress: @Sendable () -> Void
+        /// Called with the name of a worker that does not get on, and when it last said something.
+        var onStuck: @Sendable (String, Double) -> Void
         /// Called before the workers are told that the job is over.
         var onOver: @Sendable () -> Void
     }
@@ -224,8 +226,7 @@ final class Farm {
         lastTick = now
         for worker in workers.values.sorted(by: { $0.number < $1.number }) {
             if silence(of: worker, at: now) > Self.silenceSeconds {
-                socket.cut(worker.connection, reason: nil)
-                remove(worker.number, reason: "silent for \(Int(Self.silenceSeconds)) s")
+                expel(worker, reason: "silent for \(Int(Self.silenceSeconds)) s")
             } else {
                 send(.heartbeat, to: worker.number)
             }
@@ -329,9 +330,8 @@ final class Farm {
                 let chunk = try configuration.model.chunk(file: file, offset: offset, length: length)
                 workers[number]?.modelBytes += length
                 if let acknowledged = socket.bytesAcknowledged(received.connection),
-                    let sent = workers[number]?.modelBytes, sent - acknowledged > Self.modelBytesInFlight {
-                    socket.cut(received.connection, reason: nil)
-                    return remove(number, reason: "asked for more of the model than it takes")
+                    let worker = workers[number], worker.modelBytes - acknowledged > Self.modelBytesInFlight {
+                    return expel(worker, reason: "asked for more of the model than it takes")
                 }
                 send(chunk, to: number)
             } catch {
@@ -486,6 +486,13 @@ final class Farm {
         return Scheduler.Tile(step: id.step, index: id.tile)
     }
 
+    /// Ends the connection of a worker that does not get on.
+    private func expel(_ worker: WorkerPeer, reason: String) {
+        socket.cut(worker.connection, reason: nil)
+        configuration.onStuck(worker.hello.name, worker.lastHeard)
+        remove(worker.number, reason: reason)
+    }
+
     private func remove(_ number: Int, reason: String) {
         guard let worker = workers.removeValue(forKey: number) else { return }
         numbers[worker.peer] = nil
@@ -542,6 +549,7 @@ final class Farm {
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
         case .hung(let number, let seconds):
             logger.warning("worker hangs, it gets nothing until it moves", metadata: ["worker": "\(name(number))", "seconds": "\(Int(seconds))"])
+            if let worker = workers[number] { configuration.onStuck(worker.hello.name, worker.lastHeard) }
         case .recovered(let number):
             logger.info("worker gets on again", metadata: ["worker": "\(name(number))"])
         case .quarantined(let number, let reason):
@@ -591,8 +599,7 @@ final class Farm {
         case .sent: break
         case .peerGone: remove(number, reason: "connection lost")
         case .wouldBlock:
-            socket.cut(worker.connection, reason: nil)
-            remove(number, reason: "takes nothing more although it has credit")
+            expel(worker, reason: "takes nothing more although it has credit")
         }
     }
 
