@@ -74,7 +74,9 @@ final class Farm {
         var model: ModelServer
         var requiredKernels: String?
         var job: UInt64
-        var workersAreLocal: Bool
+        /// 0: workers come from anywhere.
+        var localWorkers: Int
+        var workersAreLocal: Bool { localWorkers > 0 }
         /// Where the task of a tile is kept that nobody can compute.
         var failedTile: String
         var onProgress: @Sendable () -> Void
@@ -145,7 +147,7 @@ final class Farm {
         stopRequest = stop
         let checkpoint = configuration.storage.folder?.checkpoint
         var leases = plan.leases
-        leases.othersMayCome = !configuration.workersAreLocal
+        (leases.othersMayCome, leases.identities) = (!configuration.workersAreLocal, configuration.localWorkers)
         scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: leases) { [plan] in plan.step($0) }
         costs = plan.costs
         totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }
@@ -238,7 +240,7 @@ final class Farm {
         progress.update(
             done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
             inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
-            workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
+            workers: scheduler.workerCount, inQuarantine: workers.values.count { scheduler.isQuarantined($0.number) }, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
             elapsed: now - start, logger: logger)
     }
@@ -552,8 +554,11 @@ final class Farm {
             if let worker = workers[number] { configuration.onStuck(worker.hello.name, worker.lastHeard) }
         case .recovered(let number):
             logger.info("worker gets on again", metadata: ["worker": "\(name(number))"])
-        case .quarantined(let number, let reason):
-            logger.warning("worker in quarantine, it gets nothing more of this job", metadata: ["worker": "\(name(number))", "reason": "\(reason)"])
+        case .quarantined(let number, let tile, let reason):
+            var facts: Logger.Metadata = ["worker": "\(name(number))", "reason": "\(reason)"]
+            // Nobody is left to show that the tile can be done.
+            if scheduler.workerCount == 0, let tile, let path = save(tile, reason: reason) { facts["task"] = "\(path)" }
+            logger.warning("worker in quarantine, it gets nothing more of this job", metadata: facts)
         case .finishedStep(let step):
             rendering.finish(phase: step)
             // The last one is always worth it: the output may take long to write.
@@ -568,19 +573,23 @@ final class Farm {
     private func name(_ number: Int) -> String { workers[number]?.name ?? "worker \(number)" }
 
     private func tileFailed(_ tile: Scheduler.Tile, reason: String) -> CommandError {
-        var saved: String?
-        if let task = tasks[tile] {
-            let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: 0)
-            do {
-                try FailedTile.save(
-                    FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs, reason: reason,
-                    to: configuration.failedTile)
-                saved = configuration.failedTile
-            } catch {
-                logger.warning("the failed tile's task cannot be kept", metadata: ["file": "\(configuration.failedTile)", "error": "\(error)"])
-            }
+        .tileFailed(step: stepName(tile), tile: tile.index, reason: reason, saved: save(tile, reason: reason))
+    }
+
+    /// Keeps the task of a tile that failed.
+    /// - Returns: where; nil when there is none, or it cannot be written.
+    private func save(_ tile: Scheduler.Tile, reason: String) -> String? {
+        guard let task = tasks[tile] else { return nil }
+        let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: 0)
+        do {
+            try FailedTile.save(
+                FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs, reason: reason,
+                to: configuration.failedTile)
+            return configuration.failedTile
+        } catch {
+            logger.warning("the failed tile's task cannot be kept", metadata: ["file": "\(configuration.failedTile)", "error": "\(error)"])
+            return nil
         }
-        return .tileFailed(step: stepName(tile), tile: tile.index, reason: reason, saved: saved)
     }
 
     /// What people call the step of a tile: its number in the sampler's loop, or the phase.

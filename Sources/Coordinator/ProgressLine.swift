@@ -25,7 +25,8 @@ struct ProgressLine {
 
     /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
     mutating func update(
-        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, copies: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
+        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, copies: Int, workers: Int, inQuarantine: Int,
+        waiting: String?, slowest: String?, elapsed: Double,
         logger: Logger
     ) {
         history.append((elapsed, done, share))
@@ -41,7 +42,9 @@ struct ProgressLine {
             isWaiting = true
             var facts: Logger.Metadata = ["job": "\(job)", "tiles": "\(done)/\(total)"]
             if let waiting { facts["endpoint"] = "\(waiting)" }
-            logger.warning("no worker is connected, the job waits", metadata: facts)
+            logger.warning(
+                inQuarantine > 0 ? "every worker that is here is in quarantine, the job waits for others" : "no worker is connected, the job waits",
+                metadata: facts)
         }
         if workers > 0 { isWaiting = false }
 

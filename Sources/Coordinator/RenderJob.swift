@@ -97,7 +97,7 @@ struct RenderJob {
             configuration: Farm.Configuration(
                 endpoint: endpoint, keys: keys, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
-                workersAreLocal: farm.bind == nil, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() },
+                localWorkers: local == nil ? 0 : lanes.count, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() },
                 onStuck: { local?.replace($0, heard: $1) }, onOver: { local?.jobIsOver() }),
             output: output.places, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]

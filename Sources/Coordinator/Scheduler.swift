@@ -89,13 +89,13 @@ package struct Scheduler {
         /// It lives and does not get on; it is given nothing until it does.
         case hung(Worker, seconds: Double)
         case recovered(Worker)
-        /// Too many bad results: neither the worker nor whoever joins under its identity gets anything more.
-        case quarantined(Worker, reason: String)
+        /// Too many bad results, the last of them perhaps for a tile: neither the worker nor whoever joins under its identity gets anything more.
+        case quarantined(Worker, Tile?, reason: String)
         /// Every tile of the step is merged. What follows from the whole step (the sampler's step of blended predictions, reduced statistics) is due
         /// now, before any later command.
         case finishedStep(Int)
         case finishedJob
-        /// A tile failed on every worker there is, or on three of them: the job cannot be finished.
+        /// A tile failed on three workers, or six times on two, or on every worker that there is and comes: the job cannot be finished.
         case gaveUp(Tile, reason: String)
     }
 
@@ -111,12 +111,14 @@ package struct Scheduler {
         package var copies = 2
         /// Whether workers that are not there yet may come: else a job that none of those present can do is over.
         package var othersMayCome = false
+        /// Identities that come for certain, and come back when they die. A job is not over while one of them could do what the others cannot.
+        package var identities = 0
 
         package init() {}
     }
 
-    /// Workers that a tile fails on before the job is given up, or failures of it where there are fewer workers; failures in a row, or bad results in
-    /// all, after which a worker is quarantined.
+    /// Workers that a tile fails on before the job is given up, or failures of it where nobody else comes, or half of those where somebody might;
+    /// failures in a row, or bad results in all, after which a worker is quarantined.
     package static let patience = 3
 
     package let steps: Int
@@ -295,14 +297,14 @@ package struct Scheduler {
             guard giveBack(worker, tile, at: now) != nil else { break }
             lose(tile, from: worker, cause: "returned by the worker", &commands)
             // Whoever leaves says so before; else it would be sent the same tile again, for ever.
-            if workers[worker]?.isDraining == false { strike(worker, reason: "it returns its tasks", at: now, &commands) { $0.failuresInRow += 1 } }
+            if workers[worker]?.isDraining == false { strike(worker, nil, reason: "it returns its tasks", at: now, &commands) { $0.failuresInRow += 1 } }
         case .failed(let worker, let tile, let reason):
             fail(tile, on: worker, reason: reason, at: now, &commands)
-            strike(worker, reason: reason, at: now, &commands) { $0.failuresInRow += 1 }
+            strike(worker, tile, reason: reason, at: now, &commands) { $0.failuresInRow += 1 }
         case .misbehaved(let worker, let tile, let reason):
             bad += 1
             if let tile { fail(tile, on: worker, reason: reason, at: now, &commands) }
-            strike(worker, reason: reason, at: now, &commands) { $0.bad += 1 }
+            strike(worker, tile, reason: reason, at: now, &commands) { $0.bad += 1 }
         case .alive(let worker, let progress, let isWorking):
             hear(worker, progress: progress, isWorking: isWorking, at: now, &commands)
         case .draining(let worker):
@@ -458,13 +460,15 @@ package struct Scheduler {
     }
 
     /// Something speaks against the worker.
-    private mutating func strike(_ worker: Worker, reason: String, at now: Double, _ commands: inout [Command], _ note: (inout Record) -> Void) {
+    private mutating func strike(
+        _ worker: Worker, _ tile: Tile?, reason: String, at now: Double, _ commands: inout [Command], _ note: (inout Record) -> Void
+    ) {
         guard let state = workers[worker] else { return }
         note(&records[state.record])
         let record = records[state.record]
         guard !isOver, !record.isQuarantined, max(record.failuresInRow, record.bad) >= Self.patience else { return }
         records[state.record].isQuarantined = true
-        commands.append(.quarantined(worker, reason: reason))
+        commands.append(.quarantined(worker, tile, reason: reason))
         for other in workers.filter({ $0.value.record == state.record }).keys.sorted() {
             quarantinedWorkers += 1
             let tasks = workers[other]?.tasks ?? []
@@ -472,7 +476,7 @@ package struct Scheduler {
             offer(other)
             for task in tasks { lose(task.tile, from: other, cause: "the worker is in quarantine", &commands) }
         }
-        if !leases.othersMayCome, workerCount == 0, let tile = nextReady() { giveUp(tile, reason: reason, &commands) }
+        if workerCount == 0, !hasOthers(than: []), let tile = nextReady() { giveUp(tile, reason: reason, &commands) }
     }
 
     private mutating func expire(_ deadline: Deadline, at now: Double, _ commands: inout [Command]) {
@@ -672,12 +676,19 @@ package struct Scheduler {
         flight.failures += 1
         if !flight.failedOn.contains(record) { flight.failedOn.append(record) }
         flights[tile] = flight
-        let hasOthers = leases.othersMayCome || flight.failedOn.reduce(0) { $0 + records[$1].able } < ableWorkers
-        if flight.failedOn.count >= Self.patience || flight.failures >= Self.patience && !hasOthers {
+        // The failures of two machines tell of the tile, those of one perhaps of the machine.
+        if flight.failedOn.count >= Self.patience || flight.failedOn.count > 1 && flight.failures >= 2 * Self.patience
+            || flight.failures >= Self.patience && !hasOthers(than: flight.failedOn) {
             giveUp(tile, reason: reason, &commands)
         } else {
             lose(tile, from: worker, cause: reason, &commands)
         }
+    }
+
+    /// Whether a tile could be done by somebody who is here, or comes, other than these.
+    private func hasOthers(than failedOn: [Int]) -> Bool {
+        leases.othersMayCome || failedOn.reduce(0) { $0 + records[$1].able } < ableWorkers
+            || leases.identities > records.indices.count { records[$0].isQuarantined || failedOn.contains($0) }
     }
 
     private mutating func giveUp(_ tile: Tile, reason: String, _ commands: inout [Command]) {

@@ -543,8 +543,9 @@ struct SchedulerTests {
             commands = scheduler.handle(.misbehaved(1, try sent(), reason: "damaged"), at: 3)
             commands = scheduler.handle(.answered(1, try sent()), at: 3)
         }
-        commands = scheduler.handle(.misbehaved(1, try sent(), reason: "damaged"), at: 4)
-        #expect(commands.contains(.quarantined(1, reason: "damaged")) && scheduler.workerCount == 0 && !scheduler.isOver)
+        let last = try sent()
+        commands = scheduler.handle(.misbehaved(1, last, reason: "damaged"), at: 4)
+        #expect(commands.contains(.quarantined(1, last, reason: "damaged")) && scheduler.workerCount == 0 && !scheduler.isOver)
     }
 
     @Test("a tile that fails on three workers ends the job, while others could still take it")
@@ -555,6 +556,61 @@ struct SchedulerTests {
         #expect(first == [.requeued(Self.tile(0), from: 1, cause: "bad"), .resend(Self.tile(0), to: 2, attempt: 1)])
         #expect(scheduler.handle(.misbehaved(2, Self.tile(0), reason: "bad"), at: 2).last == .resend(Self.tile(0), to: 3, attempt: 2))
         #expect(scheduler.handle(.failed(3, Self.tile(0), reason: "worse"), at: 3) == [.gaveUp(Self.tile(0), reason: "worse")])
+    }
+
+    @Test("where others may come, two machines that fail six times on a tile end the job, and one alone waits for another", arguments: [false, true])
+    func twoMachines(lies: Bool) throws {
+        var leases = Scheduler.LeasePolicy()
+        leases.othersMayCome = true
+        for machines in 1...2 {
+            var scheduler = try Self.row(1, leases)
+            var holder: Int?, failures = 0, gaveUp = 0
+            func take(_ commands: [Scheduler.Command]) {
+                for command in commands {
+                    switch command {
+                    case .cutAndSend(_, let worker), .resend(_, let worker, _): holder = worker
+                    case .gaveUp: gaveUp += 1
+                    default: break
+                    }
+                }
+            }
+            for worker in 1...machines { take(scheduler.handle(.joined(worker, lanes: 1, credit: 1), at: 0)) }
+            while let worker = holder {
+                (holder, failures) = (nil, failures + 1)
+                let tile = Self.tile(0)
+                take(scheduler.handle(lies ? .misbehaved(worker, tile, reason: "not finite") : .failed(worker, tile, reason: "not finite"), at: 1))
+            }
+            #expect(failures == 3 * machines && scheduler.isOver == (machines == 2) && gaveUp == machines - 1)
+            if machines == 1 {
+                take(scheduler.handle(.joined(9, lanes: 1, credit: 1), at: 2))
+                #expect(holder == 9 && scheduler.handle(.answered(9, Self.tile(0)), at: 3).last == .finishedJob)
+            }
+        }
+    }
+
+    @Test("a local worker that is just being started again is waited for when the other is put into quarantine, and the job ends when both are")
+    func restarting() throws {
+        var leases = Scheduler.LeasePolicy()
+        leases.identities = 2
+        var scheduler = try Self.row(4, leases)
+        func lie(_ worker: Int, _ first: Scheduler.Tile) -> [Scheduler.Command] {
+            var commands: [Scheduler.Command] = [], tile = first
+            while !scheduler.isOver, !scheduler.isQuarantined(worker) {
+                commands = scheduler.handle(.misbehaved(worker, tile, reason: "not finite"), at: 1)
+                if case .resend(let next, _, _)? = commands.last { tile = next }
+                if case .cutAndSend(let next, _)? = commands.last { tile = next }
+            }
+            return commands
+        }
+        _ = scheduler.handle(.joined(1, lanes: 1, credit: 1, identity: "local-1"), at: 0)
+        _ = scheduler.handle(.joined(2, lanes: 1, credit: 1, identity: "local-2"), at: 0)
+        _ = scheduler.handle(.left(2, reason: "killed"), at: 1)
+        #expect(lie(1, Self.tile(0)).contains { if case .quarantined(1, _, _) = $0 { true } else { false } } && !scheduler.isOver && scheduler.workerCount == 0)
+        let sent = scheduler.handle(.joined(3, lanes: 1, credit: 1, identity: "local-2"), at: 2)
+        #expect(sent == [.resend(Self.tile(0), to: 3, attempt: 3)])
+        let last = lie(3, Self.tile(0)).last
+        #expect(scheduler.isOver)
+        if case .gaveUp = last {} else { Issue.record("\(String(describing: last))") }
     }
 
     @Test("a step that waits begins after the whole step before it, and cells are still written after their readers were cut")

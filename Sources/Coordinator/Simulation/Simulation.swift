@@ -184,7 +184,7 @@ package struct Simulation {
             case .merge:
                 kept -= 1
                 waiting -= 1
-            case .quarantined(let worker, _):
+            case .quarantined(let worker, _, _):
                 report.quarantined += 1
                 // Somebody looks after it, or another takes its place.
                 happen(at: now + 5, .killed(worker: worker))
