@@ -135,6 +135,8 @@ package struct RenderPlan: Sendable {
             + latent.decoding.indices.map { .decode(pass: $0) }
         model = .latent(latent)
         grids = (0..<sampler.count).map { [tiling] in tiling.grid(step: $0) }
+        guard windowBytes <= WireLimits.tensorBytes else { throw CommandError.windowTooLarge(option: "--tile", bytes: windowBytes) }
+        guard largestFrame <= WireLimits.tensorBytes else { throw CommandError.windowTooLarge(option: "--vae-tile", bytes: largestFrame) }
     }
 
     private static func outputSize(_ inputHeight: Int, _ inputWidth: Int, scale: Double) throws -> (height: Int, width: Int) {
@@ -318,8 +320,7 @@ package struct RenderPlan: Sendable {
     /// What the coordinator holds as a rule: what it keeps, where that is in memory, and the windows and answers of the tiles that are out. A
     /// straggler can make answers wait, a step's at the most.
     package func coordinatorBytes(lanes: Int, kept: Int) -> Int {
-        let window = min(tiling.tile, tiling.canvasHeight) * min(tiling.tile, tiling.canvasWidth) * channels * 4
-        var bytes = kept + 4 * lanes * window + (32 << 20)
+        var bytes = kept + 4 * lanes * windowBytes + (32 << 20)
         if let latent {
             let area = latent.factor * latent.factor
             let positions = tiling.canvasHeight * tiling.canvasWidth
@@ -328,8 +329,7 @@ package struct RenderPlan: Sendable {
                 bytes += 4 * positions * max(latent.featureChannels(.encode), latent.featureChannels(.decode))
             }
             // Windows of features that are out, pixels that come back.
-            let window = min(latent.autoencoderTiling.tile, tiling.canvasHeight) * min(latent.autoencoderTiling.tile, tiling.canvasWidth)
-            bytes += 2 * lanes * window * max(latent.featureChannels(.encode), latent.featureChannels(.decode), 3 * area) * 4
+            bytes += 2 * lanes * self.area(ofTile: latent.autoencoderTiling.tile) * max(latent.featureChannels(.encode), latent.featureChannels(.decode), 3 * area) * 4
         }
         return bytes
     }
@@ -343,12 +343,17 @@ package struct RenderPlan: Sendable {
         }.max()
     }
 
+    /// Area of a window, which is no larger than the canvas.
+    private func area(ofTile side: Int) -> Int { min(side, tiling.canvasHeight) * min(side, tiling.canvasWidth) }
+
+    /// Bytes of a window of the canvas.
+    private var windowBytes: Int { area(ofTile: tiling.tile) * channels * 4 }
+
     /// Bytes of the largest frame, either way.
     package var largestFrame: Int {
-        let window = tiling.tile * tiling.tile * channels * 4
-        guard let latent else { return window }
-        let decoded = latent.autoencoderTiling.tile * latent.factor
-        var largest = max(window, decoded * decoded * 12, latent.tokens * latent.textWidth * 4)
+        guard let latent else { return windowBytes }
+        let decoded = area(ofTile: latent.autoencoderTiling.tile) * latent.factor * latent.factor
+        var largest = max(windowBytes, decoded * 12, latent.tokens * latent.textWidth * 4)
         for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)] {
             for pass in passes {
                 let window = pass.layers == .all ? 0 : pass.tiles.reduce(0) { max($0, pass.grid.window($1).area) }
