@@ -28,6 +28,8 @@ final class StopRequest: Sendable {
 /// What a finished job tells of itself.
 struct FarmSummary: Sendable {
     var tiles = 0
+    /// Those of them that this run has done: a job that was resumed had others.
+    var tilesOfRun = 0
     var elapsed = 0.0
     /// Seconds of computing that the workers report, all lanes together.
     var computeSeconds = 0.0
@@ -124,6 +126,7 @@ final class Farm {
     private var doneCost = 0.0
     private let costs: [Double]
     private let totalCost: Double
+    private let tilesBefore: Int
     private var progress: ProgressLine
 
     private var workers: [Int: WorkerPeer] = [:]
@@ -149,6 +152,7 @@ final class Farm {
         var leases = plan.leases
         (leases.othersMayCome, leases.identities) = (!configuration.workersAreLocal, configuration.localWorkers)
         scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: leases) { [plan] in plan.step($0) }
+        tilesBefore = scheduler.mergedTiles
         costs = plan.costs
         totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }
         doneCost = (0..<scheduler.currentStep).reduce(0) { [costs, plan] in $0 + costs[$1] * Double(plan.step($1).count) }
@@ -201,6 +205,7 @@ final class Farm {
         noteIncidents()
         strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
+        summary.tilesOfRun = scheduler.mergedTiles - tilesBefore
         summary.elapsed = Clock.now - start
         summary.repeats = scheduler.repeats
         summary.copies = scheduler.speculations

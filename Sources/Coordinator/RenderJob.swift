@@ -158,10 +158,10 @@ struct RenderJob {
 
     private static func facts(of summary: FarmSummary, job: UInt64, plan: RenderPlan, lanes: Int) -> Logger.Metadata {
         func format(_ value: Double, _ digits: Int) -> String { String(format: "%.\(digits)f", value) }
-        let microseconds = 1e6 / Double(max(summary.tiles, 1))
+        let microseconds = 1e6 / Double(max(summary.tilesOfRun, 1))
         return [
             "job": "\(job)", "tiles": "\(summary.tiles)", "elapsed": "\(format(summary.elapsed, 3))s",
-            "rate": "\(format(Double(summary.tiles) / max(summary.elapsed, 1e-9), 2))/s", "workers": "\(summary.workers)",
+            "rate": "\(format(Double(summary.tilesOfRun) / max(summary.elapsed, 1e-9), 2))/s", "workers": "\(summary.workers)",
             "retried": "\(summary.repeats)", "copies": "\(summary.copies)", "dropped": "\(summary.dropped)", "bad": "\(summary.bad)",
             "compute": "\(format(summary.computeSeconds, 3))s", "sent": "\(summary.bytesSent)", "received": "\(summary.bytesReceived)",
             "cpu_per_tile": "\(format(summary.processorSeconds * microseconds, 1))us", "copy_per_tile": "\(format(summary.copySeconds * microseconds, 1))us",
