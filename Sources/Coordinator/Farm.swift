@@ -141,6 +141,7 @@ final class Farm {
     private var strangers = StrangerLog()
     private let start = Clock.now
     private lazy var lastTick = start
+    private lazy var lastBeat = start
     private var hasMixedKernels = false
 
     init(_ configuration: Configuration, stop: StopRequest, logger: Logger) throws {
@@ -234,10 +235,9 @@ final class Farm {
         for worker in workers.values.sorted(by: { $0.number < $1.number }) {
             if silence(of: worker, at: now) > Self.silenceSeconds {
                 expel(worker, reason: "silent for \(Int(Self.silenceSeconds)) s")
-            } else {
-                send(.heartbeat, to: worker.number)
             }
         }
+        beat()
         if !wasAway { happened(.tick) }
         checkpoint(now)
         noteIncidents()
@@ -248,6 +248,14 @@ final class Farm {
             workers: scheduler.workerCount, inQuarantine: workers.values.count { scheduler.isQuarantined($0.number) }, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
             elapsed: now - start, logger: logger)
+    }
+
+    /// Says that we live, when it is time to.
+    private func beat() {
+        let now = Clock.now
+        guard now - lastBeat >= 0.9 * Self.heartbeatSeconds else { return }
+        lastBeat = now
+        for number in workers.keys.sorted() { send(.heartbeat, to: number) }
     }
 
     /// Chooses the phase of the next checkpoint when it is time for one.
@@ -330,7 +338,6 @@ final class Farm {
             case .error(let reason): happened(.failed(number, tile, reason: reason))
             }
         case .heartbeat(let heartbeat):
-            send(.heartbeat, to: number)
             happened(.alive(number, progress: heartbeat.progress, isWorking: !heartbeat.running.isEmpty))
         case .fetch(let file, let offset, let length):
             do {
@@ -565,7 +572,7 @@ final class Farm {
             if scheduler.workerCount == 0, let tile, let path = save(tile, reason: reason) { facts["task"] = "\(path)" }
             logger.warning("worker in quarantine, it gets nothing more of this job", metadata: facts)
         case .finishedStep(let step):
-            rendering.finish(phase: step)
+            rendering.finish(phase: step) { beat() }
             // The last one is always worth it: the output may take long to write.
             if let checkpointer, checkpointer.wants(step + 1) || step + 1 == plan.phases.count && checkpointer.isIdle { writeCheckpoint(step + 1) }
         case .finishedJob:

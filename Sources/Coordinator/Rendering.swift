@@ -127,11 +127,13 @@ package final class Rendering {
     }
 
     /// Every tile of the phase is merged.
-    package func finish(phase index: Int) {
+    /// - Parameter beat: called again and again where that takes long.
+    package func finish(phase index: Int, beat: () -> Void = {}) {
         switch plan.phases[index] {
         case .denoise(let step):
             blend?.finish(
-                step: step, phase: index, grid: plan.tiling.grid(step: step), from: history.read(by: index), to: history.written(by: index), in: history)
+                step: step, phase: index, grid: plan.tiling.grid(step: step), from: history.read(by: index), to: history.written(by: index), in: history,
+                beat: beat)
         case .encodeText:
             text = Frame(joining: embeddings.sorted { $0.key < $1.key }.map(\.value))
             embeddings = [:]
