@@ -57,8 +57,6 @@ final class Farm {
     static let silenceSeconds = 5.0
     /// What a worker may have under way before it has tasks: requests for the model, heartbeats.
     static let idleBytesInFlight = 256 << 10
-    /// Pieces of the model that may be on their way to one worker.
-    static let modelBytesInFlight = 32 << 20
 
     /// Tasks that one worker may have: they have to fit the socket's queue.
     static let mostCredit = 480
@@ -102,7 +100,8 @@ final class Farm {
         var lastHeard: Double
         var tiles = 0
         var smoothedSeconds = 0.0
-        var modelBytes = 0
+        /// Over its connection.
+        var bytesSent = 0
     }
 
     private struct Task {
@@ -135,6 +134,7 @@ final class Farm {
     /// Inputs of tiles that are not merged yet, and answers that wait for their neighbours.
     private var tasks: [Scheduler.Tile: Task] = [:]
     private var answers: [Scheduler.Tile: Frame] = [:]
+    private var fetches = FetchQueue()
     /// What happened while commands were carried out.
     private var pending: [Scheduler.Event] = []
     private var outcome: Result<Void, CommandError>?
@@ -238,6 +238,13 @@ final class Farm {
             }
         }
         beat()
+        for number in fetches.workers {
+            noteFetches(of: number, at: now)
+            if let worker = workers[number], fetches.isStuck(number, at: now) {
+                expel(worker, reason: "took nothing of the model for \(Int(FetchQueue.patience)) s")
+            }
+        }
+        serveFetches()
         if !wasAway { happened(.tick) }
         checkpoint(now)
         noteIncidents()
@@ -340,24 +347,36 @@ final class Farm {
         case .heartbeat(let heartbeat):
             happened(.alive(number, progress: heartbeat.progress, isWorking: !heartbeat.running.isEmpty))
         case .fetch(let file, let offset, let length):
-            do {
-                let chunk = try configuration.model.chunk(file: file, offset: offset, length: length)
-                workers[number]?.modelBytes += length
-                if let acknowledged = socket.bytesAcknowledged(received.connection),
-                    let worker = workers[number], worker.modelBytes - acknowledged > Self.modelBytesInFlight {
-                    return expel(worker, reason: "asked for more of the model than it takes")
-                }
-                send(chunk, to: number)
-            } catch {
-                sendDirectly(.refused("\(error)"), to: peer)
-                remove(number, reason: "asked for a part of the model that cannot be read: \(error)")
+            noteFetches(of: number, at: Clock.now)
+            guard fetches.add(.init(worker: number, file: file, offset: offset, length: length)) else {
+                if let worker = workers[number] { expel(worker, reason: "asked for more of the model than it takes") }
+                return
             }
+            serveFetches()
         case .leaving(let reason):
             workers[number]?.leaving = reason
             happened(.draining(number))
         }
         // A worker that leaves has finished what it was at.
         if let reason = workers[number]?.leaving, scheduler.tasks(of: number) == 0 { remove(number, reason: reason) }
+    }
+
+    private func noteFetches(of number: Int, at now: Double) {
+        guard let worker = workers[number] else { return }
+        fetches.note(number, sent: worker.bytesSent, confirmed: socket.bytesAcknowledged(worker.connection), at: now)
+    }
+
+    /// Sends pieces of the model, as many as may be on their way.
+    private func serveFetches() {
+        while let fetch = fetches.next() {
+            guard let worker = workers[fetch.worker] else { continue }
+            do {
+                send(try configuration.model.chunk(file: fetch.file, offset: fetch.offset, length: fetch.length), to: fetch.worker)
+            } catch {
+                sendDirectly(.refused("\(error)"), to: worker.peer)
+                remove(fetch.worker, reason: "asked for a part of the model that cannot be read: \(error)")
+            }
+        }
     }
 
     /// Counts a message that no worker of ours would send.
@@ -384,11 +403,13 @@ final class Farm {
 
     private func greet(_ hello: Hello, _ received: RouterSocket.Received) {
         let peer = received.peer
+        var bytesSent = 0
         if let number = numbers[peer] {
             // A worker that begins one session after another has a reason each time, and takes its time.
             socket.nuisance(received.connection, cost: workers[number]?.hello == hello ? 1 : 10, "hellos without end")
             // The same hello said again: the welcome was lost or is on its way.
             guard workers[number]?.hello != hello else { return welcome(hello, to: number) }
+            bytesSent = workers[number]?.bytesSent ?? 0
             remove(number, reason: "began a new session")
         }
         if let old = workers.values.first(where: { $0.hello.session == hello.session && $0.user == received.user }) {
@@ -412,7 +433,7 @@ final class Farm {
         let isTaken = workers.values.contains { $0.name == ownName }
         workers[number] = WorkerPeer(
             number: number, peer: peer, connection: received.connection, hello: hello, name: isTaken ? "\(ownName)#\(number)" : ownName,
-            user: received.user, lastHeard: Clock.now)
+            user: received.user, lastHeard: Clock.now, bytesSent: bytesSent)
         socket.admit(received.connection, bytesInFlight: Self.idleBytesInFlight)
         numbers[peer] = number
         welcome(hello, to: number)
@@ -441,6 +462,7 @@ final class Farm {
             return remove(number, reason: "has another model")
         }
         workers[number]?.isReady = true
+        fetches.forget(number)
         let tasks = min(credit, Self.mostCredit)
         socket.admit(
             worker.connection, bytesInFlight: Self.idleBytesInFlight + tasks * (plan.largestFrame + WireLimits.headerBytes), isAtWork: true)
@@ -510,6 +532,7 @@ final class Farm {
     private func remove(_ number: Int, reason: String) {
         guard let worker = workers.removeValue(forKey: number) else { return }
         numbers[worker.peer] = nil
+        fetches.forget(number)
         if worker.isReady {
             logger.info("worker left", metadata: ["worker": "\(worker.name)", "tiles": "\(worker.tiles)", "reason": "\(reason)"])
         } else {
@@ -616,8 +639,9 @@ final class Farm {
 
     private func send(_ message: CoordinatorMessage, to number: Int) {
         guard let worker = workers[number] else { return }
+        let before = summary.bytesSent
         switch sendDirectly(message, to: worker.peer) {
-        case .sent: break
+        case .sent: workers[number]?.bytesSent += summary.bytesSent - before
         case .peerGone: remove(number, reason: "connection lost")
         case .wouldBlock:
             expel(worker, reason: "takes nothing more although it has credit")
