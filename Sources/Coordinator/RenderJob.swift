@@ -16,8 +16,16 @@ struct RenderJob {
     /// The arguments of a job that is new in its folder.
     var typed: [String] = []
 
+    /// What a job is made of.
+    struct Parts {
+        let reader: PNGReader
+        let model: ModelFolder
+        let plan: RenderPlan
+        let keys: CoordinatorKeys?
+    }
+
     /// What needs no rendering to be seen to be wrong.
-    func check() throws {
+    func check() throws -> Parts {
         guard URL(filePath: options.input).resolvingSymlinksInPath() != URL(filePath: output.output).resolvingSymlinksInPath() else {
             throw CommandError.inputIsOutput(output.output)
         }
@@ -27,9 +35,14 @@ struct RenderJob {
                 if let path, JobFolder.claims(path, in: job) { throw JobFolderError.claimed(path: path, option: option) }
             }
         }
-        let reader = try InputImage.reader(options.input)
-        _ = try options.plan(modelFolder(options.model), inputHeight: reader.height, inputWidth: reader.width)
-        _ = try farm.door.readKeys()
+        return try parts(input: options.input)
+    }
+
+    /// Of a job whose options have been checked.
+    func parts(input: String) throws -> Parts {
+        let reader = try InputImage.reader(input), model = try modelFolder(options.model)
+        return Parts(
+            reader: reader, model: model, plan: try options.plan(model, inputHeight: reader.height, inputWidth: reader.width), keys: try farm.door.readKeys())
     }
 
     private static func path(_ path: String, liesIn folder: String) -> Bool {
@@ -37,12 +50,9 @@ struct RenderJob {
         return parts.starts(with: outer)
     }
 
-    func run(_ logger: Logger) async throws {
-        if description == nil { try check() }
-        let inputPath = folder?.path(JobFolder.inputName) ?? options.input
-        let reader = try InputImage.reader(inputPath)
-        let model = try modelFolder(options.model)
-        var plan = try options.plan(model, inputHeight: reader.height, inputWidth: reader.width)
+    func run(_ parts: Parts, _ logger: Logger) async throws {
+        let (reader, model) = (parts.reader, parts.model)
+        var plan = parts.plan
         (plan.hasBarrier, plan.copies) = (farm.barrier, farm.copies)
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
@@ -76,11 +86,10 @@ struct RenderJob {
         ) { stop.stop(.failed(.localWorkers($0))) }
 
         try OutputImage.check(output.places, plan: plan, format: reader.format, kept: storage.isMemory || description != nil ? nil : (place, kept), logger: logger)
-        let keys = try farm.door.readKeys()
         let input = try InputImage(reading: reader, storage: storage)
         let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
         // Whatever can refuse the job has been asked: from here on it is one that can be resumed.
-        let present = try begin(inputPath, plan: plan, model: server)
+        let present = try begin(plan: plan, model: server)
         let job = present.job
 
         var facts: Logger.Metadata = [
@@ -95,7 +104,7 @@ struct RenderJob {
         logger.info(description == nil ? "job started" : "job resumed", metadata: facts)
         let service = FarmService(
             configuration: Farm.Configuration(
-                endpoint: endpoint, keys: keys, plan: plan, input: input, stores: stores, storage: storage,
+                endpoint: endpoint, keys: parts.keys, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
                 localWorkers: local == nil ? 0 : lanes.count, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() },
                 onStuck: { local?.replace($0, heard: $1) }, onOver: { local?.jobIsOver() }),
@@ -128,12 +137,12 @@ struct RenderJob {
     }
 
     /// Writes down what the job is, or checks that it still is that.
-    private func begin(_ input: String, plan: RenderPlan, model: ModelServer) throws -> JobFolder.Description {
+    private func begin(plan: RenderPlan, model: ModelServer) throws -> JobFolder.Description {
         var present = description ?? JobFolder.Description(
             job: .random(in: 1...99_999), arguments: typed, workingDirectory: FileManager.default.currentDirectoryPath, inputDigest: "", modelDigest: "",
             planDigest: "")
         guard let folder else { return present }
-        (present.inputDigest, present.modelDigest, present.planDigest) = (try ContentDigest(file: input).hex, model.manifest.digest.hex, plan.digest)
+        (present.inputDigest, present.modelDigest, present.planDigest) = (try ContentDigest(file: folder.path(JobFolder.inputName)).hex, model.manifest.digest.hex, plan.digest)
         guard let description else {
             try folder.write(present)
             return present

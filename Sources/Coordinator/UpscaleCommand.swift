@@ -13,15 +13,14 @@ struct UpscaleCommand: AsyncParsableCommand {
     @OptionGroup var farm: FarmOptions
 
     func run() async throws {
-        let logger = farm.logger
         var job = RenderJob(options: options, output: output, farm: farm)
+        // Before the folder is made: what was typed wrongly leaves nothing behind.
+        let parts = try job.check()
         if let path = output.job {
-            // Looked at before the folder is made: what was typed wrongly leaves nothing behind.
-            try job.check()
             job.folder = try JobFolder.create(path, input: options.input)
             job.typed = Array(CommandLine.arguments.dropFirst().drop { $0 != Self.configuration.commandName }.dropFirst())
         }
-        try await job.run(logger)
+        try await job.run(parts, farm.logger)
     }
 }
 
@@ -56,6 +55,6 @@ struct ResumeCommand: AsyncParsableCommand {
         var resumed = RenderJob(options: command.options, output: command.output, farm: farm)
         resumed.folder = folder
         resumed.description = description
-        try await resumed.run(self.farm.logger)
+        try await resumed.run(resumed.parts(input: folder.path(JobFolder.inputName)), self.farm.logger)
     }
 }
