@@ -194,17 +194,8 @@ package final class JobFolder: Sendable {
         let (temporary, final) = (path(name + ".part"), path(name))
         let descriptor = Glibc.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw JobFolderError.cannotWrite(path: final, code: errno) }
-        var code: Int32 = 0
-        data.withUnsafeBytes { bytes in
-            var done = 0
-            while done < bytes.count {
-                let count = Glibc.write(descriptor, bytes.baseAddress?.advanced(by: done), bytes.count - done)
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { code = count < 0 ? errno : EIO; return }
-                done += count
-            }
-            if fsync(descriptor) != 0 { code = errno }
-        }
+        var code = writeAll(Array(data), to: descriptor, onFull: nil)
+        if code == 0, fsync(descriptor) != 0 { code = errno }
         close(descriptor)
         if code == 0, rename(temporary, final) != 0 { code = errno }
         guard code == 0 else {
@@ -264,7 +255,7 @@ package enum JobFolderError: Error, Equatable, CustomStringConvertible {
     case claimed(path: String, option: String)
 
     /// Room may come.
-    var isDiskFull: Bool { if case .cannotWrite(_, ENOSPC) = self { true } else if case .cannotWrite(_, EDQUOT) = self { true } else { false } }
+    var isDiskFull: Bool { if case .cannotWrite(_, let code) = self { isFull(code) } else { false } }
 
     package var description: String {
         switch self {
