@@ -81,7 +81,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     /// What was typed, rather than what failed.
     var isUsage: Bool {
         switch self {
-        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .noiseLevel, .windowTooLarge, .optionOfOtherModels, .inputIsOutput, .outputInPyramid, .openEndpoint, .diskTooSmall: true
+        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scaleOfModel, .inputTooSmall, .noiseLevel, .windowTooLarge, .optionOfOtherModels, .inputIsOutput, .outputInPyramid, .diskTooSmall: true
         default: false
         }
     }

@@ -52,7 +52,7 @@ package struct RenderPlan: Sendable {
     package var copies = 2
     private let upsampler: BicubicUpsampler
     /// Of the sampler's steps; every tile's task asks for one.
-    private let grids: [TileGrid]
+    package let grids: [TileGrid]
 
     /// Steps of the sampler.
     package var steps: Int { sampler.count }
@@ -155,7 +155,7 @@ package struct RenderPlan: Sendable {
     package func step(_ index: Int) -> Scheduler.Step {
         switch phases[index] {
         case .denoise(let step):
-            return Scheduler.Step(denoising: tiling, step: step, fromNoise: startsWithNoise, waits: hasBarrier, kind: 1)
+            return Scheduler.Step(denoising: grids[step], of: tiling, readsCanvas: step > 0 || !startsWithNoise, waits: hasBarrier, kind: 1)
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):
@@ -217,7 +217,7 @@ package struct RenderPlan: Sendable {
 
     private func autoencoding(_ direction: AutoencodeRequest.Direction, pass index: Int, tile: Int) throws -> AutoencodeRequest {
         let latent = try requireLatent()
-        let pass = (direction == .encode ? latent.encoding : latent.decoding)[index]
+        let pass = latent.passes(direction)[index]
         let tile = pass.tiles[tile], window = pass.grid.window(tile)
         return AutoencodeRequest(
             direction: direction, layers: pass.layers, canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, window: window,
@@ -277,8 +277,7 @@ package struct RenderPlan: Sendable {
         // Elsewhere the windows of every step cover the canvas.
         if tiling.overlap == .reference { stores += (0..<canvases).map { store(Store.prediction($0), element, channels: channels) } }
         guard let latent else { return stores }
-        for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)]
-        where passes.contains(where: { $0.layers == .trunk }) {
+        for direction in [AutoencodeRequest.Direction.encode, .decode] where latent.hasTrunk(direction) {
             stores.append(store(Store.features(direction), .float32, channels: latent.featureChannels(direction)))
         }
         stores.append(Store(name: Store.pixels, height: height * latent.factor, width: width * latent.factor, channels: 3, element: element))
@@ -324,7 +323,7 @@ package struct RenderPlan: Sendable {
         if let latent {
             let area = latent.factor * latent.factor
             let positions = tiling.canvasHeight * tiling.canvasWidth
-            if (latent.encoding + latent.decoding).contains(where: { $0.layers == .trunk }) {
+            if latent.hasTrunk(.encode) || latent.hasTrunk(.decode) {
                 // The features, while they travel.
                 bytes += 4 * positions * max(latent.featureChannels(.encode), latent.featureChannels(.decode))
             }
@@ -354,8 +353,8 @@ package struct RenderPlan: Sendable {
         guard let latent else { return windowBytes }
         let decoded = area(ofTile: latent.autoencoderTiling.tile) * latent.factor * latent.factor
         var largest = max(windowBytes, decoded * 12, latent.tokens * latent.textWidth * 4)
-        for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)] {
-            for pass in passes {
+        for direction in [AutoencodeRequest.Direction.encode, .decode] {
+            for pass in latent.passes(direction) {
                 let window = pass.layers == .all ? 0 : pass.tiles.reduce(0) { max($0, pass.grid.window($1).area) }
                 largest = max(largest, window * latent.featureChannels(direction) * 4, 24 * latent.autoencoder.normNumGroups * pass.wantedNorms.count)
             }

@@ -6,7 +6,8 @@ import HeapModule
 ///
 /// A value without sockets, clocks, threads or randomness: events go in with the time at which they happened, commands come
 /// out. Whoever owns the sockets carries the commands out in their order. What tiles need of one another is `TileGraph`'s; of those that are
-/// ready the lowest step goes first, to the fastest worker with an idle lane. Every event takes a time that grows with the logarithm of workers and tiles.
+/// ready the lowest step goes first, to the fastest worker with an idle lane. An event takes a time that grows with the logarithm of workers and tiles, and
+/// with the tasks that its worker has; only a quarantine looks at all workers.
 package struct Scheduler {
     package typealias Worker = Int
 
@@ -262,7 +263,7 @@ package struct Scheduler {
 
     /// A job that denoises and does nothing else, from noise.
     package init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
-        self.init(steps: steps, leases: leases) { Step(denoising: tiling, step: $0, fromNoise: true) }
+        self.init(steps: steps, leases: leases) { Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0) }
     }
 
     /// Workers that have joined and not left, without those in quarantine.
@@ -700,12 +701,11 @@ package struct Scheduler {
 extension Scheduler.Step {
     /// A step of a sampler.
     /// - Parameters:
-    ///   - fromNoise: the first step's windows are pure noise: nobody reads the canvas, and nothing has to wait
+    ///   - grid: the step's
+    ///   - readsCanvas: not where the windows are pure noise, as at the first step: nothing has to wait
     ///   - waits: for the whole step before; slower, and there to be compared with
-    package init(denoising tiling: Tiling, step: Int, fromNoise: Bool, waits: Bool = false, kind: Int = 0) {
-        let grid = tiling.grid(step: step)
+    package init(denoising grid: TileGrid, of tiling: Tiling, readsCanvas: Bool, waits: Bool = false, kind: Int = 0) {
         self.init(
-            tiling.writesDisjointCells ? .cells(grid, readsCanvas: step > 0 || !fromNoise, waits: waits) : .barrier(count: grid.count, inOrder: true),
-            kind: kind)
+            tiling.writesDisjointCells ? .cells(grid, readsCanvas: readsCanvas, waits: waits) : .barrier(count: grid.count, inOrder: true), kind: kind)
     }
 }

@@ -13,7 +13,7 @@ struct PhaseTests {
             switch step {
             case 0: .init(.barrier(count: 2, inOrder: false), kind: 0)
             case 1, 2: .init(.barrier(count: 9, inOrder: true), kind: 1, keys: Array(20..<29))
-            case 3, 4, 5: .init(denoising: tiling, step: step - 3, fromNoise: false, kind: 2)
+            case 3, 4, 5: .init(denoising: tiling.grid(step: step - 3), of: tiling, readsCanvas: true, kind: 2)
             default: .init(.barrier(count: 5, inOrder: false), kind: 3)
             }
         }

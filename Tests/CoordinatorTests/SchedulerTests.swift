@@ -618,7 +618,7 @@ struct SchedulerTests {
         let tiling = try Tiling(
             canvasHeight: 40, canvasWidth: 40, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
         var random = SplitMix64(state: 3)
-        var scheduler = Scheduler(steps: 5) { .init(denoising: tiling, step: $0, fromNoise: true, waits: true) }
+        var scheduler = Scheduler(steps: 5) { .init(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, waits: true) }
         var sent: [(worker: Int, tile: Scheduler.Tile)] = [], finished = 0, cut: Set<Scheduler.Tile> = []
         func take(_ commands: [Scheduler.Command]) {
             for command in commands {

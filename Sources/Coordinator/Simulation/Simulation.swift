@@ -92,7 +92,9 @@ package struct Simulation {
         let tiling = try Tiling(
             canvasHeight: side, canvasWidth: side, tile: 64, overlap: .implicit(halo: 8), offset: .random, alignment: 8, seed: settings.seed)
         let waits = settings.isBarrier
-        scheduler = Scheduler(steps: settings.steps, leases: settings.leases) { .init(denoising: tiling, step: $0, fromNoise: true, waits: waits) }
+        scheduler = Scheduler(steps: settings.steps, leases: settings.leases) {
+            .init(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, waits: waits)
+        }
         random = SplitMix64(state: settings.seed)
         nextWorker = settings.workers
     }
