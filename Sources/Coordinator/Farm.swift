@@ -74,9 +74,8 @@ final class Farm {
         var model: ModelServer
         var requiredKernels: String?
         var job: UInt64
-        /// 0: workers come from anywhere.
-        var localWorkers: Int
-        var workersAreLocal: Bool { localWorkers > 0 }
+        var leases: Scheduler.LeasePolicy
+        var workersAreLocal: Bool { !leases.othersMayCome }
         /// Where the task of a tile is kept that nobody can compute.
         var failedTile: String
         var onProgress: @Sendable () -> Void
@@ -150,9 +149,7 @@ final class Farm {
         plan = configuration.plan
         stopRequest = stop
         let checkpoint = configuration.storage.folder?.checkpoint
-        var leases = plan.leases
-        (leases.othersMayCome, leases.identities) = (!configuration.workersAreLocal, configuration.localWorkers)
-        scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: leases) { [plan] in plan.step($0) }
+        scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: configuration.leases) { [plan] in plan.step($0) }
         tilesBefore = scheduler.mergedTiles
         costs = plan.costs
         totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }

@@ -53,7 +53,7 @@ struct RenderJob {
     func run(_ parts: Parts, _ logger: Logger) async throws {
         let (reader, model) = (parts.reader, parts.model)
         var plan = parts.plan
-        (plan.hasBarrier, plan.copies) = (farm.barrier, farm.copies)
+        plan.hasBarrier = farm.barrier
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
 
@@ -92,6 +92,10 @@ struct RenderJob {
         let present = try begin(plan: plan, model: server)
         let job = present.job
 
+        var leases = plan.leases
+        leases.sendsCopies = farm.copies > 1
+        (leases.othersMayCome, leases.identities) = (local == nil, local == nil ? 0 : lanes.count)
+
         var facts: Logger.Metadata = [
             "job": "\(job)", "input": "\(plan.inputWidth)x\(plan.inputHeight)", "output": "\(plan.outputWidth)x\(plan.outputHeight)",
             "steps": "\(plan.steps)", "tile": "\(plan.tiling.tile)", "seed": "\(plan.seed)", "model": "\(server.manifest.digest.hex.prefix(12))",
@@ -106,7 +110,7 @@ struct RenderJob {
             configuration: Farm.Configuration(
                 endpoint: endpoint, keys: parts.keys, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
-                localWorkers: local == nil ? 0 : lanes.count, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() },
+                leases: leases, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() },
                 onStuck: { local?.replace($0, heard: $1) }, onOver: { local?.jobIsOver() }),
             output: output.places, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]

@@ -48,8 +48,6 @@ package struct RenderPlan: Sendable {
     package let phases: [Phase]
     /// Whether the sampler's steps wait for one another: slower, and there to be compared with.
     package var hasBarrier = false
-    /// Workers that may be at the same tile, when one is late.
-    package var copies = 2
     private let upsampler: BicubicUpsampler
     /// Of the sampler's steps; every tile's task asks for one.
     package let grids: [TileGrid]
@@ -168,7 +166,6 @@ package struct RenderPlan: Sendable {
     /// Large networks have to be loaded before they answer for the first time.
     package var leases: Scheduler.LeasePolicy {
         var policy = Scheduler.LeasePolicy()
-        policy.copies = copies
         if latent != nil { (policy.unmeasured, policy.least) = (900, 60) }
         return policy
     }

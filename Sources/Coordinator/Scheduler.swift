@@ -108,8 +108,8 @@ package struct Scheduler {
         package var least: Double = 3
         /// A second copy goes to an idle worker that is expected to be so many times faster than the rest of the first will take.
         package var gain: Double = 1.5
-        /// Workers that may be at the same tile; 1 for no second copies.
-        package var copies = 2
+        /// Whether a tile that is late may be at two workers.
+        package var sendsCopies = true
         /// Whether workers that are not there yet may come: else a job that none of those present can do is over.
         package var othersMayCome = false
         /// Identities that come for certain, and come back when they die. A job is not over while one of them could do what the others cannot.
@@ -520,7 +520,7 @@ package struct Scheduler {
             if refused.isEmpty { break }
             aside.append(ready.removeMin())
         }
-        if !isOver, ready.isEmpty, leases.copies > 1 { speculate(at: now, &commands) }
+        if !isOver, ready.isEmpty, leases.sendsCopies { speculate(at: now, &commands) }
         for tile in aside { ready.insert(tile) }
     }
 
@@ -584,7 +584,7 @@ package struct Scheduler {
         let number = nextNumber()
         flights[tile]?.expectation = number
         if let key = graph.key(of: tile), formerAnswerers[key] != nil { return }
-        guard flight.holders.count == 1, leases.copies > 1, let task = workers[flight.holders[0]]?.tasks.first(where: { $0.tile == tile }) else { return }
+        guard flight.holders.count == 1, leases.sendsCopies, let task = workers[flight.holders[0]]?.tasks.first(where: { $0.tile == tile }) else { return }
         flights[tile]?.finish = max(task.finish, least)
         expectations.insert(Expectation(finish: max(task.finish, least), number: number, tile: tile))
     }

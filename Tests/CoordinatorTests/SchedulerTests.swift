@@ -21,10 +21,10 @@ struct SimulatedFarm {
     var requeues = 0
     var mostKept = 0
 
-    init(tiling: Tiling, steps: Int, seed: UInt64, copies: Int = 2) {
+    init(tiling: Tiling, steps: Int, seed: UInt64, sendsCopies: Bool = true) {
         self.tiling = tiling
         var leases = Scheduler.LeasePolicy()
-        (leases.copies, leases.othersMayCome) = (copies, true)
+        (leases.sendsCopies, leases.othersMayCome) = (sendsCopies, true)
         scheduler = Scheduler(tiling: tiling, steps: steps, leases: leases)
         random = SplitMix64(state: seed)
         canvas = Array(repeating: 0, count: tiling.canvasHeight * tiling.canvasWidth)
@@ -230,7 +230,7 @@ struct SchedulerTests {
     func dataflow() throws {
         let tiling = try Tiling(
             canvasHeight: 128, canvasWidth: 128, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
-        var farm = SimulatedFarm(tiling: tiling, steps: 8, seed: 1, copies: 1)
+        var farm = SimulatedFarm(tiling: tiling, steps: 8, seed: 1, sendsCopies: false)
         farm.join(0)
         farm.join(1)
         let slow = farm.queues.removeValue(forKey: 0) ?? []
@@ -388,7 +388,7 @@ struct SchedulerTests {
     @Test("a new worker's lease comes from what others needed, and an overrun doubles it")
     func pooledLease() throws {
         var leases = Scheduler.LeasePolicy()
-        leases.copies = 1
+        leases.sendsCopies = false
         var scheduler = try Self.row(20, leases)
         var now = 0.0
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
@@ -413,7 +413,7 @@ struct SchedulerTests {
     @Test("lanes that stall together overrun one lease, not one each: the next is twice as long", arguments: [1, 2, 8])
     func stalledLanes(lanes: Int) throws {
         var leases = Scheduler.LeasePolicy()
-        leases.copies = 1
+        leases.sendsCopies = false
         var scheduler = try Self.row(40 * lanes, leases)
         var queue: [Scheduler.Tile] = [], requeued: [Scheduler.Tile] = [], now = 0.0
         func take(_ commands: [Scheduler.Command]) {
