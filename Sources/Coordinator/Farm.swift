@@ -2,50 +2,6 @@ import Engine
 import Foundation
 import Logging
 import Protocol
-import Synchronization
-
-/// Stops a farm from another thread.
-final class StopRequest: Sendable {
-    enum Reason: Sendable, Equatable {
-        case cancelled
-        case failed(CommandError)
-    }
-
-    let wakeup: Wakeup
-    private let state = Mutex<Reason?>(nil)
-
-    init() throws { wakeup = try Wakeup() }
-
-    var reason: Reason? { state.withLock { $0 } }
-
-    /// The first reason stays.
-    func stop(_ reason: Reason) {
-        state.withLock { if $0 == nil { $0 = reason } }
-        wakeup.wake()
-    }
-}
-
-/// What a finished job tells of itself.
-struct FarmSummary: Sendable {
-    var tiles = 0
-    /// Those of them that this run has done: a job that was resumed had others.
-    var tilesOfRun = 0
-    var elapsed = 0.0
-    /// Seconds of computing that the workers report, all lanes together.
-    var computeSeconds = 0.0
-    var repeats = 0
-    /// Second copies of tiles that were late.
-    var copies = 0
-    var dropped = 0
-    /// Answers that were none.
-    var bad = 0
-    var workers = 0
-    var bytesSent = 0
-    var bytesReceived = 0
-    /// Processor seconds of this thread and, of them, about those in which tiles were copied out of and into the canvas.
-    var processorSeconds = 0.0
-    var copySeconds = 0.0
-}
 
 /// The shell around the scheduler: carries its commands out on one socket and one canvas, and tells it what happens.
 ///
@@ -323,10 +279,10 @@ final class Farm {
             sendDirectly(.introduceYourself, to: peer)
             if case .result = message { summary.dropped += 1 }
             // An honest worker says this after a restart of ours, so it is not told of.
-            return socket.nuisance(received.connection, cost: cost(bytes), "messages before a hello")
+            return socket.nuisance(received.connection, cost: StrangerLog.cost(bytes), "messages before a hello")
         }
         let wasAsked = if case .result(let id, _, _, _, _) = message { tile(of: id).map { scheduler.has(number, $0) } ?? false } else { false }
-        defer { if !isUseful(message, wasAsked: wasAsked) { socket.nuisance(received.connection, cost: cost(bytes), "more than a worker says") } }
+        defer { if !isUseful(message, wasAsked: wasAsked) { socket.nuisance(received.connection, cost: StrangerLog.cost(bytes), "more than a worker says") } }
         workers[number]?.lastHeard = Clock.now
         switch message {
         case .hello:
@@ -383,11 +339,8 @@ final class Farm {
         } else {
             strangers.note(received.address ?? "local", what)
         }
-        socket.nuisance(received.connection, cost: cost(received.frames.reduce(0) { $0 + $1.byteCount }), what)
+        socket.nuisance(received.connection, cost: StrangerLog.cost(received.frames.reduce(0) { $0 + $1.byteCount }), what)
     }
-
-    /// How bad a useless message is.
-    private func cost(_ bytes: Int) -> Double { 1 + Double(bytes) / Double(64 << 10) }
 
     /// Whether a message got the job on: these may come as fast as they can.
     private func isUseful(_ message: WorkerMessage, wasAsked: Bool) -> Bool {
@@ -656,64 +609,6 @@ final class Farm {
             // Trying again would change nothing.
             outcome = outcome ?? .failure(.cannotSend("\(error)"))
             return .peerGone
-        }
-    }
-}
-
-/// What something takes of the processor that is done often, from every 17th time (an odd number, because cuts and merges alternate): the system
-/// takes as long to tell as a small tile takes to copy.
-private struct SampledTime {
-    private var times = 0
-    private var timed = 0
-    private var secondsTimed = 0.0
-
-    /// Of all times, about.
-    var seconds: Double { secondsTimed * Double(times) / Double(max(timed, 1)) }
-
-    mutating func time<Result>(_ body: () -> Result) -> Result {
-        defer { times += 1 }
-        guard times % 17 == 0 else { return body() }
-        let start = Clock.threadProcessor
-        defer {
-            secondsTimed += Clock.threadProcessor - start
-            timed += 1
-        }
-        return body()
-    }
-}
-
-/// Counts what peers do that no worker of ours would, and reports it at most once a minute for each source.
-private struct StrangerLog {
-    private struct Source {
-        /// What it did, and how often.
-        var deeds: [String: Int] = [:]
-        var nextReport = -Double.infinity
-    }
-
-    /// Sources, and deeds of each, told apart at a time; the others are one.
-    private static let mostSources = 64
-    private static let mostDeeds = 4
-    private static let others = "others"
-
-    private var sources: [String: Source] = [:]
-
-    /// - Parameter source: an address, or a worker's name.
-    mutating func note(_ source: String, _ what: String) {
-        let source = sources[source] != nil || sources.count < Self.mostSources ? source : Self.others
-        let deeds = sources[source, default: Source()].deeds
-        sources[source, default: Source()].deeds[deeds[what] != nil || deeds.count < Self.mostDeeds ? what : Self.others, default: 0] += 1
-    }
-
-    mutating func report(to logger: Logger, now: Double) {
-        for (name, source) in sources.sorted(by: { $0.key < $1.key }) where now >= source.nextReport {
-            if !source.deeds.isEmpty {
-                let deeds = source.deeds.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map(\.key).joined(separator: "; ")
-                logger.warning(
-                    "stranger refused", metadata: ["source": "\(name)", "count": "\(source.deeds.values.reduce(0, +))", "reason": "\(deeds)"])
-                sources[name] = Source(nextReport: now + 60)
-            } else {
-                sources[name] = nil
-            }
         }
     }
 }
