@@ -1,5 +1,4 @@
 import DequeModule
-import Engine
 import HeapModule
 
 /// The farm's brain: which tile goes to which worker, and which answer counts.
@@ -10,51 +9,6 @@ import HeapModule
 /// with the tasks that its worker has; only a quarantine looks at all workers.
 package struct Scheduler {
     package typealias Worker = Int
-
-    /// One step of a job: so many tiles of the same kind of work.
-    package struct Step: Sendable {
-        package enum Shape: Sendable {
-            /// Tiles that write disjoint cells of the canvas. `readsCanvas`: whether their windows hold what the step before wrote; `waits`: for all
-            /// of that step, and not only for what the windows touch.
-            case cells(TileGrid, readsCanvas: Bool, waits: Bool = false)
-            /// Tiles that need nothing but the whole step before. `inOrder`: whether they are merged in the order of their numbers.
-            case barrier(count: Int, inOrder: Bool)
-        }
-
-        package var shape: Shape
-        /// Steps of one kind take a worker about the same time.
-        package var kind: Int
-        /// A name for each tile, or none. A tile goes, if it can, to the worker that has answered the tile of the same name in the step before: that one
-        /// may have kept what both have in common. Other workers come to the same bits, only later.
-        package var keys: [Int]
-
-        package init(_ shape: Shape, kind: Int = 0, keys: [Int] = []) {
-            self.shape = shape
-            self.kind = kind
-            self.keys = keys
-        }
-
-        /// How many tiles it has.
-        package var count: Int {
-            switch shape {
-            case .cells(let grid, _, _): grid.count
-            case .barrier(let count, _): count
-            }
-        }
-    }
-
-    /// A tile of a step.
-    package struct Tile: Hashable, Comparable, Sendable {
-        package var step: Int
-        package var index: Int
-
-        package init(step: Int, index: Int) {
-            self.step = step
-            self.index = index
-        }
-
-        package static func < (left: Tile, right: Tile) -> Bool { (left.step, left.index) < (right.step, right.index) }
-    }
 
     package enum Event {
         /// A worker is ready, with that many lanes, and takes `credit` tasks before it answers one. `identity` is the same when it comes back.
@@ -98,24 +52,6 @@ package struct Scheduler {
         case finishedJob
         /// A tile failed on three workers, or six times on two, or on every worker that there is and comes: the job cannot be finished.
         case gaveUp(Tile, reason: String)
-    }
-
-    /// How long a task may take before it is given to another worker as well.
-    package struct LeasePolicy: Sendable {
-        /// Seconds for a kind of work that nobody has done yet.
-        package var unmeasured: Double = 120
-        /// Never less than this many seconds, which cover a hiccup of the network or the machine.
-        package var least: Double = 3
-        /// A second copy goes to an idle worker that is expected to be so many times faster than the rest of the first will take.
-        package var gain: Double = 1.5
-        /// Whether a tile that is late may be at two workers.
-        package var sendsCopies = true
-        /// Whether workers that are not there yet may come: else a job that none of those present can do is over.
-        package var othersMayCome = false
-        /// Identities that come for certain, and come back when they die. A job is not over while one of them could do what the others cannot.
-        package var identities = 0
-
-        package init() {}
     }
 
     /// Workers that a tile fails on before the job is given up, or failures of it where nobody else comes, or half of those where somebody might;
@@ -259,11 +195,6 @@ package struct Scheduler {
         graph.begin(&changes)
         var commands: [Command] = []
         takeChanges(&commands)
-    }
-
-    /// A job that denoises and does nothing else, from noise.
-    package init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
-        self.init(steps: steps, leases: leases) { Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0) }
     }
 
     /// Workers that have joined and not left, without those in quarantine.
@@ -695,17 +626,5 @@ package struct Scheduler {
     private mutating func giveUp(_ tile: Tile, reason: String, _ commands: inout [Command]) {
         isOver = true
         commands.append(.gaveUp(tile, reason: reason))
-    }
-}
-
-extension Scheduler.Step {
-    /// A step of a sampler.
-    /// - Parameters:
-    ///   - grid: the step's
-    ///   - readsCanvas: not where the windows are pure noise, as at the first step: nothing has to wait
-    ///   - waits: for the whole step before; slower, and there to be compared with
-    package init(denoising grid: TileGrid, of tiling: Tiling, readsCanvas: Bool, waits: Bool = false, kind: Int = 0) {
-        self.init(
-            tiling.writesDisjointCells ? .cells(grid, readsCanvas: readsCanvas, waits: waits) : .barrier(count: grid.count, inOrder: true), kind: kind)
     }
 }

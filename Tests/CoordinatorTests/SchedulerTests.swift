@@ -2,6 +2,13 @@ import Coordinator
 import Engine
 import Testing
 
+extension Scheduler {
+    /// A job that denoises and does nothing else, from noise.
+    init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
+        self.init(steps: steps, leases: leases) { Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0) }
+    }
+}
+
 /// A farm without machines: carries the scheduler's commands out on a canvas whose pixels only count the steps they have
 /// been through, so that a window cut too early or a cell written too soon shows at once.
 struct SimulatedFarm {
