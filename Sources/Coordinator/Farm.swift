@@ -59,11 +59,6 @@ final class Farm {
         var bytesSent = 0
     }
 
-    private struct Task {
-        let work: Work
-        let inputs: [Frame]
-    }
-
     private let configuration: Configuration
     private let plan: RenderPlan
     private let logger: Logger
@@ -76,19 +71,14 @@ final class Farm {
     private var lastWritten = -1
     private var summary = FarmSummary()
     private var copying = SampledTime()
-    /// What is done, and what there is to do, in units of `RenderPlan.costs`.
-    private var doneCost = 0.0
-    private let costs: [Double]
-    private let totalCost: Double
+    private var jobProgress: JobProgress
     private let tilesBefore: Int
     private var progress: ProgressLine
 
     private var workers: [Int: WorkerPeer] = [:]
     private var numbers: [Peer: Int] = [:]
     private var nextNumber = 0
-    /// Inputs of tiles that are not merged yet, and answers that wait for their neighbours.
-    private var tasks: [Scheduler.Tile: Task] = [:]
-    private var answers: [Scheduler.Tile: Frame] = [:]
+    private var tiles = TilesInHand()
     private var fetches = FetchQueue()
     /// What happened while commands were carried out.
     private var pending: [Scheduler.Event] = []
@@ -107,9 +97,7 @@ final class Farm {
         let checkpoint = configuration.storage.folder?.checkpoint
         scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: configuration.leases) { [plan] in plan.step($0) }
         tilesBefore = scheduler.mergedTiles
-        costs = plan.costs
-        totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }
-        doneCost = (0..<scheduler.currentStep).reduce(0) { [costs, plan] in $0 + costs[$1] * Double(plan.step($1).count) }
+        jobProgress = JobProgress(plan, startingAt: scheduler.currentStep)
         rendering = try Rendering(
             plan: plan, input: configuration.input, stores: configuration.stores, storage: configuration.storage, checkpoint: checkpoint)
         if let folder = configuration.storage.folder, let seconds = configuration.checkpointSeconds {
@@ -203,7 +191,7 @@ final class Farm {
         noteIncidents()
         strangers.report(to: logger, now: now)
         progress.update(
-            done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
+            done: scheduler.mergedTiles, share: jobProgress.share, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
             inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
             workers: scheduler.workerCount, inQuarantine: workers.values.count { scheduler.isQuarantined($0.number) }, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
@@ -442,7 +430,7 @@ final class Farm {
         let attempts = scheduler.attempts(of: tile)
         if attempts > 0, id.attempt >= attempts { return misbehaved(number, tile, "an answer to try \(id.attempt) of a tile that was sent \(attempts) times") }
         // Without its task it comes too late, or from somebody who was not asked.
-        if attempts > 0, let flaw = tasks[tile]?.work.flaw(of: frame, checksum: checksum) { return misbehaved(number, tile, flaw) }
+        if attempts > 0, let flaw = tiles.task(of: tile)?.work.flaw(of: frame, checksum: checksum) { return misbehaved(number, tile, flaw) }
         if let worker = workers[number] {
             workers[number]?.tiles += 1
             workers[number]?.smoothedSeconds = worker.tiles == 0 ? seconds : worker.smoothedSeconds * 0.9 + seconds * 0.1
@@ -511,16 +499,16 @@ final class Farm {
         case .cutAndSend(let tile, let number):
             do {
                 let work = try plan.work(phase: tile.step, tile: tile.index)
-                let task = Task(work: work, inputs: copying.time { rendering.inputs(of: work, phase: tile.step, tile: tile.index) })
-                tasks[tile] = task
+                let task = TilesInHand.Task(work: work, inputs: copying.time { rendering.inputs(of: work, phase: tile.step, tile: tile.index) })
+                tiles.keep(task, of: tile)
                 send(tile, attempt: 0, task, to: number)
             } catch {
                 outcome = outcome ?? .failure(tileFailed(tile, reason: "\(error)"))
             }
         case .resend(let tile, let number, let attempt):
-            if let task = tasks[tile] { send(tile, attempt: attempt, task, to: number) }
+            if let task = tiles.task(of: tile) { send(tile, attempt: attempt, task, to: number) }
         case .accept(let tile):
-            answers[tile] = arriving?.frame
+            tiles.accept(arriving?.frame, of: tile)
             if let note = arriving?.note {
                 let isNegative = plan.phases[tile.step] == .encodeText && tile.index == 1
                 logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
@@ -528,10 +516,10 @@ final class Farm {
         case .drop(let tile, let number):
             logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
         case .merge(let tile):
-            guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
+            guard let (task, answer) = tiles.takeMerged(tile) else { return }
             lastWritten = max(lastWritten, tile.step)
             copying.time { rendering.merge(answer, of: task.work, phase: tile.step, tile: tile.index) }
-            doneCost += costs[tile.step]
+            jobProgress.merged(phase: tile.step)
         case .requeued(let tile, let number, let cause):
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
         case .hung(let number, let seconds):
@@ -564,7 +552,7 @@ final class Farm {
     /// Keeps the task of a tile that failed.
     /// - Returns: where; nil when there is none, or it cannot be written.
     private func save(_ tile: Scheduler.Tile, reason: String) -> String? {
-        guard let task = tasks[tile] else { return nil }
+        guard let task = tiles.task(of: tile) else { return nil }
         let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: 0)
         do {
             try FailedTile.save(
@@ -582,7 +570,7 @@ final class Farm {
         if case .denoise(let step) = plan.phases[tile.step] { "\(step)" } else { plan.phases[tile.step].name }
     }
 
-    private func send(_ tile: Scheduler.Tile, attempt: Int, _ task: Task, to number: Int) {
+    private func send(_ tile: Scheduler.Tile, attempt: Int, _ task: TilesInHand.Task, to number: Int) {
         let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: attempt)
         send(.task(FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs), to: number)
     }

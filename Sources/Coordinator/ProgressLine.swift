@@ -3,6 +3,28 @@ import Glibc
 import Logging
 import Protocol
 
+/// How much of a job's work is done.
+struct JobProgress {
+    private let costs: [Double]
+    private let total: Double
+    private var done: Double
+
+    /// - Parameter first: the phases before it are done.
+    init(_ plan: RenderPlan, startingAt first: Int) {
+        let costs = plan.costs
+        func cost(of phases: Range<Int>) -> Double { phases.reduce(0) { $0 + costs[$1] * Double(plan.step($1).count) } }
+        self.costs = costs
+        total = cost(of: plan.phases.indices)
+        done = cost(of: 0..<first)
+    }
+
+    /// From 0 to 1.
+    var share: Double { done / total }
+
+    /// A tile of this phase is merged.
+    mutating func merged(phase: Int) { done += costs[phase] }
+}
+
 /// Tells how far a job is: a line in the log every few seconds, or a bar where a person looks at a terminal.
 struct ProgressLine {
     /// Between two lines of the log.
