@@ -41,24 +41,6 @@ final class Farm {
         var onOver: @Sendable () -> Void
     }
 
-    private struct WorkerPeer {
-        let number: Int
-        let peer: Peer
-        let connection: ConnectionID?
-        let hello: Hello
-        let name: String
-        /// The allow-list's name for its key; several processes may have one.
-        let user: String?
-        var isReady = false
-        /// Why it leaves, once it has said so.
-        var leaving: String?
-        var lastHeard: Double
-        var tiles = 0
-        var smoothedSeconds = 0.0
-        /// Over its connection.
-        var bytesSent = 0
-    }
-
     private let configuration: Configuration
     private let plan: RenderPlan
     private let logger: Logger
@@ -75,9 +57,7 @@ final class Farm {
     private let tilesBefore: Int
     private var progress: ProgressLine
 
-    private var workers: [Int: WorkerPeer] = [:]
-    private var numbers: [Peer: Int] = [:]
-    private var nextNumber = 0
+    private var workers = WorkerRoster()
     private var tiles = TilesInHand()
     private var fetches = FetchQueue()
     /// What happened while commands were carried out.
@@ -171,9 +151,9 @@ final class Farm {
     private func tick(_ now: Double) {
         // After a pause of our own (a suspended process, a long blend) what the workers said meanwhile is still unread, answers among it.
         let wasAway = now - lastTick > 2 * Self.heartbeatSeconds
-        if wasAway { for number in workers.keys { workers[number]?.lastHeard = now } }
+        if wasAway { for worker in workers.all { workers[worker.number]?.lastHeard = now } }
         lastTick = now
-        for worker in workers.values.sorted(by: { $0.number < $1.number }) {
+        for worker in workers.all {
             if silence(of: worker, at: now) > Self.silenceSeconds {
                 expel(worker, reason: "silent for \(Int(Self.silenceSeconds)) s")
             }
@@ -193,8 +173,8 @@ final class Farm {
         progress.update(
             done: scheduler.mergedTiles, share: jobProgress.share, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
             inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
-            workers: scheduler.workerCount, inQuarantine: workers.values.count { scheduler.isQuarantined($0.number) }, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
-            slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
+            workers: scheduler.workerCount, inQuarantine: workers.all.count { scheduler.isQuarantined($0.number) }, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
+            slowest: workers.slowest,
             elapsed: now - start, logger: logger)
     }
 
@@ -203,7 +183,7 @@ final class Farm {
         let now = Clock.now
         guard now - lastBeat >= 0.9 * Self.heartbeatSeconds else { return }
         lastBeat = now
-        for number in workers.keys.sorted() { send(.heartbeat, to: number) }
+        for worker in workers.all { send(.heartbeat, to: worker.number) }
     }
 
     /// Chooses the phase of the next checkpoint when it is time for one.
@@ -241,7 +221,7 @@ final class Farm {
         case .failure(.cancelled): reason = "the job was cancelled"
         case .failure: reason = "the job failed"
         }
-        for number in workers.keys.sorted() { send(.stop(reason: reason), to: number) }
+        for worker in workers.all { send(.stop(reason: reason), to: worker.number) }
     }
 
     // MARK: Messages
@@ -249,7 +229,7 @@ final class Farm {
     private func take(_ received: RouterSocket.Received) {
         let peer = received.peer
         // What a stranger left behind; a worker's last words count.
-        if received.isOrphan, numbers[peer] == nil { return }
+        if received.isOrphan, workers.number(of: peer) == nil { return }
         let bytes = received.frames.reduce(0) { $0 + $1.byteCount }
         summary.bytesReceived += bytes
         let message: WorkerMessage
@@ -263,7 +243,7 @@ final class Farm {
             return useless(received, "\(error)")
         }
         if case .hello(let hello) = message { return greet(hello, received) }
-        guard let number = numbers[peer] else {
+        guard let number = workers.number(of: peer) else {
             sendDirectly(.introduceYourself, to: peer)
             if case .result = message { summary.dropped += 1 }
             // An honest worker says this after a restart of ours, so it is not told of.
@@ -322,7 +302,7 @@ final class Farm {
 
     /// Counts a message that no worker of ours would send.
     private func useless(_ received: RouterSocket.Received, _ what: String) {
-        if let worker = numbers[received.peer].flatMap({ workers[$0] }) {
+        if let worker = workers.number(of: received.peer).flatMap({ workers[$0] }) {
             strangers.note(worker.name, what)
         } else {
             strangers.note(received.address ?? "local", what)
@@ -342,7 +322,7 @@ final class Farm {
     private func greet(_ hello: Hello, _ received: RouterSocket.Received) {
         let peer = received.peer
         var bytesSent = 0
-        if let number = numbers[peer] {
+        if let number = workers.number(of: peer) {
             // A worker that begins one session after another has a reason each time, and takes its time.
             socket.nuisance(received.connection, cost: workers[number]?.hello == hello ? 1 : 10, "hellos without end")
             // The same hello said again: the welcome was lost or is on its way.
@@ -350,7 +330,7 @@ final class Farm {
             bytesSent = workers[number]?.bytesSent ?? 0
             remove(number, reason: "began a new session")
         }
-        if let old = workers.values.first(where: { $0.hello.session == hello.session && $0.user == received.user }) {
+        if let old = workers.first(session: hello.session, user: received.user) {
             remove(old.number, reason: "connected anew")
         }
         // With keys nobody chooses a name.
@@ -366,14 +346,9 @@ final class Farm {
             sendDirectly(.refused(reason), to: peer)
             return useless(received, "\(ownName) cannot hold the model: \(reason)")
         }
-        let number = nextNumber
-        nextNumber += 1
-        let isTaken = workers.values.contains { $0.name == ownName }
-        workers[number] = WorkerPeer(
-            number: number, peer: peer, connection: received.connection, hello: hello, name: isTaken ? "\(ownName)#\(number)" : ownName,
-            user: received.user, lastHeard: Clock.now, bytesSent: bytesSent)
+        let number = workers.add(
+            hello, peer: peer, connection: received.connection, user: received.user, bytesSent: bytesSent, at: Clock.now)
         socket.admit(received.connection, bytesInFlight: Self.idleBytesInFlight)
-        numbers[peer] = number
         welcome(hello, to: number)
     }
 
@@ -410,7 +385,7 @@ final class Farm {
             metadata: [
                 "worker": "\(worker.name)", "host": "\(worker.hello.host)", "lanes": "\(worker.hello.lanes)", "kernels": "\(worker.hello.kernels)",
             ])
-        if !hasMixedKernels, workers.values.contains(where: { $0.isReady && bits($0.hello.kernels) != bits(worker.hello.kernels) }) {
+        if !hasMixedKernels, workers.contains(where: { $0.isReady && bits($0.hello.kernels) != bits(worker.hello.kernels) }) {
             hasMixedKernels = true
             logger.warning("workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind")
         }
@@ -445,7 +420,7 @@ final class Farm {
     private func misbehaved(_ number: Int, _ tile: Scheduler.Tile?, _ reason: String) {
         // Whoever is in quarantine has been spoken of.
         guard !scheduler.isQuarantined(number) else { return }
-        var facts: Logger.Metadata = ["worker": "\(name(number))", "reason": "\(reason)"]
+        var facts: Logger.Metadata = ["worker": "\(workers.name(number))", "reason": "\(reason)"]
         if let tile { (facts["tile"], facts["step"]) = ("\(tile.index)", "\(stepName(tile))") }
         logger.warning("bad result dropped", metadata: facts)
         happened(.misbehaved(number, tile, reason: reason))
@@ -468,8 +443,7 @@ final class Farm {
     }
 
     private func remove(_ number: Int, reason: String) {
-        guard let worker = workers.removeValue(forKey: number) else { return }
-        numbers[worker.peer] = nil
+        guard let worker = workers.remove(number) else { return }
         fetches.forget(number)
         if worker.isReady {
             logger.info("worker left", metadata: ["worker": "\(worker.name)", "tiles": "\(worker.tiles)", "reason": "\(reason)"])
@@ -514,21 +488,21 @@ final class Farm {
                 logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
             }
         case .drop(let tile, let number):
-            logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
+            logger.debug("late answer dropped", metadata: ["worker": "\(workers.name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
         case .merge(let tile):
             guard let (task, answer) = tiles.takeMerged(tile) else { return }
             lastWritten = max(lastWritten, tile.step)
             copying.time { rendering.merge(answer, of: task.work, phase: tile.step, tile: tile.index) }
             jobProgress.merged(phase: tile.step)
         case .requeued(let tile, let number, let cause):
-            logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
+            logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(workers.name(number))", "reason": "\(cause)"])
         case .hung(let number, let seconds):
-            logger.warning("worker hangs, it gets nothing until it moves", metadata: ["worker": "\(name(number))", "seconds": "\(Int(seconds))"])
+            logger.warning("worker hangs, it gets nothing until it moves", metadata: ["worker": "\(workers.name(number))", "seconds": "\(Int(seconds))"])
             if let worker = workers[number] { configuration.onStuck(worker.hello.name, worker.lastHeard) }
         case .recovered(let number):
-            logger.info("worker gets on again", metadata: ["worker": "\(name(number))"])
+            logger.info("worker gets on again", metadata: ["worker": "\(workers.name(number))"])
         case .quarantined(let number, let tile, let reason):
-            var facts: Logger.Metadata = ["worker": "\(name(number))", "reason": "\(reason)"]
+            var facts: Logger.Metadata = ["worker": "\(workers.name(number))", "reason": "\(reason)"]
             // Nobody is left to show that the tile can be done.
             if scheduler.workerCount == 0, let tile, let path = save(tile, reason: reason) { facts["task"] = "\(path)" }
             logger.warning("worker in quarantine, it gets nothing more of this job", metadata: facts)
@@ -542,8 +516,6 @@ final class Farm {
             outcome = .failure(tileFailed(tile, reason: reason))
         }
     }
-
-    private func name(_ number: Int) -> String { workers[number]?.name ?? "worker \(number)" }
 
     private func tileFailed(_ tile: Scheduler.Tile, reason: String) -> CommandError {
         .tileFailed(step: stepName(tile), tile: tile.index, reason: reason, saved: save(tile, reason: reason))
