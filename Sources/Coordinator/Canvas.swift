@@ -65,9 +65,10 @@ package struct CanvasHistory {
     /// What the phases before have written.
     func read(by phase: Int) -> Canvas { written(by: phase - 1) }
 
-    /// From `phase` on, which nobody has written in yet, another canvas is written than `kept` and the present one.
+    /// From `phase` on, which nobody has written in yet, another canvas is written than `kept` and the present one. It may be that way already: a
+    /// checkpoint there was tried before and came to nothing.
     package mutating func turn(at phase: Int, keeping kept: Int?) {
-        guard let present = turns.last, let free = canvases.indices.first(where: { $0 != present.canvas && $0 != kept }) else { return }
+        guard let present = turns.last, present.from < phase, let free = canvases.indices.first(where: { $0 != present.canvas && $0 != kept }) else { return }
         // Tiles of the present turn's first phase may still be to cut, out of what the turn before has written.
         turns = turns.suffix(2) + [(phase, free)]
     }

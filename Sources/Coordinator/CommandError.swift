@@ -1,3 +1,5 @@
+import Protocol
+
 /// Why a command cannot be carried out, in words for its user.
 package enum CommandError: Error, Equatable, CustomStringConvertible {
     case noWorkerProgram(String)
@@ -9,6 +11,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     case scaleOfModel(String, scale: Int)
     case inputTooSmall(width: Int, height: Int, least: Int)
     case noiseLevel(Int, most: Int)
+    case windowTooLarge(option: String, bytes: Int)
     case optionOfOtherModels(String, model: String)
     case inputIsOutput(String)
     case openEndpoint(String)
@@ -44,6 +47,8 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
             "the output would be \(width)x\(height) pixels, and this model needs \(least) a side at least: choose a larger picture or --scale"
         case .noiseLevel(let level, let most):
             "--noise-level \(level): this model was trained up to \(most), choose no more"
+        case .windowTooLarge(let option, let bytes):
+            "\(option): a window of this model would be sent as \(PlanCommand.size(bytes)), over the limit of \(PlanCommand.size(WireLimits.tensorBytes)): choose a smaller one"
         case .optionOfOtherModels(let option, let model):
             "\(option) means nothing to this kind of model (\(model)): leave it out"
         case .inputIsOutput(let path):
@@ -76,7 +81,7 @@ package enum CommandError: Error, Equatable, CustomStringConvertible {
     /// What was typed, rather than what failed.
     var isUsage: Bool {
         switch self {
-        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scale, .scaleOfModel, .inputTooSmall, .noiseLevel, .optionOfOtherModels, .inputIsOutput, .outputInPyramid, .openEndpoint, .diskTooSmall: true
+        case .outputTooLarge, .outputNeedsMemory, .modelNeedsMemory, .scaleOfModel, .inputTooSmall, .noiseLevel, .windowTooLarge, .optionOfOtherModels, .inputIsOutput, .outputInPyramid, .diskTooSmall: true
         default: false
         }
     }

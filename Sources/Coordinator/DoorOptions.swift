@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import Protocol
 
 /// Where workers come in, and which: what every command that waits for them has in common.
@@ -24,6 +25,16 @@ struct DoorOptions: ParsableArguments {
             // Others than TCP have no addresses to keep out.
             if keys != nil, !bind.hasPrefix("tcp://") { throw ValidationError("--keys belongs to a tcp:// endpoint, not to \(bind)") }
         } catch let error as ValidationError { throw error } catch { throw ValidationError("\(error)") }
+    }
+
+    /// The same, its paths as they are seen from this folder: for whoever goes to another.
+    var fromHere: DoorOptions {
+        let here = FileManager.default.currentDirectoryPath + "/", ipc = "ipc://"
+        var door = self
+        if let keys, !keys.hasPrefix("/") { door.keys = here + keys }
+        // @: no file. *: any.
+        if let bind, bind.hasPrefix(ipc), let first = bind.dropFirst(ipc.count).first, !"/@*".contains(first) { door.bind = ipc + here + bind.dropFirst(ipc.count) }
+        return door
     }
 
     /// - Throws: `KeyFileError`.

@@ -2,48 +2,6 @@ import Engine
 import Foundation
 import Logging
 import Protocol
-import Synchronization
-
-/// Stops a farm from another thread.
-final class StopRequest: Sendable {
-    enum Reason: Sendable, Equatable {
-        case cancelled
-        case failed(CommandError)
-    }
-
-    let wakeup: Wakeup
-    private let state = Mutex<Reason?>(nil)
-
-    init() throws { wakeup = try Wakeup() }
-
-    var reason: Reason? { state.withLock { $0 } }
-
-    /// The first reason stays.
-    func stop(_ reason: Reason) {
-        state.withLock { if $0 == nil { $0 = reason } }
-        wakeup.wake()
-    }
-}
-
-/// What a finished job tells of itself.
-struct FarmSummary: Sendable {
-    var tiles = 0
-    var elapsed = 0.0
-    /// Seconds of computing that the workers report, all lanes together.
-    var computeSeconds = 0.0
-    var repeats = 0
-    /// Second copies of tiles that were late.
-    var copies = 0
-    var dropped = 0
-    /// Answers that were none.
-    var bad = 0
-    var workers = 0
-    var bytesSent = 0
-    var bytesReceived = 0
-    /// Processor seconds of this thread and, of them, about those in which tiles were copied out of and into the canvas.
-    var processorSeconds = 0.0
-    var copySeconds = 0.0
-}
 
 /// The shell around the scheduler: carries its commands out on one socket and one canvas, and tells it what happens.
 ///
@@ -55,8 +13,6 @@ final class Farm {
     static let silenceSeconds = 5.0
     /// What a worker may have under way before it has tasks: requests for the model, heartbeats.
     static let idleBytesInFlight = 256 << 10
-    /// Pieces of the model that may be on their way to one worker.
-    static let modelBytesInFlight = 32 << 20
 
     /// Tasks that one worker may have: they have to fit the socket's queue.
     static let mostCredit = 480
@@ -74,34 +30,15 @@ final class Farm {
         var model: ModelServer
         var requiredKernels: String?
         var job: UInt64
-        var workersAreLocal: Bool
+        var leases: Scheduler.LeasePolicy
+        var workersAreLocal: Bool { !leases.othersMayCome }
         /// Where the task of a tile is kept that nobody can compute.
         var failedTile: String
         var onProgress: @Sendable () -> Void
+        /// Called with the name of a worker that does not get on, and when it last said something.
+        var onStuck: @Sendable (String, Double) -> Void
         /// Called before the workers are told that the job is over.
         var onOver: @Sendable () -> Void
-    }
-
-    private struct WorkerPeer {
-        let number: Int
-        let peer: Peer
-        let connection: ConnectionID?
-        let hello: Hello
-        let name: String
-        /// The allow-list's name for its key; several processes may have one.
-        let user: String?
-        var isReady = false
-        /// Why it leaves, once it has said so.
-        var leaving: String?
-        var lastHeard: Double
-        var tiles = 0
-        var smoothedSeconds = 0.0
-        var modelBytes = 0
-    }
-
-    private struct Task {
-        let work: Work
-        let inputs: [Frame]
     }
 
     private let configuration: Configuration
@@ -116,24 +53,20 @@ final class Farm {
     private var lastWritten = -1
     private var summary = FarmSummary()
     private var copying = SampledTime()
-    /// What is done, and what there is to do, in units of `RenderPlan.costs`.
-    private var doneCost = 0.0
-    private let costs: [Double]
-    private let totalCost: Double
+    private var jobProgress: JobProgress
+    private let tilesBefore: Int
     private var progress: ProgressLine
 
-    private var workers: [Int: WorkerPeer] = [:]
-    private var numbers: [Peer: Int] = [:]
-    private var nextNumber = 0
-    /// Inputs of tiles that are not merged yet, and answers that wait for their neighbours.
-    private var tasks: [Scheduler.Tile: Task] = [:]
-    private var answers: [Scheduler.Tile: Frame] = [:]
+    private var workers = WorkerRoster()
+    private var tiles = TilesInHand()
+    private var fetches = FetchQueue()
     /// What happened while commands were carried out.
     private var pending: [Scheduler.Event] = []
     private var outcome: Result<Void, CommandError>?
     private var strangers = StrangerLog()
     private let start = Clock.now
     private lazy var lastTick = start
+    private lazy var lastBeat = start
     private var hasMixedKernels = false
 
     init(_ configuration: Configuration, stop: StopRequest, logger: Logger) throws {
@@ -142,12 +75,9 @@ final class Farm {
         plan = configuration.plan
         stopRequest = stop
         let checkpoint = configuration.storage.folder?.checkpoint
-        var leases = plan.leases
-        leases.othersMayCome = !configuration.workersAreLocal
-        scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: leases) { [plan] in plan.step($0) }
-        costs = plan.costs
-        totalCost = zip(costs, plan.phases.indices).reduce(0) { [plan] in $0 + $1.0 * Double(plan.step($1.1).count) }
-        doneCost = (0..<scheduler.currentStep).reduce(0) { [costs, plan] in $0 + costs[$1] * Double(plan.step($1).count) }
+        scheduler = Scheduler(steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: configuration.leases) { [plan] in plan.step($0) }
+        tilesBefore = scheduler.mergedTiles
+        jobProgress = JobProgress(plan, startingAt: scheduler.currentStep)
         rendering = try Rendering(
             plan: plan, input: configuration.input, stores: configuration.stores, storage: configuration.storage, checkpoint: checkpoint)
         if let folder = configuration.storage.folder, let seconds = configuration.checkpointSeconds {
@@ -197,6 +127,7 @@ final class Farm {
         noteIncidents()
         strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
+        summary.tilesOfRun = scheduler.mergedTiles - tilesBefore
         summary.elapsed = Clock.now - start
         summary.repeats = scheduler.repeats
         summary.copies = scheduler.speculations
@@ -221,26 +152,39 @@ final class Farm {
     private func tick(_ now: Double) {
         // After a pause of our own (a suspended process, a long blend) what the workers said meanwhile is still unread, answers among it.
         let wasAway = now - lastTick > 2 * Self.heartbeatSeconds
-        if wasAway { for number in workers.keys { workers[number]?.lastHeard = now } }
+        if wasAway { for worker in workers.all { workers[worker.number]?.lastHeard = now } }
         lastTick = now
-        for worker in workers.values.sorted(by: { $0.number < $1.number }) {
+        for worker in workers.all {
             if silence(of: worker, at: now) > Self.silenceSeconds {
-                socket.cut(worker.connection, reason: nil)
-                remove(worker.number, reason: "silent for \(Int(Self.silenceSeconds)) s")
-            } else {
-                send(.heartbeat, to: worker.number)
+                expel(worker, reason: "silent for \(Int(Self.silenceSeconds)) s")
             }
         }
+        beat()
+        for number in fetches.workers {
+            noteFetches(of: number, at: now)
+            if let worker = workers[number], fetches.isStuck(number, at: now) {
+                expel(worker, reason: "took nothing of the model for \(Int(FetchQueue.patience)) s")
+            }
+        }
+        serveFetches()
         if !wasAway { happened(.tick) }
         checkpoint(now)
         noteIncidents()
         strangers.report(to: logger, now: now)
         progress.update(
-            done: scheduler.mergedTiles, share: doneCost / totalCost, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
+            done: scheduler.mergedTiles, share: jobProgress.share, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
             inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
-            workers: scheduler.workerCount, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
-            slowest: workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name,
+            workers: scheduler.workerCount, inQuarantine: workers.all.count { scheduler.isQuarantined($0.number) }, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
+            slowest: workers.slowest,
             elapsed: now - start, logger: logger)
+    }
+
+    /// Says that we live, when it is time to.
+    private func beat() {
+        let now = Clock.now
+        guard now - lastBeat >= 0.9 * Self.heartbeatSeconds else { return }
+        lastBeat = now
+        for worker in workers.all { send(.heartbeat, to: worker.number) }
     }
 
     /// Chooses the phase of the next checkpoint when it is time for one.
@@ -278,7 +222,7 @@ final class Farm {
         case .failure(.cancelled): reason = "the job was cancelled"
         case .failure: reason = "the job failed"
         }
-        for number in workers.keys.sorted() { send(.stop(reason: reason), to: number) }
+        for worker in workers.all { send(.stop(reason: reason), to: worker.number) }
     }
 
     // MARK: Messages
@@ -286,7 +230,7 @@ final class Farm {
     private func take(_ received: RouterSocket.Received) {
         let peer = received.peer
         // What a stranger left behind; a worker's last words count.
-        if received.isOrphan, numbers[peer] == nil { return }
+        if received.isOrphan, workers.number(of: peer) == nil { return }
         let bytes = received.frames.reduce(0) { $0 + $1.byteCount }
         summary.bytesReceived += bytes
         let message: WorkerMessage
@@ -300,14 +244,14 @@ final class Farm {
             return useless(received, "\(error)")
         }
         if case .hello(let hello) = message { return greet(hello, received) }
-        guard let number = numbers[peer] else {
+        guard let number = workers.number(of: peer) else {
             sendDirectly(.introduceYourself, to: peer)
             if case .result = message { summary.dropped += 1 }
             // An honest worker says this after a restart of ours, so it is not told of.
-            return socket.nuisance(received.connection, cost: cost(bytes), "messages before a hello")
+            return socket.nuisance(received.connection, cost: StrangerLog.cost(bytes), "messages before a hello")
         }
         let wasAsked = if case .result(let id, _, _, _, _) = message { tile(of: id).map { scheduler.has(number, $0) } ?? false } else { false }
-        defer { if !isUseful(message, wasAsked: wasAsked) { socket.nuisance(received.connection, cost: cost(bytes), "more than a worker says") } }
+        defer { if !isUseful(message, wasAsked: wasAsked) { socket.nuisance(received.connection, cost: StrangerLog.cost(bytes), "more than a worker says") } }
         workers[number]?.lastHeard = Clock.now
         switch message {
         case .hello:
@@ -323,22 +267,14 @@ final class Farm {
             case .error(let reason): happened(.failed(number, tile, reason: reason))
             }
         case .heartbeat(let heartbeat):
-            send(.heartbeat, to: number)
             happened(.alive(number, progress: heartbeat.progress, isWorking: !heartbeat.running.isEmpty))
         case .fetch(let file, let offset, let length):
-            do {
-                let chunk = try configuration.model.chunk(file: file, offset: offset, length: length)
-                workers[number]?.modelBytes += length
-                if let acknowledged = socket.bytesAcknowledged(received.connection),
-                    let sent = workers[number]?.modelBytes, sent - acknowledged > Self.modelBytesInFlight {
-                    socket.cut(received.connection, reason: nil)
-                    return remove(number, reason: "asked for more of the model than it takes")
-                }
-                send(chunk, to: number)
-            } catch {
-                sendDirectly(.refused("\(error)"), to: peer)
-                remove(number, reason: "asked for a part of the model that cannot be read: \(error)")
+            noteFetches(of: number, at: Clock.now)
+            guard fetches.add(.init(worker: number, file: file, offset: offset, length: length)) else {
+                if let worker = workers[number] { expel(worker, reason: "asked for more of the model than it takes") }
+                return
             }
+            serveFetches()
         case .leaving(let reason):
             workers[number]?.leaving = reason
             happened(.draining(number))
@@ -347,18 +283,33 @@ final class Farm {
         if let reason = workers[number]?.leaving, scheduler.tasks(of: number) == 0 { remove(number, reason: reason) }
     }
 
+    private func noteFetches(of number: Int, at now: Double) {
+        guard let worker = workers[number] else { return }
+        fetches.note(number, sent: worker.bytesSent, confirmed: socket.bytesAcknowledged(worker.connection), at: now)
+    }
+
+    /// Sends pieces of the model, as many as may be on their way.
+    private func serveFetches() {
+        while let fetch = fetches.next() {
+            guard let worker = workers[fetch.worker] else { continue }
+            do {
+                send(try configuration.model.chunk(file: fetch.file, offset: fetch.offset, length: fetch.length), to: fetch.worker)
+            } catch {
+                sendDirectly(.refused("\(error)"), to: worker.peer)
+                remove(fetch.worker, reason: "asked for a part of the model that cannot be read: \(error)")
+            }
+        }
+    }
+
     /// Counts a message that no worker of ours would send.
     private func useless(_ received: RouterSocket.Received, _ what: String) {
-        if let worker = numbers[received.peer].flatMap({ workers[$0] }) {
+        if let worker = workers.number(of: received.peer).flatMap({ workers[$0] }) {
             strangers.note(worker.name, what)
         } else {
             strangers.note(received.address ?? "local", what)
         }
-        socket.nuisance(received.connection, cost: cost(received.frames.reduce(0) { $0 + $1.byteCount }), what)
+        socket.nuisance(received.connection, cost: StrangerLog.cost(received.frames.reduce(0) { $0 + $1.byteCount }), what)
     }
-
-    /// How bad a useless message is.
-    private func cost(_ bytes: Int) -> Double { 1 + Double(bytes) / Double(64 << 10) }
 
     /// Whether a message got the job on: these may come as fast as they can.
     private func isUseful(_ message: WorkerMessage, wasAsked: Bool) -> Bool {
@@ -371,14 +322,16 @@ final class Farm {
 
     private func greet(_ hello: Hello, _ received: RouterSocket.Received) {
         let peer = received.peer
-        if let number = numbers[peer] {
+        var bytesSent = 0
+        if let number = workers.number(of: peer) {
             // A worker that begins one session after another has a reason each time, and takes its time.
             socket.nuisance(received.connection, cost: workers[number]?.hello == hello ? 1 : 10, "hellos without end")
             // The same hello said again: the welcome was lost or is on its way.
             guard workers[number]?.hello != hello else { return welcome(hello, to: number) }
+            bytesSent = workers[number]?.bytesSent ?? 0
             remove(number, reason: "began a new session")
         }
-        if let old = workers.values.first(where: { $0.hello.session == hello.session && $0.user == received.user }) {
+        if let old = workers.first(session: hello.session, user: received.user) {
             remove(old.number, reason: "connected anew")
         }
         // With keys nobody chooses a name.
@@ -394,14 +347,9 @@ final class Farm {
             sendDirectly(.refused(reason), to: peer)
             return useless(received, "\(ownName) cannot hold the model: \(reason)")
         }
-        let number = nextNumber
-        nextNumber += 1
-        let isTaken = workers.values.contains { $0.name == ownName }
-        workers[number] = WorkerPeer(
-            number: number, peer: peer, connection: received.connection, hello: hello, name: isTaken ? "\(ownName)#\(number)" : ownName,
-            user: received.user, lastHeard: Clock.now)
+        let number = workers.add(
+            hello, peer: peer, connection: received.connection, user: received.user, bytesSent: bytesSent, at: Clock.now)
         socket.admit(received.connection, bytesInFlight: Self.idleBytesInFlight)
-        numbers[peer] = number
         welcome(hello, to: number)
     }
 
@@ -428,6 +376,7 @@ final class Farm {
             return remove(number, reason: "has another model")
         }
         workers[number]?.isReady = true
+        fetches.forget(number)
         let tasks = min(credit, Self.mostCredit)
         socket.admit(
             worker.connection, bytesInFlight: Self.idleBytesInFlight + tasks * (plan.largestFrame + WireLimits.headerBytes), isAtWork: true)
@@ -437,7 +386,7 @@ final class Farm {
             metadata: [
                 "worker": "\(worker.name)", "host": "\(worker.hello.host)", "lanes": "\(worker.hello.lanes)", "kernels": "\(worker.hello.kernels)",
             ])
-        if !hasMixedKernels, workers.values.contains(where: { $0.isReady && bits($0.hello.kernels) != bits(worker.hello.kernels) }) {
+        if !hasMixedKernels, workers.contains(where: { $0.isReady && bits($0.hello.kernels) != bits(worker.hello.kernels) }) {
             hasMixedKernels = true
             logger.warning("workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind")
         }
@@ -457,7 +406,7 @@ final class Farm {
         let attempts = scheduler.attempts(of: tile)
         if attempts > 0, id.attempt >= attempts { return misbehaved(number, tile, "an answer to try \(id.attempt) of a tile that was sent \(attempts) times") }
         // Without its task it comes too late, or from somebody who was not asked.
-        if attempts > 0, let flaw = tasks[tile]?.work.flaw(of: frame, checksum: checksum) { return misbehaved(number, tile, flaw) }
+        if attempts > 0, let flaw = tiles.task(of: tile)?.work.flaw(of: frame, checksum: checksum) { return misbehaved(number, tile, flaw) }
         if let worker = workers[number] {
             workers[number]?.tiles += 1
             workers[number]?.smoothedSeconds = worker.tiles == 0 ? seconds : worker.smoothedSeconds * 0.9 + seconds * 0.1
@@ -472,7 +421,7 @@ final class Farm {
     private func misbehaved(_ number: Int, _ tile: Scheduler.Tile?, _ reason: String) {
         // Whoever is in quarantine has been spoken of.
         guard !scheduler.isQuarantined(number) else { return }
-        var facts: Logger.Metadata = ["worker": "\(name(number))", "reason": "\(reason)"]
+        var facts: Logger.Metadata = ["worker": "\(workers.name(number))", "reason": "\(reason)"]
         if let tile { (facts["tile"], facts["step"]) = ("\(tile.index)", "\(stepName(tile))") }
         logger.warning("bad result dropped", metadata: facts)
         happened(.misbehaved(number, tile, reason: reason))
@@ -487,9 +436,16 @@ final class Farm {
         return Scheduler.Tile(step: id.step, index: id.tile)
     }
 
+    /// Ends the connection of a worker that does not get on.
+    private func expel(_ worker: WorkerPeer, reason: String) {
+        socket.cut(worker.connection, reason: nil)
+        configuration.onStuck(worker.hello.name, worker.lastHeard)
+        remove(worker.number, reason: reason)
+    }
+
     private func remove(_ number: Int, reason: String) {
-        guard let worker = workers.removeValue(forKey: number) else { return }
-        numbers[worker.peer] = nil
+        guard let worker = workers.remove(number) else { return }
+        fetches.forget(number)
         if worker.isReady {
             logger.info("worker left", metadata: ["worker": "\(worker.name)", "tiles": "\(worker.tiles)", "reason": "\(reason)"])
         } else {
@@ -518,37 +474,41 @@ final class Farm {
         case .cutAndSend(let tile, let number):
             do {
                 let work = try plan.work(phase: tile.step, tile: tile.index)
-                let task = Task(work: work, inputs: copying.time { rendering.inputs(of: work, phase: tile.step, tile: tile.index) })
-                tasks[tile] = task
+                let task = TilesInHand.Task(work: work, inputs: copying.time { rendering.inputs(of: work, phase: tile.step, tile: tile.index) })
+                tiles.keep(task, of: tile)
                 send(tile, attempt: 0, task, to: number)
             } catch {
                 outcome = outcome ?? .failure(tileFailed(tile, reason: "\(error)"))
             }
         case .resend(let tile, let number, let attempt):
-            if let task = tasks[tile] { send(tile, attempt: attempt, task, to: number) }
+            if let task = tiles.task(of: tile) { send(tile, attempt: attempt, task, to: number) }
         case .accept(let tile):
-            answers[tile] = arriving?.frame
+            tiles.accept(arriving?.frame, of: tile)
             if let note = arriving?.note {
                 let isNegative = plan.phases[tile.step] == .encodeText && tile.index == 1
                 logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
             }
         case .drop(let tile, let number):
-            logger.debug("late answer dropped", metadata: ["worker": "\(name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
+            logger.debug("late answer dropped", metadata: ["worker": "\(workers.name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
         case .merge(let tile):
-            guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return }
+            guard let (task, answer) = tiles.takeMerged(tile) else { return }
             lastWritten = max(lastWritten, tile.step)
             copying.time { rendering.merge(answer, of: task.work, phase: tile.step, tile: tile.index) }
-            doneCost += costs[tile.step]
+            jobProgress.merged(phase: tile.step)
         case .requeued(let tile, let number, let cause):
-            logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(name(number))", "reason": "\(cause)"])
+            logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(workers.name(number))", "reason": "\(cause)"])
         case .hung(let number, let seconds):
-            logger.warning("worker hangs, it gets nothing until it moves", metadata: ["worker": "\(name(number))", "seconds": "\(Int(seconds))"])
+            logger.warning("worker hangs, it gets nothing until it moves", metadata: ["worker": "\(workers.name(number))", "seconds": "\(Int(seconds))"])
+            if let worker = workers[number] { configuration.onStuck(worker.hello.name, worker.lastHeard) }
         case .recovered(let number):
-            logger.info("worker gets on again", metadata: ["worker": "\(name(number))"])
-        case .quarantined(let number, let reason):
-            logger.warning("worker in quarantine, it gets nothing more of this job", metadata: ["worker": "\(name(number))", "reason": "\(reason)"])
+            logger.info("worker gets on again", metadata: ["worker": "\(workers.name(number))"])
+        case .quarantined(let number, let tile, let reason):
+            var facts: Logger.Metadata = ["worker": "\(workers.name(number))", "reason": "\(reason)"]
+            // Nobody is left to show that the tile can be done.
+            if scheduler.workerCount == 0, let tile, let path = save(tile, reason: reason) { facts["task"] = "\(path)" }
+            logger.warning("worker in quarantine, it gets nothing more of this job", metadata: facts)
         case .finishedStep(let step):
-            rendering.finish(phase: step)
+            rendering.finish(phase: step) { beat() }
             // The last one is always worth it: the output may take long to write.
             if let checkpointer, checkpointer.wants(step + 1) || step + 1 == plan.phases.count { writeCheckpoint(step + 1) }
         case .finishedJob:
@@ -558,22 +518,24 @@ final class Farm {
         }
     }
 
-    private func name(_ number: Int) -> String { workers[number]?.name ?? "worker \(number)" }
-
     private func tileFailed(_ tile: Scheduler.Tile, reason: String) -> CommandError {
-        var saved: String?
-        if let task = tasks[tile] {
-            let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: 0)
-            do {
-                try FailedTile.save(
-                    FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs, reason: reason,
-                    to: configuration.failedTile)
-                saved = configuration.failedTile
-            } catch {
-                logger.warning("the failed tile's task cannot be kept", metadata: ["file": "\(configuration.failedTile)", "error": "\(error)"])
-            }
+        .tileFailed(step: stepName(tile), tile: tile.index, reason: reason, saved: save(tile, reason: reason))
+    }
+
+    /// Keeps the task of a tile that failed.
+    /// - Returns: where; nil when there is none, or it cannot be written.
+    private func save(_ tile: Scheduler.Tile, reason: String) -> String? {
+        guard let task = tiles.task(of: tile) else { return nil }
+        let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: 0)
+        do {
+            try FailedTile.save(
+                FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs, reason: reason,
+                to: configuration.failedTile)
+            return configuration.failedTile
+        } catch {
+            logger.warning("the failed tile's task cannot be kept", metadata: ["file": "\(configuration.failedTile)", "error": "\(error)"])
+            return nil
         }
-        return .tileFailed(step: stepName(tile), tile: tile.index, reason: reason, saved: saved)
     }
 
     /// What people call the step of a tile: its number in the sampler's loop, or the phase.
@@ -581,19 +543,19 @@ final class Farm {
         if case .denoise(let step) = plan.phases[tile.step] { "\(step)" } else { plan.phases[tile.step].name }
     }
 
-    private func send(_ tile: Scheduler.Tile, attempt: Int, _ task: Task, to number: Int) {
+    private func send(_ tile: Scheduler.Tile, attempt: Int, _ task: TilesInHand.Task, to number: Int) {
         let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: attempt)
         send(.task(FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs), to: number)
     }
 
     private func send(_ message: CoordinatorMessage, to number: Int) {
         guard let worker = workers[number] else { return }
+        let before = summary.bytesSent
         switch sendDirectly(message, to: worker.peer) {
-        case .sent: break
+        case .sent: workers[number]?.bytesSent += summary.bytesSent - before
         case .peerGone: remove(number, reason: "connection lost")
         case .wouldBlock:
-            socket.cut(worker.connection, reason: nil)
-            remove(number, reason: "takes nothing more although it has credit")
+            expel(worker, reason: "takes nothing more although it has credit")
         }
     }
 
@@ -608,64 +570,6 @@ final class Farm {
             // Trying again would change nothing.
             outcome = outcome ?? .failure(.cannotSend("\(error)"))
             return .peerGone
-        }
-    }
-}
-
-/// What something takes of the processor that is done often, from every 17th time (an odd number, because cuts and merges alternate): the system
-/// takes as long to tell as a small tile takes to copy.
-private struct SampledTime {
-    private var times = 0
-    private var timed = 0
-    private var secondsTimed = 0.0
-
-    /// Of all times, about.
-    var seconds: Double { secondsTimed * Double(times) / Double(max(timed, 1)) }
-
-    mutating func time<Result>(_ body: () -> Result) -> Result {
-        defer { times += 1 }
-        guard times % 17 == 0 else { return body() }
-        let start = Clock.threadProcessor
-        defer {
-            secondsTimed += Clock.threadProcessor - start
-            timed += 1
-        }
-        return body()
-    }
-}
-
-/// Counts what peers do that no worker of ours would, and reports it at most once a minute for each source.
-private struct StrangerLog {
-    private struct Source {
-        /// What it did, and how often.
-        var deeds: [String: Int] = [:]
-        var nextReport = -Double.infinity
-    }
-
-    /// Sources, and deeds of each, told apart at a time; the others are one.
-    private static let mostSources = 64
-    private static let mostDeeds = 4
-    private static let others = "others"
-
-    private var sources: [String: Source] = [:]
-
-    /// - Parameter source: an address, or a worker's name.
-    mutating func note(_ source: String, _ what: String) {
-        let source = sources[source] != nil || sources.count < Self.mostSources ? source : Self.others
-        let deeds = sources[source, default: Source()].deeds
-        sources[source, default: Source()].deeds[deeds[what] != nil || deeds.count < Self.mostDeeds ? what : Self.others, default: 0] += 1
-    }
-
-    mutating func report(to logger: Logger, now: Double) {
-        for (name, source) in sources.sorted(by: { $0.key < $1.key }) where now >= source.nextReport {
-            if !source.deeds.isEmpty {
-                let deeds = source.deeds.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map(\.key).joined(separator: "; ")
-                logger.warning(
-                    "stranger refused", metadata: ["source": "\(name)", "count": "\(source.deeds.values.reduce(0, +))", "reason": "\(deeds)"])
-                sources[name] = Source(nextReport: now + 60)
-            } else {
-                sources[name] = nil
-            }
         }
     }
 }

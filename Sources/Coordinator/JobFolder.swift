@@ -62,16 +62,29 @@ package final class JobFolder: Sendable {
 
     /// Whether a file is one of those that a running job makes here, and that a finished one leaves to nobody.
     private static func isOwn(_ name: String) -> Bool {
-        [checkpointName, checkpointName + ".part", descriptionName + ".part", "input", RenderPlan.Store.sum, RenderPlan.Store.pixels].contains(name)
-            || ["canvas.", "prediction.", "features."].contains { name.hasPrefix($0) }
+        let numbered = Int(name.drop { $0 != "." }.dropFirst())
+        return [
+            checkpointName, checkpointName + ".part", descriptionName + ".part", "input", RenderPlan.Store.sum, RenderPlan.Store.pixels,
+            RenderPlan.Store.features(.encode), RenderPlan.Store.features(.decode),
+        ].contains(name) || numbered.map { [RenderPlan.Store.canvas($0), RenderPlan.Store.prediction($0)].contains(name) } ?? false
     }
 
-    /// Whether a path is that of a file that the folder has for itself.
-    static func claims(_ path: String, in folder: String) -> Bool {
-        let (file, folder) = (URL(filePath: path).standardizedFileURL, URL(filePath: folder).standardizedFileURL)
-        guard file.deletingLastPathComponent().path == folder.path else { return false }
-        return isOwn(file.lastPathComponent) || [inputName, descriptionName, lockName].contains(file.lastPathComponent)
+    /// Whether a path is that of a file that the folder has for itself, under whatever name it is reached.
+    package static func claims(_ path: String, in folder: String) -> Bool {
+        let file = URL(filePath: path), folder = URL(filePath: folder).resolvingSymlinksInPath()
+        return [file, file.resolvingSymlinksInPath()].contains { file in
+            let name = file.lastPathComponent
+            return file.deletingLastPathComponent().resolvingSymlinksInPath().path == folder.path
+                && (isOwn(name) || [inputName, descriptionName, lockName].contains(name))
+        }
     }
+
+    /// Whether it is a file, and no folder or link to one.
+    private static func isPlain(_ path: String) -> Bool {
+        var status = stat()
+        return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
+    }
+
     private static let descriptionName = "job.json"
     private static let checkpointName = "checkpoint.json"
 
@@ -82,11 +95,12 @@ package final class JobFolder: Sendable {
         do {
             try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         } catch { throw JobFolderError.unusable(path: path, reason: error.localizedDescription) }
-        /// What a start that did not get further has left.
+        /// What a start that did not get further has left. It leaves its lock too: without one, files of these names are somebody's own.
         func leftovers() throws -> [String] {
-            let names = try FileManager.default.contentsOfDirectory(atPath: path).filter { $0 != lockName }
-            guard names.contains(descriptionName) || names.allSatisfy({ $0 == inputName || isOwn($0) }) else { throw JobFolderError.notEmpty(path: path) }
-            return names
+            let names = try FileManager.default.contentsOfDirectory(atPath: path), others = names.filter { $0 != lockName }
+            let isOurs = names.contains(lockName) && others.allSatisfy { ($0 == inputName || isOwn($0)) && isPlain(path + "/" + $0) }
+            guard others.isEmpty || names.contains(descriptionName) || isOurs else { throw JobFolderError.notEmpty(path: path) }
+            return others
         }
         // Looked at before a lock is left in somebody's folder, and again when nobody else can change it.
         _ = try leftovers()
@@ -95,9 +109,11 @@ package final class JobFolder: Sendable {
         defer { if !isKept { close(lock) } }
         let names = try leftovers()
         if names.contains(descriptionName) { throw JobFolderError.hasJob(path: path) }
+        for name in names where unlink(path + "/" + name) != 0 {
+            throw JobFolderError.unusable(path: path, reason: "\(name): \(String(cString: strerror(errno)))")
+        }
         let copy = url.appending(path: inputName)
         do {
-            for name in names { try FileManager.default.removeItem(at: url.appending(path: name)) }
             try FileManager.default.copyItem(at: URL(filePath: input).resolvingSymlinksInPath(), to: copy)
         } catch { throw JobFolderError.unusable(path: path, reason: error.localizedDescription) }
         // On the disk before `job.json` speaks of it.
@@ -155,9 +171,7 @@ package final class JobFolder: Sendable {
 
     /// Removes what a finished job has no use for.
     func clean() {
-        for name in (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? [] where Self.isOwn(name) {
-            try? FileManager.default.removeItem(at: url.appending(path: name))
-        }
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? [] where Self.isOwn(name) { unlink(path(name)) }
     }
 
     /// The digests of the files that a checkpoint needs are what they were.
@@ -180,17 +194,8 @@ package final class JobFolder: Sendable {
         let (temporary, final) = (path(name + ".part"), path(name))
         let descriptor = Glibc.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw JobFolderError.cannotWrite(path: final, code: errno) }
-        var code: Int32 = 0
-        data.withUnsafeBytes { bytes in
-            var done = 0
-            while done < bytes.count {
-                let count = Glibc.write(descriptor, bytes.baseAddress?.advanced(by: done), bytes.count - done)
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { code = count < 0 ? errno : EIO; return }
-                done += count
-            }
-            if fsync(descriptor) != 0 { code = errno }
-        }
+        var code = writeAll(Array(data), to: descriptor, onFull: nil)
+        if code == 0, fsync(descriptor) != 0 { code = errno }
         close(descriptor)
         if code == 0, rename(temporary, final) != 0 { code = errno }
         guard code == 0 else {
@@ -250,7 +255,7 @@ package enum JobFolderError: Error, Equatable, CustomStringConvertible {
     case claimed(path: String, option: String)
 
     /// Room may come.
-    var isDiskFull: Bool { if case .cannotWrite(_, ENOSPC) = self { true } else if case .cannotWrite(_, EDQUOT) = self { true } else { false } }
+    var isDiskFull: Bool { if case .cannotWrite(_, let code) = self { isFull(code) } else { false } }
 
     package var description: String {
         switch self {

@@ -33,11 +33,20 @@ package struct LatentPlan: Sendable {
 
     /// Of what stands between the autoencoder's layers at the latents' resolution and the others.
     package func featureChannels(_ direction: AutoencodeRequest.Direction) -> Int {
-        direction == .encode ? autoencoder.encoderFeatureChannels : autoencoder.decoderFeatureChannels
+        autoencoder.featureChannels(direction)
     }
+
+    package func passes(_ direction: AutoencodeRequest.Direction) -> [AutoencoderPass] { direction == .encode ? encoding : decoding }
+
+    /// Whether the layers at the latents' resolution are done in one piece.
+    func hasTrunk(_ direction: AutoencodeRequest.Direction) -> Bool { passes(direction).contains { $0.layers == .trunk } }
 
     /// What is encoded: the prompt and, where there is guidance, the negative prompt.
     package var prompts: [String] { guidanceScale == 1 ? [prompt] : [prompt, negativePrompt] }
+}
+
+extension AutoencoderKLConfiguration {
+    fileprivate func featureChannels(_ direction: AutoencodeRequest.Direction) -> Int { direction == .encode ? encoderFeatureChannels : decoderFeatureChannels }
 }
 
 extension LatentPlan {
@@ -74,7 +83,7 @@ extension LatentPlan {
             needs[part] = try pipeline.need(of: part, height: min(side, height), width: min(side, width), precision: precision)
         }
         // The layers at the latents' resolution see the whole canvas: eight activations of theirs.
-        if (encoding + decoding).contains(where: { $0.layers == .trunk }) {
+        if hasTrunk(.encode) || hasTrunk(.decode) {
             let whole = 32 * height * width * max(featureChannels(.encode), featureChannels(.decode))
             let tiles = needs[.vae]?.laneBytes ?? 0
             needs[.vae]?.laneBytes = max(tiles, whole)
@@ -145,9 +154,8 @@ package struct AutoencoderPass: Sendable {
         let all = Array(0..<tiles.count)
         // One window has the canvas's own statistics.
         guard tiles.count > 1 else { return [AutoencoderPass(layers: .all, grid: tiles, tiles: all)] }
-        let features = direction == .encode ? autoencoder.encoderFeatureChannels : autoencoder.decoderFeatureChannels
         let isWhole = height * width <= tiling.wholeLimit && max(height, width) <= WireLimits.windowSide
-            && 4 * height * width * features <= WireLimits.tensorBytes
+            && 4 * height * width * autoencoder.featureChannels(direction) <= WireLimits.tensorBytes
         let layers: AutoencodeRequest.Layers = isWhole ? .detail : .all
         let norms = autoencoder.norms(direction, layers).count
         let count = min(tiles.count, tiling.statisticsTiles)

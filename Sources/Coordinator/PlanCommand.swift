@@ -49,7 +49,7 @@ struct PlanCommand: ParsableCommand {
         line(
             "output", "\(plan.outputWidth)x\(plan.outputHeight) (canvas \(plan.tiling.canvasWidth)x\(plan.tiling.canvasHeight)\(plan.latent == nil ? "" : " latents"))")
         line("tiles", "\(counts("denoise")) a step of \(plan.tiling.tile)x\(plan.tiling.tile) \(unit)")
-        line("cuts", "of the last step: " + Self.cuts(plan.tiling.grid(step: plan.steps - 1)))
+        line("cuts", "of the last step: " + Self.cuts(plan.grids[plan.steps - 1]))
         line("tasks", "\(total("denoise")) in \(plan.steps) steps")
         if let latent = plan.latent {
             let side = latent.autoencoderTiling.tile

@@ -56,7 +56,8 @@ struct PredictionBlend {
     /// - Parameters:
     ///   - canvas: x_t
     ///   - next: receives x_{t-1}; may be the same canvas
-    func finish(step: Int, phase: Int, grid: TileGrid, from canvas: Canvas, to next: Canvas, in history: CanvasHistory) {
+    ///   - beat: called after every row
+    func finish(step: Int, phase: Int, grid: TileGrid, from canvas: Canvas, to next: Canvas, in history: CanvasHistory, beat: () -> Void) {
         let rows = totals(grid.rows, length: canvas.height)
         let columns = totals(grid.columns, length: canvas.width)
         let (width, channels) = (canvas.width, canvas.channels)
@@ -85,6 +86,7 @@ struct PredictionBlend {
             coefficients.step(
                 sample: sample.span, prediction: prediction.span, window: row, rect: row, channels: channels, seed: seed, step: step, into: &target)
             next.store(result.span, at: row)
+            beat()
         }
     }
 

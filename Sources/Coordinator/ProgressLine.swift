@@ -3,6 +3,28 @@ import Glibc
 import Logging
 import Protocol
 
+/// How much of a job's work is done.
+struct JobProgress {
+    private let costs: [Double]
+    private let total: Double
+    private var done: Double
+
+    /// - Parameter first: the phases before it are done.
+    init(_ plan: RenderPlan, startingAt first: Int) {
+        let costs = plan.costs
+        func cost(of phases: Range<Int>) -> Double { phases.reduce(0) { $0 + costs[$1] * Double(plan.step($1).count) } }
+        self.costs = costs
+        total = cost(of: plan.phases.indices)
+        done = cost(of: 0..<first)
+    }
+
+    /// From 0 to 1.
+    var share: Double { done / total }
+
+    /// A tile of this phase is merged.
+    mutating func merged(phase: Int) { done += costs[phase] }
+}
+
 /// Tells how far a job is: a line in the log every few seconds, or a bar where a person looks at a terminal.
 package struct ProgressLine {
     /// Between two lines of the log.
@@ -25,7 +47,8 @@ package struct ProgressLine {
 
     /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
     package mutating func update(
-        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, copies: Int, workers: Int, waiting: String?, slowest: String?, elapsed: Double,
+        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, copies: Int, workers: Int, inQuarantine: Int,
+        waiting: String?, slowest: String?, elapsed: Double,
         logger: Logger
     ) {
         history.append((elapsed, done, share))
@@ -41,7 +64,9 @@ package struct ProgressLine {
             isWaiting = true
             var facts: Logger.Metadata = ["job": "\(job)", "tiles": "\(done)/\(total)"]
             if let waiting { facts["endpoint"] = "\(waiting)" }
-            logger.warning("no worker is connected, the job waits", metadata: facts)
+            logger.warning(
+                inQuarantine > 0 ? "every worker that is here is in quarantine, the job waits for others" : "no worker is connected, the job waits",
+                metadata: facts)
         }
         if workers > 0 { isWaiting = false }
 

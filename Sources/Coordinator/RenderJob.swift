@@ -16,20 +16,33 @@ struct RenderJob {
     /// The arguments of a job that is new in its folder.
     var typed: [String] = []
 
+    /// What a job is made of.
+    struct Parts {
+        let reader: PNGReader
+        let model: ModelFolder
+        let plan: RenderPlan
+        let keys: CoordinatorKeys?
+    }
+
     /// What needs no rendering to be seen to be wrong.
-    func check() throws {
+    func check() throws -> Parts {
         guard URL(filePath: options.input).resolvingSymlinksInPath() != URL(filePath: output.output).resolvingSymlinksInPath() else {
             throw CommandError.inputIsOutput(output.output)
         }
         if let deepzoom = output.deepzoom, Self.path(output.output, liesIn: deepzoom) { throw CommandError.outputInPyramid(output.output) }
         if let job = output.job {
-            for (option, path) in [("-o", output.output), ("--deepzoom", output.deepzoom)] {
+            for (option, path) in [("the input", options.input), ("-o", output.output), ("--deepzoom", output.deepzoom)] {
                 if let path, JobFolder.claims(path, in: job) { throw JobFolderError.claimed(path: path, option: option) }
             }
         }
-        let reader = try InputImage.reader(options.input)
-        _ = try options.plan(modelFolder(options.model), inputHeight: reader.height, inputWidth: reader.width)
-        _ = try farm.door.readKeys()
+        return try parts(input: options.input)
+    }
+
+    /// Of a job whose options have been checked.
+    func parts(input: String) throws -> Parts {
+        let reader = try InputImage.reader(input), model = try modelFolder(options.model)
+        return Parts(
+            reader: reader, model: model, plan: try options.plan(model, inputHeight: reader.height, inputWidth: reader.width), keys: try farm.door.readKeys())
     }
 
     private static func path(_ path: String, liesIn folder: String) -> Bool {
@@ -37,13 +50,10 @@ struct RenderJob {
         return parts.starts(with: outer)
     }
 
-    func run(_ logger: Logger) async throws {
-        if description == nil { try check() }
-        let inputPath = folder?.path(JobFolder.inputName) ?? options.input
-        let reader = try InputImage.reader(inputPath)
-        let model = try modelFolder(options.model)
-        var plan = try options.plan(model, inputHeight: reader.height, inputWidth: reader.width)
-        (plan.hasBarrier, plan.copies) = (farm.barrier, farm.copies)
+    func run(_ parts: Parts, _ logger: Logger) async throws {
+        let (reader, model) = (parts.reader, parts.model)
+        var plan = parts.plan
+        plan.hasBarrier = farm.barrier
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
 
@@ -61,13 +71,6 @@ struct RenderJob {
         let needed = plan.coordinatorBytes(lanes: cores, kept: held + OutputImage.bytes(output.places, width: plan.outputWidth, format: reader.format))
         guard needed < machine else { throw CommandError.outputNeedsMemory(needed: needed, machine: machine) }
 
-        try OutputImage.check(output.places, plan: plan, format: reader.format, kept: storage.isMemory || description != nil ? nil : (place, kept), logger: logger)
-        let keys = try farm.door.readKeys()
-        let input = try InputImage(reading: reader, storage: storage)
-        let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
-        let present = try begin(inputPath, plan: plan, model: server)
-        let job = present.job
-
         let socketFolder = farm.bind == nil ? try PrivateSocketFolder() : nil
         defer { socketFolder?.remove() }
         let endpoint = try Endpoint(farm.bind ?? socketFolder?.endpoint ?? "")
@@ -82,6 +85,17 @@ struct RenderJob {
             endpoint: endpoint.description, lanes: lanes, extraArguments: ["--model", model.url.path] + (farm.echo ? ["--echo"] : []), logger: logger
         ) { stop.stop(.failed(.localWorkers($0))) }
 
+        try OutputImage.check(output.places, plan: plan, format: reader.format, kept: storage.isMemory || description != nil ? nil : (place, kept), logger: logger)
+        let input = try InputImage(reading: reader, storage: storage)
+        let server = try ModelServer(folder: model.url, manifest: .of(folder: model.url, files: model.files.map(\.name)))
+        // Whatever can refuse the job has been asked: from here on it is one that can be resumed.
+        let present = try begin(plan: plan, model: server)
+        let job = present.job
+
+        var leases = plan.leases
+        leases.sendsCopies = farm.copies > 1
+        (leases.othersMayCome, leases.identities) = (local == nil, local == nil ? 0 : lanes.count)
+
         var facts: Logger.Metadata = [
             "job": "\(job)", "input": "\(plan.inputWidth)x\(plan.inputHeight)", "output": "\(plan.outputWidth)x\(plan.outputHeight)",
             "steps": "\(plan.steps)", "tile": "\(plan.tiling.tile)", "seed": "\(plan.seed)", "model": "\(server.manifest.digest.hex.prefix(12))",
@@ -94,9 +108,10 @@ struct RenderJob {
         logger.info(description == nil ? "job started" : "job resumed", metadata: facts)
         let service = FarmService(
             configuration: Farm.Configuration(
-                endpoint: endpoint, keys: keys, plan: plan, input: input, stores: stores, storage: storage,
+                endpoint: endpoint, keys: parts.keys, plan: plan, input: input, stores: stores, storage: storage,
                 checkpointSeconds: output.checkpointEvery?.value ?? 600, model: server, requiredKernels: farm.kernels, job: job,
-                workersAreLocal: farm.bind == nil, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() }, onOver: { local?.jobIsOver() }),
+                leases: leases, failedTile: output.output + ".failed-tile", onProgress: { local?.progressed() },
+                onStuck: { local?.replace($0, heard: $1) }, onOver: { local?.jobIsOver() }),
             output: output.places, stop: stop, logger: logger)
         let services: [any Service] = (local.map { [$0] } ?? []) + [service]
         let group = ServiceGroup(
@@ -126,12 +141,12 @@ struct RenderJob {
     }
 
     /// Writes down what the job is, or checks that it still is that.
-    private func begin(_ input: String, plan: RenderPlan, model: ModelServer) throws -> JobFolder.Description {
+    private func begin(plan: RenderPlan, model: ModelServer) throws -> JobFolder.Description {
         var present = description ?? JobFolder.Description(
             job: .random(in: 1...99_999), arguments: typed, workingDirectory: FileManager.default.currentDirectoryPath, inputDigest: "", modelDigest: "",
             planDigest: "")
         guard let folder else { return present }
-        (present.inputDigest, present.modelDigest, present.planDigest) = (try ContentDigest(file: input).hex, model.manifest.digest.hex, plan.digest)
+        (present.inputDigest, present.modelDigest, present.planDigest) = (try ContentDigest(file: folder.path(JobFolder.inputName)).hex, model.manifest.digest.hex, plan.digest)
         guard let description else {
             try folder.write(present)
             return present
@@ -156,10 +171,10 @@ struct RenderJob {
 
     private static func facts(of summary: FarmSummary, job: UInt64, plan: RenderPlan, lanes: Int) -> Logger.Metadata {
         func format(_ value: Double, _ digits: Int) -> String { String(format: "%.\(digits)f", value) }
-        let microseconds = 1e6 / Double(max(summary.tiles, 1))
+        let microseconds = 1e6 / Double(max(summary.tilesOfRun, 1))
         return [
             "job": "\(job)", "tiles": "\(summary.tiles)", "elapsed": "\(format(summary.elapsed, 3))s",
-            "rate": "\(format(Double(summary.tiles) / max(summary.elapsed, 1e-9), 2))/s", "workers": "\(summary.workers)",
+            "rate": "\(format(Double(summary.tilesOfRun) / max(summary.elapsed, 1e-9), 2))/s", "workers": "\(summary.workers)",
             "retried": "\(summary.repeats)", "copies": "\(summary.copies)", "dropped": "\(summary.dropped)", "bad": "\(summary.bad)",
             "compute": "\(format(summary.computeSeconds, 3))s", "sent": "\(summary.bytesSent)", "received": "\(summary.bytesReceived)",
             "cpu_per_tile": "\(format(summary.processorSeconds * microseconds, 1))us", "copy_per_tile": "\(format(summary.copySeconds * microseconds, 1))us",

@@ -48,11 +48,9 @@ package struct RenderPlan: Sendable {
     package let phases: [Phase]
     /// Whether the sampler's steps wait for one another: slower, and there to be compared with.
     package var hasBarrier = false
-    /// Workers that may be at the same tile, when one is late.
-    package var copies = 2
     private let upsampler: BicubicUpsampler
     /// Of the sampler's steps; every tile's task asks for one.
-    private let grids: [TileGrid]
+    package let grids: [TileGrid]
 
     /// Steps of the sampler.
     package var steps: Int { sampler.count }
@@ -135,6 +133,8 @@ package struct RenderPlan: Sendable {
             + latent.decoding.indices.map { .decode(pass: $0) }
         model = .latent(latent)
         grids = (0..<sampler.count).map { [tiling] in tiling.grid(step: $0) }
+        guard windowBytes <= WireLimits.tensorBytes else { throw CommandError.windowTooLarge(option: "--tile", bytes: windowBytes) }
+        guard largestFrame <= WireLimits.tensorBytes else { throw CommandError.windowTooLarge(option: "--vae-tile", bytes: largestFrame) }
     }
 
     private static func outputSize(_ inputHeight: Int, _ inputWidth: Int, scale: Double) throws -> (height: Int, width: Int) {
@@ -153,7 +153,7 @@ package struct RenderPlan: Sendable {
     package func step(_ index: Int) -> Scheduler.Step {
         switch phases[index] {
         case .denoise(let step):
-            return Scheduler.Step(denoising: tiling, step: step, fromNoise: startsWithNoise, waits: hasBarrier, kind: 1)
+            return Scheduler.Step(denoising: grids[step], of: tiling, readsCanvas: step > 0 || !startsWithNoise, waits: hasBarrier, kind: 1)
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):
@@ -166,7 +166,6 @@ package struct RenderPlan: Sendable {
     /// Large networks have to be loaded before they answer for the first time.
     package var leases: Scheduler.LeasePolicy {
         var policy = Scheduler.LeasePolicy()
-        policy.copies = copies
         if latent != nil { (policy.unmeasured, policy.least) = (900, 60) }
         return policy
     }
@@ -215,7 +214,7 @@ package struct RenderPlan: Sendable {
 
     private func autoencoding(_ direction: AutoencodeRequest.Direction, pass index: Int, tile: Int) throws -> AutoencodeRequest {
         let latent = try requireLatent()
-        let pass = (direction == .encode ? latent.encoding : latent.decoding)[index]
+        let pass = latent.passes(direction)[index]
         let tile = pass.tiles[tile], window = pass.grid.window(tile)
         return AutoencodeRequest(
             direction: direction, layers: pass.layers, canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, window: window,
@@ -275,8 +274,7 @@ package struct RenderPlan: Sendable {
         // Elsewhere the windows of every step cover the canvas.
         if tiling.overlap == .reference { stores += (0..<canvases).map { store(Store.prediction($0), element, channels: channels) } }
         guard let latent else { return stores }
-        for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)]
-        where passes.contains(where: { $0.layers == .trunk }) {
+        for direction in [AutoencodeRequest.Direction.encode, .decode] where latent.hasTrunk(direction) {
             stores.append(store(Store.features(direction), .float32, channels: latent.featureChannels(direction)))
         }
         stores.append(Store(name: Store.pixels, height: height * latent.factor, width: width * latent.factor, channels: 3, element: element))
@@ -318,18 +316,16 @@ package struct RenderPlan: Sendable {
     /// What the coordinator holds as a rule: what it keeps, where that is in memory, and the windows and answers of the tiles that are out. A
     /// straggler can make answers wait, a step's at the most.
     package func coordinatorBytes(lanes: Int, kept: Int) -> Int {
-        let window = min(tiling.tile, tiling.canvasHeight) * min(tiling.tile, tiling.canvasWidth) * channels * 4
-        var bytes = kept + 4 * lanes * window + (32 << 20)
+        var bytes = kept + 4 * lanes * windowBytes + (32 << 20)
         if let latent {
             let area = latent.factor * latent.factor
             let positions = tiling.canvasHeight * tiling.canvasWidth
-            if (latent.encoding + latent.decoding).contains(where: { $0.layers == .trunk }) {
+            if latent.hasTrunk(.encode) || latent.hasTrunk(.decode) {
                 // The features, while they travel.
                 bytes += 4 * positions * max(latent.featureChannels(.encode), latent.featureChannels(.decode))
             }
             // Windows of features that are out, pixels that come back.
-            let window = min(latent.autoencoderTiling.tile, tiling.canvasHeight) * min(latent.autoencoderTiling.tile, tiling.canvasWidth)
-            bytes += 2 * lanes * window * max(latent.featureChannels(.encode), latent.featureChannels(.decode), 3 * area) * 4
+            bytes += 2 * lanes * self.area(ofTile: latent.autoencoderTiling.tile) * max(latent.featureChannels(.encode), latent.featureChannels(.decode), 3 * area) * 4
         }
         return bytes
     }
@@ -343,14 +339,19 @@ package struct RenderPlan: Sendable {
         }.max()
     }
 
+    /// Area of a window, which is no larger than the canvas.
+    private func area(ofTile side: Int) -> Int { min(side, tiling.canvasHeight) * min(side, tiling.canvasWidth) }
+
+    /// Bytes of a window of the canvas.
+    private var windowBytes: Int { area(ofTile: tiling.tile) * channels * 4 }
+
     /// Bytes of the largest frame, either way.
     package var largestFrame: Int {
-        let window = tiling.tile * tiling.tile * channels * 4
-        guard let latent else { return window }
-        let decoded = latent.autoencoderTiling.tile * latent.factor
-        var largest = max(window, decoded * decoded * 12, latent.tokens * latent.textWidth * 4)
-        for (direction, passes) in [(AutoencodeRequest.Direction.encode, latent.encoding), (.decode, latent.decoding)] {
-            for pass in passes {
+        guard let latent else { return windowBytes }
+        let decoded = area(ofTile: latent.autoencoderTiling.tile) * latent.factor * latent.factor
+        var largest = max(windowBytes, decoded * 12, latent.tokens * latent.textWidth * 4)
+        for direction in [AutoencodeRequest.Direction.encode, .decode] {
+            for pass in latent.passes(direction) {
                 let window = pass.layers == .all ? 0 : pass.tiles.reduce(0) { max($0, pass.grid.window($1).area) }
                 largest = max(largest, window * latent.featureChannels(direction) * 4, 24 * latent.autoencoder.normNumGroups * pass.wantedNorms.count)
             }

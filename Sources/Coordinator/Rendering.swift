@@ -127,22 +127,25 @@ package final class Rendering {
     }
 
     /// Every tile of the phase is merged.
-    package func finish(phase index: Int) {
+    /// - Parameter beat: called again and again where that takes long.
+    package func finish(phase index: Int, beat: () -> Void = {}) {
         switch plan.phases[index] {
         case .denoise(let step):
             blend?.finish(
-                step: step, phase: index, grid: plan.tiling.grid(step: step), from: history.read(by: index), to: history.written(by: index), in: history)
+                step: step, phase: index, grid: plan.grids[step], from: history.read(by: index), to: history.written(by: index), in: history,
+                beat: beat)
         case .encodeText:
             text = Frame(joining: embeddings.sorted { $0.key < $1.key }.map(\.value))
             embeddings = [:]
         case .encode(let pass):
-            finish(pass, of: plan.latent?.encoding ?? [], .encode)
+            finish(pass, .encode)
         case .decode(let pass):
-            finish(pass, of: plan.latent?.decoding ?? [], .decode)
+            finish(pass, .decode)
         }
     }
 
-    private func finish(_ index: Int, of passes: [AutoencoderPass], _ direction: AutoencodeRequest.Direction) {
+    private func finish(_ index: Int, _ direction: AutoencodeRequest.Direction) {
+        guard let passes = plan.latent?.passes(direction) else { return }
         let wanted = passes[index].wantedNorms
         if !wanted.isEmpty {
             // Passes gather the norms in their order.

@@ -1,59 +1,14 @@
 import DequeModule
-import Engine
 import HeapModule
 
 /// The farm's brain: which tile goes to which worker, and which answer counts.
 ///
 /// A value without sockets, clocks, threads or randomness: events go in with the time at which they happened, commands come
 /// out. Whoever owns the sockets carries the commands out in their order. What tiles need of one another is `TileGraph`'s; of those that are
-/// ready the lowest step goes first, to the fastest worker with an idle lane. Every event takes a time that grows with the logarithm of workers and tiles.
+/// ready the lowest step goes first, to the fastest worker with an idle lane. An event takes a time that grows with the logarithm of workers and tiles, and
+/// with the tasks that its worker has; only a quarantine looks at all workers.
 package struct Scheduler {
     package typealias Worker = Int
-
-    /// One step of a job: so many tiles of the same kind of work.
-    package struct Step: Sendable {
-        package enum Shape: Sendable {
-            /// Tiles that write disjoint cells of the canvas. `readsCanvas`: whether their windows hold what the step before wrote; `waits`: for all
-            /// of that step, and not only for what the windows touch.
-            case cells(TileGrid, readsCanvas: Bool, waits: Bool = false)
-            /// Tiles that need nothing but the whole step before. `inOrder`: whether they are merged in the order of their numbers.
-            case barrier(count: Int, inOrder: Bool)
-        }
-
-        package var shape: Shape
-        /// Steps of one kind take a worker about the same time.
-        package var kind: Int
-        /// A name for each tile, or none. A tile goes, if it can, to the worker that has answered the tile of the same name in the step before: that one
-        /// may have kept what both have in common. Other workers come to the same bits, only later.
-        package var keys: [Int]
-
-        package init(_ shape: Shape, kind: Int = 0, keys: [Int] = []) {
-            self.shape = shape
-            self.kind = kind
-            self.keys = keys
-        }
-
-        /// How many tiles it has.
-        package var count: Int {
-            switch shape {
-            case .cells(let grid, _, _): grid.count
-            case .barrier(let count, _): count
-            }
-        }
-    }
-
-    /// A tile of a step.
-    package struct Tile: Hashable, Comparable, Sendable {
-        package var step: Int
-        package var index: Int
-
-        package init(step: Int, index: Int) {
-            self.step = step
-            self.index = index
-        }
-
-        package static func < (left: Tile, right: Tile) -> Bool { (left.step, left.index) < (right.step, right.index) }
-    }
 
     package enum Event {
         /// A worker is ready, with that many lanes, and takes `credit` tasks before it answers one. `identity` is the same when it comes back.
@@ -89,34 +44,18 @@ package struct Scheduler {
         /// It lives and does not get on; it is given nothing until it does.
         case hung(Worker, seconds: Double)
         case recovered(Worker)
-        /// Too many bad results: neither the worker nor whoever joins under its identity gets anything more.
-        case quarantined(Worker, reason: String)
+        /// Too many bad results, the last of them perhaps for a tile: neither the worker nor whoever joins under its identity gets anything more.
+        case quarantined(Worker, Tile?, reason: String)
         /// Every tile of the step is merged. What follows from the whole step (the sampler's step of blended predictions, reduced statistics) is due
         /// now, before any later command.
         case finishedStep(Int)
         case finishedJob
-        /// A tile failed on every worker there is, or on three of them: the job cannot be finished.
+        /// A tile failed on three workers, or six times on two, or on every worker that there is and comes: the job cannot be finished.
         case gaveUp(Tile, reason: String)
     }
 
-    /// How long a task may take before it is given to another worker as well.
-    package struct LeasePolicy: Sendable {
-        /// Seconds for a kind of work that nobody has done yet.
-        package var unmeasured: Double = 120
-        /// Never less than this many seconds, which cover a hiccup of the network or the machine.
-        package var least: Double = 3
-        /// A second copy goes to an idle worker that is expected to be so many times faster than the rest of the first will take.
-        package var gain: Double = 1.5
-        /// Workers that may be at the same tile; 1 for no second copies.
-        package var copies = 2
-        /// Whether workers that are not there yet may come: else a job that none of those present can do is over.
-        package var othersMayCome = false
-
-        package init() {}
-    }
-
-    /// Workers that a tile fails on before the job is given up, or failures of it where there are fewer workers; failures in a row, or bad results in
-    /// all, after which a worker is quarantined.
+    /// Workers that a tile fails on before the job is given up, or failures of it where nobody else comes, or half of those where somebody might;
+    /// failures in a row, or bad results in all, after which a worker is quarantined.
     package static let patience = 3
 
     package let steps: Int
@@ -177,6 +116,8 @@ package struct Scheduler {
         /// When a lane is thought to have begun it.
         var started: Double?
         var finish: Double
+        /// The worker's when a lane began it, which is what its lease was made with.
+        var backoff = 0
         /// A lane is at it for longer than its lease.
         var isOverdue = false
     }
@@ -256,11 +197,6 @@ package struct Scheduler {
         takeChanges(&commands)
     }
 
-    /// A job that denoises and does nothing else, from noise.
-    package init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
-        self.init(steps: steps, leases: leases) { Step(denoising: tiling, step: $0, fromNoise: true) }
-    }
-
     /// Workers that have joined and not left, without those in quarantine.
     package var workerCount: Int { workers.count - quarantinedWorkers }
     private var quarantinedWorkers = 0
@@ -293,14 +229,14 @@ package struct Scheduler {
             guard giveBack(worker, tile, at: now) != nil else { break }
             lose(tile, from: worker, cause: "returned by the worker", &commands)
             // Whoever leaves says so before; else it would be sent the same tile again, for ever.
-            if workers[worker]?.isDraining == false { strike(worker, reason: "it returns its tasks", at: now, &commands) { $0.failuresInRow += 1 } }
+            if workers[worker]?.isDraining == false { strike(worker, nil, reason: "it returns its tasks", at: now, &commands) { $0.failuresInRow += 1 } }
         case .failed(let worker, let tile, let reason):
             fail(tile, on: worker, reason: reason, at: now, &commands)
-            strike(worker, reason: reason, at: now, &commands) { $0.failuresInRow += 1 }
+            strike(worker, tile, reason: reason, at: now, &commands) { $0.failuresInRow += 1 }
         case .misbehaved(let worker, let tile, let reason):
             bad += 1
             if let tile { fail(tile, on: worker, reason: reason, at: now, &commands) }
-            strike(worker, reason: reason, at: now, &commands) { $0.bad += 1 }
+            strike(worker, tile, reason: reason, at: now, &commands) { $0.bad += 1 }
         case .alive(let worker, let progress, let isWorking):
             hear(worker, progress: progress, isWorking: isWorking, at: now, &commands)
         case .draining(let worker):
@@ -414,6 +350,7 @@ package struct Scheduler {
             guard task.started == nil else { continue }
             let kind = graph.kind(of: task.tile)
             workers[worker]?.tasks[index].started = now
+            workers[worker]?.tasks[index].backoff = state.backoff
             let finish = now + (seconds(of: state, kind) ?? 0)
             workers[worker]?.tasks[index].finish = finish
             deadlines.insert(Deadline(time: now + lease(of: state, kind), number: task.number, worker: worker))
@@ -455,13 +392,15 @@ package struct Scheduler {
     }
 
     /// Something speaks against the worker.
-    private mutating func strike(_ worker: Worker, reason: String, at now: Double, _ commands: inout [Command], _ note: (inout Record) -> Void) {
+    private mutating func strike(
+        _ worker: Worker, _ tile: Tile?, reason: String, at now: Double, _ commands: inout [Command], _ note: (inout Record) -> Void
+    ) {
         guard let state = workers[worker] else { return }
         note(&records[state.record])
         let record = records[state.record]
         guard !isOver, !record.isQuarantined, max(record.failuresInRow, record.bad) >= Self.patience else { return }
         records[state.record].isQuarantined = true
-        commands.append(.quarantined(worker, reason: reason))
+        commands.append(.quarantined(worker, tile, reason: reason))
         for other in workers.filter({ $0.value.record == state.record }).keys.sorted() {
             quarantinedWorkers += 1
             let tasks = workers[other]?.tasks ?? []
@@ -469,15 +408,17 @@ package struct Scheduler {
             offer(other)
             for task in tasks { lose(task.tile, from: other, cause: "the worker is in quarantine", &commands) }
         }
-        if !leases.othersMayCome, workerCount == 0, let tile = nextReady() { giveUp(tile, reason: reason, &commands) }
+        if workerCount == 0, !hasOthers(than: []), let tile = nextReady() { giveUp(tile, reason: reason, &commands) }
     }
 
     private mutating func expire(_ deadline: Deadline, at now: Double, _ commands: inout [Command]) {
         let worker = deadline.worker
         guard let index = workers[worker]?.tasks.firstIndex(where: { $0.number == deadline.number }) else { return }
         workers[worker]?.tasks[index].isOverdue = true
-        workers[worker]?.backoff += 1
-        guard let state = workers[worker] else { return }
+        guard var state = workers[worker] else { return }
+        // Leases that ran beside one another are overrun together: they count once.
+        state.backoff = max(state.backoff, state.tasks[index].backoff + 1)
+        workers[worker]?.backoff = state.backoff
         lose(state.tasks[index].tile, from: worker, cause: "no answer within the lease", &commands)
         if state.openLanes == 0 {
             // What waits there would wait for ever.
@@ -510,7 +451,7 @@ package struct Scheduler {
             if refused.isEmpty { break }
             aside.append(ready.removeMin())
         }
-        if !isOver, ready.isEmpty, leases.copies > 1 { speculate(at: now, &commands) }
+        if !isOver, ready.isEmpty, leases.sendsCopies { speculate(at: now, &commands) }
         for tile in aside { ready.insert(tile) }
     }
 
@@ -574,7 +515,7 @@ package struct Scheduler {
         let number = nextNumber()
         flights[tile]?.expectation = number
         if let key = graph.key(of: tile), formerAnswerers[key] != nil { return }
-        guard flight.holders.count == 1, leases.copies > 1, let task = workers[flight.holders[0]]?.tasks.first(where: { $0.tile == tile }) else { return }
+        guard flight.holders.count == 1, leases.sendsCopies, let task = workers[flight.holders[0]]?.tasks.first(where: { $0.tile == tile }) else { return }
         flights[tile]?.finish = max(task.finish, least)
         expectations.insert(Expectation(finish: max(task.finish, least), number: number, tile: tile))
     }
@@ -667,29 +608,23 @@ package struct Scheduler {
         flight.failures += 1
         if !flight.failedOn.contains(record) { flight.failedOn.append(record) }
         flights[tile] = flight
-        let hasOthers = leases.othersMayCome || flight.failedOn.reduce(0) { $0 + records[$1].able } < ableWorkers
-        if flight.failedOn.count >= Self.patience || flight.failures >= Self.patience && !hasOthers {
+        // The failures of two machines tell of the tile, those of one perhaps of the machine.
+        if flight.failedOn.count >= Self.patience || flight.failedOn.count > 1 && flight.failures >= 2 * Self.patience
+            || flight.failures >= Self.patience && !hasOthers(than: flight.failedOn) {
             giveUp(tile, reason: reason, &commands)
         } else {
             lose(tile, from: worker, cause: reason, &commands)
         }
     }
 
+    /// Whether a tile could be done by somebody who is here, or comes, other than these.
+    private func hasOthers(than failedOn: [Int]) -> Bool {
+        leases.othersMayCome || failedOn.reduce(0) { $0 + records[$1].able } < ableWorkers
+            || leases.identities > records.indices.count { records[$0].isQuarantined || failedOn.contains($0) }
+    }
+
     private mutating func giveUp(_ tile: Tile, reason: String, _ commands: inout [Command]) {
         isOver = true
         commands.append(.gaveUp(tile, reason: reason))
-    }
-}
-
-extension Scheduler.Step {
-    /// A step of a sampler.
-    /// - Parameters:
-    ///   - fromNoise: the first step's windows are pure noise: nobody reads the canvas, and nothing has to wait
-    ///   - waits: for the whole step before; slower, and there to be compared with
-    package init(denoising tiling: Tiling, step: Int, fromNoise: Bool, waits: Bool = false, kind: Int = 0) {
-        let grid = tiling.grid(step: step)
-        self.init(
-            tiling.writesDisjointCells ? .cells(grid, readsCanvas: step > 0 || !fromNoise, waits: waits) : .barrier(count: grid.count, inOrder: true),
-            kind: kind)
     }
 }

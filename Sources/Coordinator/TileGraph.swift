@@ -23,6 +23,8 @@ struct TileGraph {
 
     private struct StepState {
         let step: Step
+        /// The step after it, once it has been asked for.
+        var successor: Step?
         var status: [Status]
         /// Cells of the step before that the window touches and that are not merged yet.
         var missing: [Int32]
@@ -75,7 +77,7 @@ struct TileGraph {
     /// Begins the step after all those that are finished, if it has not begun; it waits for nothing.
     mutating func begin(_ changes: inout [Change]) {
         guard active.isEmpty, firstActive < steps else { return }
-        active.append(makeState(firstActive, after: nil))
+        active.append(makeState(makeStep(firstActive), after: nil))
         changes.append(.began(step: firstActive))
         for index in active[0].status.indices { makeReady(Tile(step: firstActive, index: index), &changes) }
         finishSteps(&changes)
@@ -108,8 +110,7 @@ struct TileGraph {
         }
     }
 
-    private func makeState(_ number: Int, after previous: TileGrid?) -> StepState {
-        let step = makeStep(number)
+    private func makeState(_ step: Step, after previous: TileGrid?) -> StepState {
         let tiles = 0..<step.count
         var missing = [Int32](repeating: 0, count: step.count)
         var uncut = missing
@@ -133,8 +134,10 @@ struct TileGraph {
         guard let grid = active[index].grid, tile.step + 1 < steps else { return finishSteps(&changes) }
         if index + 1 == active.count {
             // A step that does not read cells waits for all of them.
-            guard case .cells(_, readsCanvas: true, waits: false) = makeStep(tile.step + 1).shape else { return finishSteps(&changes) }
-            active.append(makeState(tile.step + 1, after: grid))
+            let next = active[index].successor ?? makeStep(tile.step + 1)
+            active[index].successor = next
+            guard case .cells(_, readsCanvas: true, waits: false) = next.shape else { return finishSteps(&changes) }
+            active.append(makeState(next, after: grid))
         }
         guard let readers = active[index + 1].grid?.tilesReading(grid.cell(tile.index)) else { return finishSteps(&changes) }
         finishSteps(&changes)

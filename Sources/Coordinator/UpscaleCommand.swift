@@ -13,15 +13,14 @@ struct UpscaleCommand: AsyncParsableCommand {
     @OptionGroup var farm: FarmOptions
 
     func run() async throws {
-        let logger = farm.logger
         var job = RenderJob(options: options, output: output, farm: farm)
+        // Before the folder is made: what was typed wrongly leaves nothing behind.
+        let parts = try job.check()
         if let path = output.job {
-            // Looked at before the folder is made: what was typed wrongly leaves nothing behind.
-            try job.check()
             job.folder = try JobFolder.create(path, input: options.input)
             job.typed = Array(CommandLine.arguments.dropFirst().drop { $0 != Self.configuration.commandName }.dropFirst())
         }
-        try await job.run(logger)
+        try await job.run(parts, farm.logger)
     }
 }
 
@@ -36,6 +35,7 @@ struct ResumeCommand: AsyncParsableCommand {
 
     func run() async throws {
         let (folder, description) = try JobFolder.open(job)
+        let door = self.farm.door.fromHere
         // As it was typed, where it was typed: paths may be relative.
         guard FileManager.default.changeCurrentDirectoryPath(description.workingDirectory) else {
             throw JobFolderError.changed(path: job, what: "the folder \(description.workingDirectory), which its paths start from, is")
@@ -50,11 +50,11 @@ struct ResumeCommand: AsyncParsableCommand {
         }
         // Workers may be elsewhere this time; whoever says nothing about them means those of before.
         var farm = command.farm
-        if self.farm.workers != nil || self.farm.bind != nil { (farm.workers, farm.door) = (self.farm.workers, self.farm.door) }
+        if self.farm.workers != nil || self.farm.bind != nil { (farm.workers, farm.door) = (self.farm.workers, door) }
         farm.kernels = self.farm.kernels ?? farm.kernels
         var resumed = RenderJob(options: command.options, output: command.output, farm: farm)
         resumed.folder = folder
         resumed.description = description
-        try await resumed.run(self.farm.logger)
+        try await resumed.run(resumed.parts(input: folder.path(JobFolder.inputName)), self.farm.logger)
     }
 }

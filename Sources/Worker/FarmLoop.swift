@@ -17,7 +17,6 @@ final class FarmLoop {
     let link: FarmLink
     private let context: SocketContext
     private var socket: DealerSocket
-    private let parent = getppid()
 
     var phase = Phase.seeking
     var session = UInt64.random(in: 0 ... .max)
@@ -87,7 +86,7 @@ final class FarmLoop {
             takeFinished()
             if ContinuousClock.now >= nextBeat {
                 try keepAlive()
-                if settings.endsWithParent, getppid() != parent {
+                if let parent = settings.parent, getppid() != parent {
                     ending = ending ?? .stopped(reason: "the program that started this worker has ended")
                 }
             }
@@ -191,7 +190,7 @@ final class FarmLoop {
                 return nil
             }
         case .stop(let reason):
-            if settings.endsWithParent { return .stopped(reason: reason) }
+            if settings.parent != nil { return .stopped(reason: reason) }
             if case .seeking = phase {
                 // The connection's end was seen first.
                 isWaiting = true

@@ -38,8 +38,9 @@ struct TileFarmWorker: AsyncParsableCommand {
     @Option(help: "The log's format.")
     var logFormat = FarmLogHandler.Format.logfmt
 
-    @Flag(help: .hidden)
-    var exitWithParent = false
+    /// The number of the process that starts it, which may be gone before it could ask for it.
+    @Option(help: .hidden)
+    var exitWithParent: Int32?
 
     /// Answers with zeros at once, to measure the coordinator.
     @Flag(help: .hidden)
@@ -97,7 +98,7 @@ struct TileFarmWorker: AsyncParsableCommand {
             lanes: lanes ?? min(Machine.cores, WireLimits.lanes),
             kernels: try KernelEnvironment.kernels(),
             model: source)
-        settings.endsWithParent = exitWithParent
+        settings.parent = exitWithParent
 
         do { settings.keys = try keys.map { try WorkerKeys(path: $0) } } catch { throw ValidationError("--keys: \(error)") }
         if let keys = settings.keys { settings.name = keys.name }

@@ -13,7 +13,7 @@ struct PhaseTests {
             switch step {
             case 0: .init(.barrier(count: 2, inOrder: false), kind: 0)
             case 1, 2: .init(.barrier(count: 9, inOrder: true), kind: 1, keys: Array(20..<29))
-            case 3, 4, 5: .init(denoising: tiling, step: step - 3, fromNoise: false, kind: 2)
+            case 3, 4, 5: .init(denoising: tiling.grid(step: step - 3), of: tiling, readsCanvas: true, kind: 2)
             default: .init(.barrier(count: 5, inOrder: false), kind: 3)
             }
         }
@@ -185,6 +185,26 @@ struct PhaseTests {
                 }
             }
         }
+    }
+
+    @Test("windows that no frame could carry are refused when the plan is made, and the option is named; those that the canvas cuts short are not")
+    func windowTooLarge() throws {
+        let folder = try Self.pipeline("img2img")
+        func plan(_ options: [String], side: Int) throws -> RenderPlan {
+            try UpscaleOptions.plan(["--scale", "1", "--steps", "1"] + options, folder: folder, inputHeight: side, inputWidth: side)
+        }
+        let latent = try #require(try plan([], side: 512).latent)
+        // Pixels and features of a window, 4 bytes a value, in 256 MiB.
+        let values = max(3 * latent.factor * latent.factor, latent.featureChannels(.decode), latent.featureChannels(.encode))
+        let most = Int((Double(64 << 20) / Double(values)).squareRoot())
+        try #require((65...1000).contains(most), "the case's autoencoder does not reach the limit")
+        for tile in [most + 1, 1024] {
+            #expect(
+                throws: CommandError.self, performing: { try plan(["--vae-tile", "\(tile)"], side: 1100 * latent.factor) })
+        }
+        _ = try plan(["--vae-tile", "1024"], side: 60 * latent.factor)
+        let large = try plan(["--vae-tile", "\(most)"], side: 1100 * latent.factor)
+        #expect(large.largestFrame <= WireLimits.tensorBytes)
     }
 
     @Test("statistics of a canvas of many tiles come from some that are spread over it, and a huge canvas leaves the attention to its windows")

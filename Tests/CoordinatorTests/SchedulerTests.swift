@@ -2,6 +2,13 @@ import Coordinator
 import Engine
 import Testing
 
+extension Scheduler {
+    /// A job that denoises and does nothing else, from noise.
+    init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
+        self.init(steps: steps, leases: leases) { Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0) }
+    }
+}
+
 /// A farm without machines: carries the scheduler's commands out on a canvas whose pixels only count the steps they have
 /// been through, so that a window cut too early or a cell written too soon shows at once.
 struct SimulatedFarm {
@@ -21,10 +28,10 @@ struct SimulatedFarm {
     var requeues = 0
     var mostKept = 0
 
-    init(tiling: Tiling, steps: Int, seed: UInt64, copies: Int = 2) {
+    init(tiling: Tiling, steps: Int, seed: UInt64, sendsCopies: Bool = true) {
         self.tiling = tiling
         var leases = Scheduler.LeasePolicy()
-        (leases.copies, leases.othersMayCome) = (copies, true)
+        (leases.sendsCopies, leases.othersMayCome) = (sendsCopies, true)
         scheduler = Scheduler(tiling: tiling, steps: steps, leases: leases)
         random = SplitMix64(state: seed)
         canvas = Array(repeating: 0, count: tiling.canvasHeight * tiling.canvasWidth)
@@ -230,7 +237,7 @@ struct SchedulerTests {
     func dataflow() throws {
         let tiling = try Tiling(
             canvasHeight: 128, canvasWidth: 128, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
-        var farm = SimulatedFarm(tiling: tiling, steps: 8, seed: 1, copies: 1)
+        var farm = SimulatedFarm(tiling: tiling, steps: 8, seed: 1, sendsCopies: false)
         farm.join(0)
         farm.join(1)
         let slow = farm.queues.removeValue(forKey: 0) ?? []
@@ -388,7 +395,7 @@ struct SchedulerTests {
     @Test("a new worker's lease comes from what others needed, and an overrun doubles it")
     func pooledLease() throws {
         var leases = Scheduler.LeasePolicy()
-        leases.copies = 1
+        leases.sendsCopies = false
         var scheduler = try Self.row(20, leases)
         var now = 0.0
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
@@ -408,6 +415,37 @@ struct SchedulerTests {
         #expect(scheduler.handle(.answered(1, Self.tile(10)), at: now + 41).first == .accept(Self.tile(10)))
         #expect(scheduler.handle(.answered(2, Self.tile(10)), at: now + 42).first == .drop(Self.tile(10), from: 2))
         #expect(scheduler.dropped == 1)
+    }
+
+    @Test("lanes that stall together overrun one lease, not one each: the next is twice as long", arguments: [1, 2, 8])
+    func stalledLanes(lanes: Int) throws {
+        var leases = Scheduler.LeasePolicy()
+        leases.sendsCopies = false
+        var scheduler = try Self.row(40 * lanes, leases)
+        var queue: [Scheduler.Tile] = [], requeued: [Scheduler.Tile] = [], now = 0.0
+        func take(_ commands: [Scheduler.Command]) {
+            for command in commands {
+                switch command {
+                case .cutAndSend(let tile, _), .resend(let tile, _, _): queue.append(tile)
+                case .requeued(let tile, _, _): requeued.append(tile)
+                default: break
+                }
+            }
+        }
+        // Every lane has one at hand. Ten seconds each, until there is no deviation left: leases are twice that.
+        take(scheduler.handle(.joined(1, lanes: lanes, credit: 2 * lanes), at: 0))
+        for _ in 0..<20 {
+            now += 10
+            for _ in 0..<lanes { take(scheduler.handle(.answered(1, queue.removeFirst()), at: now)) }
+        }
+        #expect(requeued.isEmpty && queue.count == 2 * lanes)
+        // All stall, and everything that waits behind them is given back.
+        now += 21
+        take(scheduler.handle(.tick, at: now))
+        #expect(Set(requeued) == Set(queue))
+        // It hangs once it has stood still for longer than the next lease would be.
+        for seconds in [39.0, 40] { #expect(scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + seconds) == []) }
+        #expect(scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + 41).first == .hung(1, seconds: 41))
     }
 
     @Test("the last straggler gets one second copy on an idle worker that is clearly faster; the first answer wins, the other is dropped")
@@ -512,8 +550,9 @@ struct SchedulerTests {
             commands = scheduler.handle(.misbehaved(1, try sent(), reason: "damaged"), at: 3)
             commands = scheduler.handle(.answered(1, try sent()), at: 3)
         }
-        commands = scheduler.handle(.misbehaved(1, try sent(), reason: "damaged"), at: 4)
-        #expect(commands.contains(.quarantined(1, reason: "damaged")) && scheduler.workerCount == 0 && !scheduler.isOver)
+        let last = try sent()
+        commands = scheduler.handle(.misbehaved(1, last, reason: "damaged"), at: 4)
+        #expect(commands.contains(.quarantined(1, last, reason: "damaged")) && scheduler.workerCount == 0 && !scheduler.isOver)
     }
 
     @Test("a tile that fails on three workers ends the job, while others could still take it")
@@ -526,12 +565,67 @@ struct SchedulerTests {
         #expect(scheduler.handle(.failed(3, Self.tile(0), reason: "worse"), at: 3) == [.gaveUp(Self.tile(0), reason: "worse")])
     }
 
+    @Test("where others may come, two machines that fail six times on a tile end the job, and one alone waits for another", arguments: [false, true])
+    func twoMachines(lies: Bool) throws {
+        var leases = Scheduler.LeasePolicy()
+        leases.othersMayCome = true
+        for machines in 1...2 {
+            var scheduler = try Self.row(1, leases)
+            var holder: Int?, failures = 0, gaveUp = 0
+            func take(_ commands: [Scheduler.Command]) {
+                for command in commands {
+                    switch command {
+                    case .cutAndSend(_, let worker), .resend(_, let worker, _): holder = worker
+                    case .gaveUp: gaveUp += 1
+                    default: break
+                    }
+                }
+            }
+            for worker in 1...machines { take(scheduler.handle(.joined(worker, lanes: 1, credit: 1), at: 0)) }
+            while let worker = holder {
+                (holder, failures) = (nil, failures + 1)
+                let tile = Self.tile(0)
+                take(scheduler.handle(lies ? .misbehaved(worker, tile, reason: "not finite") : .failed(worker, tile, reason: "not finite"), at: 1))
+            }
+            #expect(failures == 3 * machines && scheduler.isOver == (machines == 2) && gaveUp == machines - 1)
+            if machines == 1 {
+                take(scheduler.handle(.joined(9, lanes: 1, credit: 1), at: 2))
+                #expect(holder == 9 && scheduler.handle(.answered(9, Self.tile(0)), at: 3).last == .finishedJob)
+            }
+        }
+    }
+
+    @Test("a local worker that is just being started again is waited for when the other is put into quarantine, and the job ends when both are")
+    func restarting() throws {
+        var leases = Scheduler.LeasePolicy()
+        leases.identities = 2
+        var scheduler = try Self.row(4, leases)
+        func lie(_ worker: Int, _ first: Scheduler.Tile) -> [Scheduler.Command] {
+            var commands: [Scheduler.Command] = [], tile = first
+            while !scheduler.isOver, !scheduler.isQuarantined(worker) {
+                commands = scheduler.handle(.misbehaved(worker, tile, reason: "not finite"), at: 1)
+                if case .resend(let next, _, _)? = commands.last { tile = next }
+                if case .cutAndSend(let next, _)? = commands.last { tile = next }
+            }
+            return commands
+        }
+        _ = scheduler.handle(.joined(1, lanes: 1, credit: 1, identity: "local-1"), at: 0)
+        _ = scheduler.handle(.joined(2, lanes: 1, credit: 1, identity: "local-2"), at: 0)
+        _ = scheduler.handle(.left(2, reason: "killed"), at: 1)
+        #expect(lie(1, Self.tile(0)).contains { if case .quarantined(1, _, _) = $0 { true } else { false } } && !scheduler.isOver && scheduler.workerCount == 0)
+        let sent = scheduler.handle(.joined(3, lanes: 1, credit: 1, identity: "local-2"), at: 2)
+        #expect(sent == [.resend(Self.tile(0), to: 3, attempt: 3)])
+        let last = lie(3, Self.tile(0)).last
+        #expect(scheduler.isOver)
+        if case .gaveUp = last {} else { Issue.record("\(String(describing: last))") }
+    }
+
     @Test("a step that waits begins after the whole step before it, and cells are still written after their readers were cut")
     func barrier() throws {
         let tiling = try Tiling(
             canvasHeight: 40, canvasWidth: 40, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
         var random = SplitMix64(state: 3)
-        var scheduler = Scheduler(steps: 5) { .init(denoising: tiling, step: $0, fromNoise: true, waits: true) }
+        var scheduler = Scheduler(steps: 5) { .init(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, waits: true) }
         var sent: [(worker: Int, tile: Scheduler.Tile)] = [], finished = 0, cut: Set<Scheduler.Tile> = []
         func take(_ commands: [Scheduler.Command]) {
             for command in commands {

@@ -21,7 +21,7 @@ struct SimulationTests {
         var settings = Simulation.Settings()
         (settings.grid, settings.workers, settings.slowness, settings.steps) = (row.grid, row.workers, row.slowness, 50)
         // As the table was made: no second copies, and workers have nothing at hand but what they are at.
-        (settings.prefetched, settings.leases.copies) = (0, 1)
+        (settings.prefetched, settings.leases.sendsCopies) = (0, false)
         let dataflow = try Simulation.run(settings)
         settings.isBarrier = true
         let barrier = try Simulation.run(settings)
@@ -45,9 +45,9 @@ struct SimulationTests {
         var settings = Simulation.Settings()
         (settings.grid, settings.workers, settings.slowness, settings.steps) = (8, 12, [1, 1, 1, 10], 6)
         settings.isBarrier = isBarrier
-        settings.leases.copies = 1
+        settings.leases.sendsCopies = false
         let without = try Simulation.run(settings)
-        settings.leases.copies = 2
+        settings.leases.sendsCopies = true
         let with = try Simulation.run(settings)
         #expect(with.finished && with.speculative > 0 && with.dropped <= with.speculative)
         #expect(with.seconds < 0.9 * without.seconds, "\(with.seconds) against \(without.seconds)")

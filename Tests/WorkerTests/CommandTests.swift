@@ -91,7 +91,7 @@ import Testing
         let farmer = try Farmer()
         let model = try TestModel()
         model.isFetched = false
-        let program = try Program(["--connect", farmer.router.endpoint, "--lanes", "1", "--echo", "--exit-with-parent", "--log-level", "warning"])
+        let program = try Program(["--connect", farmer.router.endpoint, "--lanes", "1", "--echo", "--exit-with-parent", "\(getpid())", "--log-level", "warning"])
         let peer = try farmer.employ(model).peer
         try farmer.send(.stop(reason: "finished"), to: peer)
         let (code, errors) = try program.end()
@@ -107,12 +107,21 @@ import Testing
         let errors = Pipe()
         shell.standardError = errors
         // The shell starts it as its child and waits.
-        shell.arguments = ["-c", "\"$0\" --connect \"$1\" --lanes 1 --echo --exit-with-parent; true", worker, farmer.router.endpoint]
+        shell.arguments = ["-c", "\"$0\" --connect \"$1\" --lanes 1 --echo --exit-with-parent $$; true", worker, farmer.router.endpoint]
         try shell.run()
         _ = try farmer.hello()
         kill(shell.processIdentifier, SIGKILL)
         // The worker holds the other end of the pipe until it has ended.
         #expect(try Self.text(of: errors).contains("the program that started this worker has ended"))
         shell.waitUntilExit()
+    }
+
+    @Test("a local worker whose starter was killed before it could ask for it ends too")
+    func orphan() throws {
+        let farmer = try Farmer()
+        // Of a process that this one never was a child of.
+        let program = try Program(["--connect", farmer.router.endpoint, "--lanes", "1", "--echo", "--exit-with-parent", "1", "--log-level", "info"])
+        let (code, errors) = try program.end()
+        #expect(code == 0 && errors.contains("the program that started this worker has ended"))
     }
 }

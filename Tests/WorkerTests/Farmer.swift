@@ -187,7 +187,7 @@ final class Hand: Sendable {
             }
         var settings = WorkerSettings(endpoint: endpoint, name: "hand", lanes: lanes, kernels: "test", model: origin)
         settings.heartbeatMilliseconds = 20
-        settings.endsWithParent = local
+        settings.parent = local ? getppid() : nil
         link = try FarmLink(settings, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         _ = try OSThread(name: "hand") { [self] in
             let reason = link.run()

@@ -82,7 +82,7 @@ struct SimulateCommand: ParsableCommand {
         (settings.grid, settings.steps, settings.workers, settings.lanes) = (grid, steps, workers, lanes)
         (settings.prefetched, settings.jitter, settings.failing, settings.seed) = (prefetch, jitter, failing, seed)
         settings.slowness = try slowness()
-        settings.leases.copies = copies
+        settings.leases.sendsCopies = copies > 1
         try printJSON(Report(dataflow: Self.run(settings), barrier: onlyDataflow ? nil : Self.run(settings, isBarrier: true)))
     }
 

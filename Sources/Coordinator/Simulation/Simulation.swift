@@ -92,7 +92,9 @@ package struct Simulation {
         let tiling = try Tiling(
             canvasHeight: side, canvasWidth: side, tile: 64, overlap: .implicit(halo: 8), offset: .random, alignment: 8, seed: settings.seed)
         let waits = settings.isBarrier
-        scheduler = Scheduler(steps: settings.steps, leases: settings.leases) { .init(denoising: tiling, step: $0, fromNoise: true, waits: waits) }
+        scheduler = Scheduler(steps: settings.steps, leases: settings.leases) {
+            .init(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, waits: waits)
+        }
         random = SplitMix64(state: settings.seed)
         nextWorker = settings.workers
     }
@@ -184,7 +186,7 @@ package struct Simulation {
             case .merge:
                 kept -= 1
                 waiting -= 1
-            case .quarantined(let worker, _):
+            case .quarantined(let worker, _, _):
                 report.quarantined += 1
                 // Somebody looks after it, or another takes its place.
                 happen(at: now + 5, .killed(worker: worker))

@@ -4,7 +4,7 @@ import Synchronization
 /// Writes all of `bytes`, and asks `onFull` whether to try again when there is no room.
 ///
 /// - Returns: 0, or the `errno` of the failure.
-func writeAll(_ bytes: [UInt8], to descriptor: Int32, onFull: (() -> Bool)?) -> Int32 {
+package func writeAll(_ bytes: [UInt8], to descriptor: Int32, onFull: (() -> Bool)?) -> Int32 {
     bytes.withUnsafeBytes { bytes in
         var rest = bytes[...]
         while !rest.isEmpty {
@@ -21,7 +21,7 @@ func writeAll(_ bytes: [UInt8], to descriptor: Int32, onFull: (() -> Bool)?) -> 
 }
 
 /// Whether an `errno` says that room may come.
-func isFull(_ code: Int32) -> Bool { code == ENOSPC || code == EDQUOT }
+package func isFull(_ code: Int32) -> Bool { code == ENOSPC || code == EDQUOT }
 
 /// A rename lasts through a power cut only when the directory has reached the disk. A file system that cannot do this still has the file.
 func syncDirectory(_ path: String) {
