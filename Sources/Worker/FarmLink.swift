@@ -10,7 +10,7 @@ package struct WorkerSettings: Sendable {
     package var model: ModelSource
     /// What the coordinator knows this worker by, and this worker the coordinator.
     package var keys: WorkerKeys?
-    /// The worker ends with the job, and with the process that started it.
+    /// The process that started it: the worker ends with that, and with the job.
     package var parent: Int32?
     /// Between greetings, until the coordinator says how often it wants to hear from us.
     package var heartbeatMilliseconds = 1000
