@@ -79,7 +79,9 @@ package struct FetchQueue {
     }
 
     /// Whether a worker has been sent something and has confirmed nothing for too long.
-    package func isStuck(_ worker: Int, at now: Double) -> Bool { states[worker].map { now - $0.moved > Self.patience } ?? false }
+    package func isStuck(_ worker: Int, at now: Double) -> Bool { 
+        states[worker].map { $0.unconfirmed ?? 0 > 0 && now - $0.moved > Self.patience } ?? false
+    }
 
     /// The worker has the model, or is gone.
     package mutating func forget(_ worker: Int) {

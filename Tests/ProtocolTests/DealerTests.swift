@@ -2,7 +2,7 @@ import Foundation
 import Protocol
 import Testing
 
-@Suite("Dealer", .timeLimit(.minutes(1))) struct DealerTests {
+@Suite("Dealer") struct DealerTests {
     @Test("a worker passes over a message of too many parts, not taking its beginning for one, and hears the next")
     func surplusParts() throws {
         let context = try SocketContext()

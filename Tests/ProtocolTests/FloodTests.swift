@@ -3,7 +3,7 @@ import Protocol
 import Testing
 
 /// Connections by the thousand at one router.
-@Suite("Floods of connections", .serialized, .timeLimit(.minutes(1))) struct FloodTests {
+@Suite("Floods of connections", .serialized) struct FloodTests {
     private let hello = Frame(copying: Array("hello".utf8))
 
     @Test("connections that come and go by the thousand are told of, keep the door from nothing, and let a worker of their address in")

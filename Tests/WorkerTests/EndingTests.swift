@@ -3,7 +3,7 @@ import Protocol
 import Testing
 
 /// How the program ends.
-@Suite("tilefarm-worker ends", .serialized, .timeLimit(.minutes(2))) struct EndingTests {
+@Suite("tilefarm-worker ends", .serialized) struct EndingTests {
     @Test("options that cannot be are refused before anything is sent, with exit code 2", arguments: [
         (["--name", "a\u{85}b"], "--name"),
         (["--name", "a\u{2028}b"], "--name"),

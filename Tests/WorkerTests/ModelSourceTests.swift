@@ -4,7 +4,7 @@ import Testing
 import Worker
 
 /// Where a worker has its model from, and what it does while it gets it.
-@Suite("A worker's model", .serialized, .timeLimit(.minutes(2))) struct ModelSourceTests {
+@Suite("A worker's model", .serialized) struct ModelSourceTests {
     let farmer: Farmer
     let model: TestModel
 
