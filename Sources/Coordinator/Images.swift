@@ -46,7 +46,7 @@ package final class InputImage: Sendable {
         }
     }
 
-    /// The same, and alpha with it where that is not empty.
+    /// The same, and alpha; neither where it is empty.
     func read(_ rect: Rect, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>) {
         let size = format.pixelBytes, rowBytes = format.rowBytes(width: rect.width)
         let columns = min(max(rect.x, 0), width - 1)..<min(max(rect.maxX, 1), width)

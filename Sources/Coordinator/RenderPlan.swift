@@ -370,7 +370,7 @@ package struct RenderPlan: Sendable {
     private func enlarged(_ rows: Range<Int>, _ input: InputImage, alpha wantsAlpha: Bool) throws -> [Float] {
         let window = Rect(y: rows.lowerBound, x: 0, height: rows.count, width: outputWidth)
         let source = try upsampler.sourceRect(for: window)
-        var rgb = [Float](repeating: 0, count: source.area * 3)
+        var rgb = [Float](repeating: 0, count: wantsAlpha ? 0 : source.area * 3)
         var alpha = [Float](repeating: 0, count: wantsAlpha ? source.area : 0)
         do {
             var rgbSpan = rgb.mutableSpan

@@ -1,7 +1,7 @@
 import Protocol
 
 /// A worker that has said hello.
-struct WorkerPeer {
+final class WorkerPeer {
     let number: Int
     let peer: Peer
     let connection: ConnectionID?
@@ -17,6 +17,17 @@ struct WorkerPeer {
     var smoothedSeconds = 0.0
     /// Over its connection.
     var bytesSent: Int
+
+    init(number: Int, peer: Peer, connection: ConnectionID?, hello: Hello, name: String, user: String?, lastHeard: Double, bytesSent: Int) {
+        (self.number, self.peer, self.connection, self.hello) = (number, peer, connection, hello)
+        (self.name, self.user, self.lastHeard, self.bytesSent) = (name, user, lastHeard, bytesSent)
+    }
+
+    /// Notes a tile that took it so long.
+    func add(tile seconds: Double) {
+        smoothedSeconds = tiles == 0 ? seconds : smoothedSeconds * 0.9 + seconds * 0.1
+        tiles += 1
+    }
 }
 
 /// The workers that are here, by their numbers and by their peers. No number is given twice.
@@ -25,11 +36,7 @@ struct WorkerRoster {
     private var numbers: [Peer: Int] = [:]
     private var nextNumber = 0
 
-    /// To be changed where it is there; `add` and `remove` alone let it come and go.
-    subscript(number: Int) -> WorkerPeer? {
-        get { workers[number] }
-        set { if let newValue, newValue.number == number, workers[number] != nil { workers[number] = newValue } }
-    }
+    subscript(number: Int) -> WorkerPeer? { workers[number] }
 
     /// In the order in which they came.
     var all: [WorkerPeer] { workers.values.sorted { $0.number < $1.number } }

@@ -248,6 +248,20 @@ struct PNGWriterTests {
         }
     }
 
+    @Test("writers of one output leave each other's hidden files alone, and files of a like name")
+    func rivals() throws {
+        let path = scratch.file("out.png", [1]), stranger = scratch.file(".out.png.part-mine", [2])
+        let images = (0..<2).map { image(30, 30, alpha: false, grey: false, steps: 255, seed: UInt64(20 + $0)) }
+        let writers = try images.map { _ in try PNGWriter(path: path, width: 30, height: 30, bitDepth: 8, grey: false, alpha: false) }
+        #expect(scratch.names.count == 4)
+        for (image, writer) in zip(images, writers) {
+            try write(image, to: writer)
+            try writer.finish()
+            #expect(try RGBImage(png: path) == image)
+        }
+        #expect(scratch.names == [".out.png.part-mine", "out.png"] && contents(of: stranger) == [2])
+    }
+
     @Test("an output that is a link goes to the file it points at")
     func link() throws {
         let file = scratch.file("file.png", [1])

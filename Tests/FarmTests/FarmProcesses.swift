@@ -73,6 +73,13 @@ final class RunningProgram {
         return process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus
     }
 
+    /// Bytes that it had in memory at most, so far.
+    var peakMemory: Int {
+        let status = (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8)) ?? ""
+        let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+        return (line?.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) << 10
+    }
+
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
     /// Kills it and waits for its end alone: what it has started may live for longer, and hold its output open.

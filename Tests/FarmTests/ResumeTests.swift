@@ -228,6 +228,25 @@ struct ResumeTests {
     }
 
     @Test(
+        "a disk that takes no more holds up what is written, and neither canvas nor rows fill the memory meanwhile",
+        .enabled(if: SmallDisk.isPossible, "no file system can be mounted here"))
+    func stalledDisk() throws {
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 1024, height: 1024)
+        let options = ["--echo", "--steps", "1", "--tile", "256", "--halo", "0"]
+        let expected = try RenderingTests.render(input, in: scratch, options)
+        let disk = try SmallDisk(kibibytes: 100_000)
+        try disk.fill(butFor: 500)
+        // 4096 x 4096: 200 MB of canvas three times, 200 MB of finished numbers, 50 MB of samples for either output.
+        let job = try Self.start(input, disk.path + "/out.png", job: scratch.path("job"), options + ["--deepzoom", disk.path + "/zoom"])
+        try #require(job.waitForError { $0.contains("no room for the output") && $0.contains("checkpoint job=") }, "\(job.standardError)")
+        #expect(job.peakMemory < 400 << 20, "\(job.peakMemory) bytes")
+        disk.empty()
+        #expect(job.waitForExit() == 0, "\(job.standardError)")
+        #expect(try scratch.bytes(disk.path + "/out.png") == expected)
+    }
+
+    @Test(
         "a job folder without room for its canvases is refused before anything is rendered, with what it needs",
         .enabled(if: SmallDisk.isPossible, "no file system can be mounted here"))
     func tooSmall() throws {

@@ -40,13 +40,6 @@ struct SecurityTests {
         /// Starts a worker; the job is short, so the next one does not wait until it has joined.
         func worker(_ name: String) throws -> RunningProgram { try bound.worker(name, keys: hasKeys ? keys(name) : nil, awaitJoin: false) }
 
-        /// Bytes that the coordinator had in memory at most, so far.
-        var peakMemory: Int {
-            let status = (try? String(contentsOfFile: "/proc/\(program.process.processIdentifier)/status", encoding: .utf8)) ?? ""
-            let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-            return (line?.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) << 10
-        }
-
         /// Lets good workers finish the job, and holds it against what it should be.
         func finish(_ first: RunningProgram, _ second: RunningProgram) throws {
             try bound.expectSameBytes()
@@ -176,7 +169,7 @@ struct SecurityTests {
         let farm = try Farm(keys: false)
         let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
-        let before = farm.peakMemory
+        let before = farm.program.peakMemory
         let job = try #require(UInt64(farm.program.standardError.components(separatedBy: "job=").dropFirst().first?.prefix { $0.isNumber } ?? ""))
         let (endpoint, port) = (try farm.endpoint, farm.port)
         /// Says the messages that `make` makes, as fast as they are taken, over a connection that is made anew when it is cut.
@@ -220,7 +213,7 @@ struct SecurityTests {
         let deadline = ContinuousClock.now + .seconds(120)
         while farm.program.process.isRunning {
             guard ContinuousClock.now < deadline else { throw Late() }
-            peak = max(peak, farm.peakMemory)
+            peak = max(peak, farm.program.peakMemory)
             usleep(20_000)
         }
         try farm.finish(first, second)

@@ -4,7 +4,7 @@ import Glibc
 /// The folder that a pyramid is made in.
 final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in it changes
     /// Set before anything is written.
-    var onFull: (() -> Bool)?
+    var onFull: (@Sendable () -> Bool)?
     let path: String
     private let shown: String
     private let needed: Int

@@ -98,13 +98,15 @@ private let script = #"""
     // Tiles: a bounded number, the longest unused thrown away; few asked for at a time, the nearest to the middle first.
     const tiles = new Map();
     let loading = 0, wanted = [];
+    // One that failed is asked for again, three times, after 2, 4 and 8 seconds.
+    const isDue = entry => entry.retryAt <= performance.now();
 
     function load() {
       while (loading < 8 && wanted.length) {
-        const name = wanted.shift();
-        if (tiles.has(name)) continue;
+        const name = wanted.shift(), before = tiles.get(name);
+        if (before && !isDue(before)) continue;
         const image = new Image();
-        const entry = { image, isReady: false };
+        const entry = { image, isReady: false, failures: before ? before.failures : 0, retryAt: Infinity };
         tiles.set(name, entry);
         loading += 1;
         const done = isReady => {
@@ -114,7 +116,15 @@ private let script = #"""
           redraw();
         };
         image.onload = () => done(true);
-        image.onerror = () => done(false);
+        image.onerror = () => {
+          entry.failures += 1;
+          const pause = 1000 * 2 ** entry.failures;
+          if (entry.failures < 4) {
+            entry.retryAt = performance.now() + pause;
+            setTimeout(redraw, pause);
+          }
+          done(false);
+        };
         image.src = files + "/" + name + ".png";
       }
     }
@@ -162,7 +172,7 @@ private let script = #"""
             const [x0, x1] = [edge(left, column, width), edge(left, column + 1, width)];
             const [y0, y1] = [edge(up, row, height), edge(up, row + 1, height)];
             visible += 1;
-            if (!entry) {
+            if (!entry || isDue(entry)) {
               if (level === best || level === base) {
                 const distance = Math.hypot((x0 + x1 - view.width) / 2, (y0 + y1 - view.height) / 2);
                 missing.push([level === base ? -1 : distance, name]);
@@ -225,6 +235,7 @@ private let script = #"""
     const pointers = new Map();
     const place = event => [event.clientX * ratio(), event.clientY * ratio()];
     view.addEventListener("pointerdown", event => {
+      if (event.button) return;
       view.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, place(event));
       view.classList.add("moving");
@@ -240,7 +251,7 @@ private let script = #"""
       const length = point => Math.max(1, Math.hypot(point[0] - other[1][0], point[1] - other[1][1]));
       zoomBy(length(now) / length(before), (now[0] + other[1][0]) / 2, (now[1] + other[1][1]) / 2);
     });
-    for (const name of ["pointerup", "pointercancel"]) {
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
       view.addEventListener(name, event => {
         pointers.delete(event.pointerId);
         if (!pointers.size) view.classList.remove("moving");
@@ -249,7 +260,8 @@ private let script = #"""
     view.addEventListener("wheel", event => {
       event.preventDefault();
       const lines = event.deltaMode === 1 ? 33 : event.deltaMode === 2 ? 400 : 1;
-      zoomBy(2 ** clamp(-event.deltaY * lines / 200, -2, 2), ...place(event));
+      const pinch = event.ctrlKey ? 10 : 1;   // what a touchpad's two fingers come as, in small steps
+      zoomBy(2 ** clamp(-event.deltaY * lines * pinch / 200, -2, 2), ...place(event));
     }, { passive: false });
     view.addEventListener("dblclick", event => zoomBy(event.shiftKey ? 1 / 2 : 2, ...place(event)));
 
@@ -260,6 +272,7 @@ private let script = #"""
       settle();
     }
     map.addEventListener("pointerdown", event => {
+      if (event.button) return;
       map.setPointerCapture(event.pointerId);
       center(event);
     });
@@ -296,7 +309,7 @@ private let script = #"""
     setInterval(() => {
       const hash = isFitted ? "" : `#x=${(x / width).toFixed(6)}&y=${(y / height).toFixed(6)}&zoom=${Number(zoom.toPrecision(6))}`;
       if (hash === location.hash || pointers.size) return;
-      try { history.replaceState(null, "", hash || location.pathname); } catch { /* some browsers do not allow it for files */ }
+      try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* some browsers do not allow it for files */ }
     }, 500);
     addEventListener("hashchange", open);
 

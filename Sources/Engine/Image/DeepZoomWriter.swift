@@ -20,8 +20,8 @@ public final class DeepZoomWriter {
     public let format: PixelFormat
     /// Rows written so far.
     public private(set) var row = 0
-    /// Asked when the disk is full: whether to try again. Without it that is an error.
-    public var onFull: (() -> Bool)? {
+    /// Asked when the disk is full, by several threads perhaps: whether to try again. Without it that is an error.
+    public var onFull: (@Sendable () -> Bool)? {
         get { folder.onFull }
         set { folder.onFull = newValue }
     }
@@ -219,7 +219,7 @@ private final class DeepZoomLevel {
         let strip = strip
         var span = strip.mutableSpan
         let at = received - first
-        RowCopy.copy(from: samples, start: 0, stride: 0, to: &span, start: at * rowBytes, stride: 0, rows: 1, count: rowBytes)
+        RowCopy.copy(from: samples, to: &span, at: at * rowBytes, count: rowBytes)
         received += 1
         if let next, received % 2 == 0 || received == height {
             // The last row of an odd number counts twice, as the last pixel of a row does.
@@ -247,9 +247,7 @@ private final class DeepZoomLevel {
             var span = strip.mutableSpan
             for row in kept..<received {
                 // Not onto itself: tiles are more than twice as high as what they share.
-                RowCopy.copy(
-                    from: strip.span, start: (row - first) * rowBytes, stride: 0, to: &span, start: (row - kept) * rowBytes, stride: 0,
-                    rows: 1, count: rowBytes)
+                RowCopy.copy(from: strip.span, start: (row - first) * rowBytes, to: &span, at: (row - kept) * rowBytes, count: rowBytes)
             }
             first = kept
         }

@@ -46,7 +46,7 @@ struct PNGEncoder {
         swap(&row, &rowAbove)
         let count = rowBytes
         var to = row.mutableSpan
-        RowCopy.copy(from: samples, start: 0, stride: 0, to: &to, start: Self.lead, stride: 0, rows: 1, count: count)
+        RowCopy.copy(from: samples, to: &to, at: Self.lead, count: count)
         reserve()
         block[blockCount] = 3   // the filter's number: average
         blockCount += 1
@@ -60,8 +60,7 @@ struct PNGEncoder {
         }
     }
 
-    /// Writes the average filter's bytes (PNG specification, 9.2): less half the sum of the samples to the left and above, rounded down. It turns
-    /// photographs into smaller numbers as well as libpng's choice among filters does (`docs/gigapixel.md`).
+    /// Writes the average filter's bytes (PNG specification, 9.2): less half the sum of the samples to the left and above, rounded down.
     private mutating func filter(_ start: Int, _ count: Int) {
         let (thisRow, rowAbove, target) = (row, rowAbove, blockCount)
         let pixelBytes = format.pixelBytes

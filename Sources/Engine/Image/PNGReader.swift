@@ -110,7 +110,7 @@ public final class PNGReader {
         precondition(samples.count == rowBytes, "row of \(width) pixels")
         let start = try nextRow()
         let pixels = pixels
-        RowCopy.copy(from: pixels.span, start: start, stride: 0, to: &samples, start: 0, stride: 0, rows: 1, count: rowBytes)
+        RowCopy.copy(from: pixels.span, start: start, to: &samples, count: rowBytes)
     }
 
     /// Brings the next row into `pixels`, and tells where it begins there.

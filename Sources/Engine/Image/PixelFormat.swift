@@ -49,7 +49,7 @@ public struct PixelFormat: Sendable, Hashable {
         _ rgb: Span<Float>, _ alpha: Span<Float>, _ width: Int, into samples: inout MutableSpan<UInt8>,
         store: (inout MutableSpan<UInt8>, Int, Float) -> Void
     ) {
-        let channels = channels
+        let channels = channels, width = rgb.count / 3
         if isGrey {
             for x in 0..<width { store(&samples, x * channels, (rgb[3 * x] + rgb[3 * x + 1] + rgb[3 * x + 2]) / 3) }
         } else {
@@ -66,23 +66,23 @@ public struct PixelFormat: Sendable, Hashable {
     ///
     /// - Parameters:
     ///   - samples: whole pixels, a row or a part of one.
-    ///   - rgb: receives three interleaved channels in [0, 1]; a grey value stands in all three.
+    ///   - rgb: receives three interleaved channels in [0, 1]; a grey value stands in all three. May be empty when it is not wanted.
     ///   - alpha: receives values in [0, 1], 1 without an alpha channel. May be empty when it is not wanted.
     public func unpack(_ samples: Span<UInt8>, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>) {
-        let width = rgb.count / 3
-        precondition(rgb.count == width * 3 && samples.count == rowBytes(width: width) && (alpha.count == width || alpha.isEmpty))
+        let width = samples.count / pixelBytes
+        precondition(samples.count == rowBytes(width: width) && (rgb.count == width * 3 || rgb.isEmpty) && (alpha.count == width || alpha.isEmpty))
         if bitDepth == 8 {
-            unpack(samples, width, rgb: &rgb, alpha: &alpha) { Float($0[$1]) / 255 }
+            unpack(samples, rgb: &rgb, alpha: &alpha) { Float($0[$1]) / 255 }
         } else {
-            unpack(samples, width, rgb: &rgb, alpha: &alpha) { Float(UInt16($0[2 * $1]) << 8 | UInt16($0[2 * $1 + 1])) / 65535 }
+            unpack(samples, rgb: &rgb, alpha: &alpha) { Float(UInt16($0[2 * $1]) << 8 | UInt16($0[2 * $1 + 1])) / 65535 }
         }
     }
 
     @inline(__always)
     private func unpack(
-        _ samples: Span<UInt8>, _ width: Int, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>, value: (Span<UInt8>, Int) -> Float
+        _ samples: Span<UInt8>, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>, value: (Span<UInt8>, Int) -> Float
     ) {
-        let channels = channels
+        let channels = channels, width = rgb.count / 3
         if isGrey {
             for x in 0..<width {
                 let grey = value(samples, x * channels)

@@ -178,13 +178,17 @@ private struct Axis {
         return SIMD4(Float(cubic(phase + 1)), Float(cubic(phase)), Float(cubic(phase - 1)), Float(cubic(phase - 2)))
     }
 
-    /// The taps of neighbours. Their phases repeat after a few where the scale is a small whole number, and with them the weights.
+    /// The taps of neighbours. Their phases repeat, after as many places as the scale has where that is a whole number, and with them the weights.
     func taps(at places: Range<Int>) -> [Tap] {
-        var known = [(remainder: Int, weights: SIMD4<Float>)](repeating: (-1, .zero), count: 16)
+        let period = output / greatestCommonDivisor(input, output)
+        var known = [SIMD4<Float>?](repeating: nil, count: min(period, places.count))
         return places.map { place in
-            let (whole, remainder) = position(of: mirrored(place, count: output))
-            if known[place & 15].remainder != remainder { known[place & 15] = (remainder, weights(remainder)) }
-            return Tap(indices: indices(whole), weights: known[place & 15].weights)
+            let place = mirrored(place, count: output), (whole, remainder) = position(of: place)
+            let slot = place % period
+            guard slot < known.count else { return Tap(indices: indices(whole), weights: weights(remainder)) }
+            let found = known[slot] ?? weights(remainder)
+            known[slot] = found
+            return Tap(indices: indices(whole), weights: found)
         }
     }
 
@@ -203,6 +207,8 @@ private struct Axis {
         return max(0, position(of: low).whole - 1)..<min(input, position(of: high).whole + 3)
     }
 }
+
+private func greatestCommonDivisor(_ a: Int, _ b: Int) -> Int { b == 0 ? a : greatestCommonDivisor(b, a % b) }
 
 private func floorDivide(_ value: Int, _ divisor: Int) -> Int {
     value >= 0 ? value / divisor : (value + 1) / divisor - 1

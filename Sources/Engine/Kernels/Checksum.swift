@@ -27,10 +27,3 @@ public struct Checksum: Sendable, Hashable {
         isFinite = finite != 0
     }
 }
-
-extension Work {
-    /// What the answer's frame holds.
-    public var answerElements: Checksum.Elements {
-        if case .autoencode(let request) = self, !request.wantedNorms.isEmpty { .doubles } else { .floats }
-    }
-}

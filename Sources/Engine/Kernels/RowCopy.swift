@@ -1,4 +1,4 @@
-import Glibc
+internal import CKernels
 
 /// Copies of rectangles between row-major buffers.
 public enum RowCopy {
@@ -16,12 +16,18 @@ public enum RowCopy {
         source.withUnsafeBufferPointer { source in
             target.withUnsafeMutableBufferPointer { target in
                 guard let from = source.baseAddress, let to = target.baseAddress else { return }
-                for row in 0..<rows {
-                    memcpy(
-                        to + targetStart + row * targetStride, from + sourceStart + row * sourceStride,
-                        count * MemoryLayout<Element>.stride)
-                }
+                let size = MemoryLayout<Element>.stride
+                tf_copy_rows(from + sourceStart, sourceStride * size, to + targetStart, targetStride * size, rows, count * size)
             }
         }
+    }
+
+    /// Copies `count` values.
+    ///
+    /// - Precondition: they lie inside their buffers.
+    public static func copy<Element: BitwiseCopyable>(
+        from source: Span<Element>, start sourceStart: Int = 0, to target: inout MutableSpan<Element>, at targetStart: Int = 0, count: Int
+    ) {
+        copy(from: source, start: sourceStart, stride: 0, to: &target, start: targetStart, stride: 0, rows: 1, count: count)
     }
 }

@@ -83,7 +83,7 @@ public final class TileDenoiser: Sendable {
 
         switch request.answer {
         case .prediction:
-            RowCopy.copy(from: guess.span, start: 0, stride: 0, to: &answer, start: 0, stride: 0, rows: 1, count: answer.count)
+            RowCopy.copy(from: guess.span, to: &answer, count: answer.count)
         case .cell:
             request.coefficients.step(
                 sample: x, prediction: guess.span, window: window, rect: request.cell, channels: channels, seed: request.seed,

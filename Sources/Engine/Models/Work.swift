@@ -30,6 +30,11 @@ extension Work {
         }
     }
 
+    /// What the answer's frame holds.
+    public var answerElements: Checksum.Elements {
+        if case .autoencode(let request) = self, !request.wantedNorms.isEmpty { .doubles } else { .floats }
+    }
+
     /// Bytes of the answer's frame.
     public var answerByteCount: Int {
         switch self {

@@ -1,5 +1,5 @@
-import Engine
 import Foundation
+import Protocol
 import Synchronization
 import Testing
 
