@@ -131,7 +131,8 @@ final class ConnectionWatch: Sendable {
     /// Incidents kept until they are taken; a flood's further ones are forgotten.
     private static let mostIncidents = 4096
     /// Connections looked at in a row, of those at work and of the others.
-    private static let sweep = 512
+    private static let idleSweep = 512
+    private static let workingSweep = 128   // what they may hold is their credit, and they wait for the lock meanwhile
     /// Useless messages in a row: from the strangers of an address together, or from one connection that was admitted, before it is at work and after.
     private static let strangerNuisance = 50.0
     private static let workerNuisance = 1000.0
@@ -313,7 +314,7 @@ final class ConnectionWatch: Sendable {
             cut(oldest, "said no valid hello within \(Int(limits.strangerSeconds)) s", &state)
         }
         // In turns, so that a look takes no longer with thousands of them.
-        let turn = turn(of: state.idle, state.cursor) + turn(of: state.working, state.cursor)
+        let turn = turn(of: state.idle, state.cursor, sweep: Self.idleSweep) + turn(of: state.working, state.cursor, sweep: Self.workingSweep)
         state.cursor += 1
         for descriptor in turn {
             guard let entry = state.entries[descriptor], !entry.isCut, let traffic = entry.connection.traffic else { continue }
@@ -331,9 +332,9 @@ final class ConnectionWatch: Sendable {
         return pause
     }
 
-    private func turn(of queue: Queue, _ cursor: Int) -> ArraySlice<Int32> {
-        let turns = max(1, (queue.descriptors.count + Self.sweep - 1) / Self.sweep)
-        return queue.descriptors.dropFirst(cursor % turns * Self.sweep).prefix(Self.sweep)
+    private func turn(of queue: Queue, _ cursor: Int, sweep: Int) -> ArraySlice<Int32> {
+        let turns = max(1, (queue.descriptors.count + sweep - 1) / sweep)
+        return queue.descriptors.dropFirst(cursor % turns * sweep).prefix(sweep)
     }
 
     /// Takes in what libzmq tells of connections.
