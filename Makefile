@@ -3,8 +3,7 @@
 # make bench  prints one JSON object with every figure of speed and memory
 # make soak   runs what takes long; MODEL=DIR, an image-to-image pipeline of the real size, adds the autoencoder's tiles
 # make fuzz   fuzzes what reads others' bytes; TARGET=messages, safetensors, settings or png, SECONDS=3600 (Tests/Fuzz/README.md)
-# make dist   programs for machines without Swift, in dist/
-.PHONY: setup build demo test bench soak dist fuzzer fuzz
+.PHONY: setup build demo test bench soak fuzzer fuzz
 
 PACKAGES = libopenblas-dev libpng-dev libzmq3-dev
 BIN = .build/release
@@ -38,12 +37,6 @@ bench: build
 soak: setup
 	swift build -c release --build-tests
 	TILEFARM_SOAK=1 TILEFARM_SOAK_MODEL=$(MODEL) swift test -c release --skip-build --filter Soak
-
-# Swift's libraries are linked in; of Debian's packages it takes libopenblas0-pthread, libpng16-16 and libzmq5.
-dist: setup
-	swift build -c release --static-swift-stdlib --scratch-path .build/static
-	@rm -rf dist && mkdir dist
-	cp -r $(addprefix .build/static/release/,tilefarm tilefarm-worker tilefarm_Engine.resources) dist/
 
 # A build of its own, with libFuzzer, the address sanitizer and the toolchain's linker: gold fails on its debug information.
 fuzzer: setup

@@ -21,13 +21,14 @@ struct ResumeTests {
 
     @Test("the same, 20 times", .soak, arguments: RenderingTests.Job.allCases)
     func killedSoak(job: RenderingTests.Job) throws {
-        try Self.kill(job: job, times: 20)
+        // Long enough for as many kills.
+        try Self.kill(job: job, times: 20, more: ["--steps", job == .pixels ? "30" : "120"])
     }
 
-    static func kill(job: RenderingTests.Job, times: Int) throws {
+    static func kill(job: RenderingTests.Job, times: Int, more: [String] = []) throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: job.size.width, height: job.size.height)
-        let options = try job.options()
+        let options = try job.options() + more
         let (folder, output) = (scratch.path("job"), scratch.path("out.png"))
         var moments = SplitMix64(state: UInt64(times))
         var program = try start(input, output, job: folder, options)
