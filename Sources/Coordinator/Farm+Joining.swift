@@ -7,13 +7,13 @@ extension Farm {
     func greet(_ hello: Hello, _ received: RouterSocket.Received) {
         let peer = received.peer
         var bytesSent = 0
-        if let number = workers.number(of: peer) {
+        if let worker = workers[peer] {
             // A worker that begins one session after another has a reason each time, and takes its time.
-            socket.nuisance(received.connection, cost: workers[number]?.hello == hello ? 1 : 10, "hellos without end")
+            socket.nuisance(received.connection, cost: worker.hello == hello ? 1 : 10, "hellos without end")
             // The same hello said again: the welcome was lost or is on its way.
-            guard workers[number]?.hello != hello else { return welcome(hello, to: number) }
-            bytesSent = workers[number]?.bytesSent ?? 0
-            remove(number, reason: "began a new session")
+            guard worker.hello != hello else { return welcome(hello, to: worker.number) }
+            bytesSent = worker.bytesSent
+            remove(worker.number, reason: "began a new session")
         }
         if let old = workers.first(session: hello.session, user: received.user) {
             remove(old.number, reason: "connected anew")
@@ -59,7 +59,7 @@ extension Farm {
             sendDirectly(.refused("this worker has another model than the job: start it without --model, or with the job's"), to: worker.peer)
             return remove(number, reason: "has another model")
         }
-        workers[number]?.isReady = true
+        worker.isReady = true
         fetches.forget(number)
         let tasks = min(credit, Self.mostCredit)
         socket.admit(

@@ -8,7 +8,7 @@ extension Farm {
     func take(_ received: RouterSocket.Received) {
         let peer = received.peer
         // What a stranger left behind; a worker's last words count.
-        if received.isOrphan, workers.number(of: peer) == nil { return }
+        if received.isOrphan, workers[peer] == nil { return }
         let bytes = received.frames.reduce(0) { $0 + $1.byteCount }
         summary.bytesReceived += bytes
         let message: WorkerMessage
@@ -22,15 +22,16 @@ extension Farm {
             return useless(received, "\(error)")
         }
         if case .hello(let hello) = message { return greet(hello, received) }
-        guard let number = workers.number(of: peer) else {
+        guard let worker = workers[peer] else {
             sendDirectly(.introduceYourself, to: peer)
             if case .result = message { summary.dropped += 1 }
             // An honest worker says this after a restart of ours, so it is not told of.
             return socket.nuisance(received.connection, cost: StrangerLog.cost(bytes), "messages before a hello")
         }
+        let number = worker.number
         let wasAsked = if case .result(let id, _, _, _, _) = message { tile(of: id).map { scheduler.has(number, $0) } ?? false } else { false }
         defer { if !isUseful(message, wasAsked: wasAsked) { socket.nuisance(received.connection, cost: StrangerLog.cost(bytes), "more than a worker says") } }
-        workers[number]?.lastHeard = Clock.now
+        worker.lastHeard = Clock.now
         switch message {
         case .hello:
             break
@@ -49,12 +50,11 @@ extension Farm {
         case .fetch(let file, let offset, let length):
             noteFetches(of: number, at: Clock.now)
             guard fetches.add(.init(worker: number, file: file, offset: offset, length: length)) else {
-                if let worker = workers[number] { expel(worker, reason: "asked for more of the model than it takes") }
-                return
+                return expel(worker, reason: "asked for more of the model than it takes")
             }
             serveFetches()
         case .leaving(let reason):
-            workers[number]?.leaving = reason
+            worker.leaving = reason
             happened(.draining(number))
         }
         // A worker that leaves has finished what it was at.
@@ -81,7 +81,7 @@ extension Farm {
 
     /// Counts a message that no worker of ours would send.
     func useless(_ received: RouterSocket.Received, _ what: String) {
-        if let worker = workers.number(of: received.peer).flatMap({ workers[$0] }) {
+        if let worker = workers[received.peer] {
             strangers.note(worker.name, what)
         } else {
             strangers.note(received.address ?? "local", what)

@@ -33,15 +33,14 @@ final class WorkerPeer {
 /// The workers that are here, by their numbers and by their peers. No number is given twice.
 struct WorkerRoster {
     private var workers: [Int: WorkerPeer] = [:]
-    private var numbers: [Peer: Int] = [:]
+    private var byPeer: [Peer: WorkerPeer] = [:]
     private var nextNumber = 0
 
     subscript(number: Int) -> WorkerPeer? { workers[number] }
+    subscript(peer: Peer) -> WorkerPeer? { byPeer[peer] }
 
     /// In the order in which they came.
     var all: [WorkerPeer] { workers.values.sorted { $0.number < $1.number } }
-
-    func number(of peer: Peer) -> Int? { numbers[peer] }
 
     func first(session: UInt64, user: String?) -> WorkerPeer? { workers.values.first { $0.hello.session == session && $0.user == user } }
 
@@ -59,16 +58,16 @@ struct WorkerRoster {
     mutating func add(_ hello: Hello, peer: Peer, connection: ConnectionID?, user: String?, bytesSent: Int, at now: Double) -> Int {
         defer { nextNumber += 1 }
         let name = user ?? hello.name, isTaken = contains { $0.name == name }
-        workers[nextNumber] = WorkerPeer(
+        let worker = WorkerPeer(
             number: nextNumber, peer: peer, connection: connection, hello: hello, name: isTaken ? "\(name)#\(nextNumber)" : name, user: user, lastHeard: now,
             bytesSent: bytesSent)
-        numbers[peer] = nextNumber
+        (workers[nextNumber], byPeer[peer]) = (worker, worker)
         return nextNumber
     }
 
     mutating func remove(_ number: Int) -> WorkerPeer? {
         guard let worker = workers.removeValue(forKey: number) else { return nil }
-        numbers[worker.peer] = nil
+        byPeer[worker.peer] = nil
         return worker
     }
 }

@@ -21,7 +21,7 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
         sweepHidden(for: target, remove: Self.remove)
         let made = makeHidden(for: target) { path in
             guard mkdir(path, 0o777) == 0 else { return -1 }
-            let descriptor = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             if descriptor < 0 {
                 let code = errno
                 rmdir(path)
@@ -51,7 +51,7 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
     func write(_ name: String, _ bytes: [UInt8]) throws {
         var descriptor: Int32
         repeat {
-            descriptor = Glibc.open(path + name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
+            descriptor = open(path + name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
         } while descriptor < 0 && (errno == EINTR || isFull(errno) && onFull?() == true)
         guard descriptor >= 0 else { throw error(errno) }
         var code = writeAll(bytes, to: descriptor, onFull: onFull)
@@ -83,13 +83,13 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
     /// - Throws: `PNGError.unreadable`.
     static func isPyramid(_ path: String) throws -> Bool {
         let files = "\(DeepZoomWriter.name)_files"
-        for name in try Engine.names(in: path) {
+        for name in try names(in: path) {
             if name == "index.html", starts(file: "\(path)/\(name)", with: deepZoomPageStart) { continue }
             if name == "\(DeepZoomWriter.name).dzi" { continue }
             guard name == files else { return false }
-            for level in try Engine.names(in: "\(path)/\(files)") {
+            for level in try names(in: "\(path)/\(files)") {
                 guard isNumber(level) else { return false }
-                for tile in try Engine.names(in: "\(path)/\(files)/\(level)") where !isTile(tile) { return false }
+                for tile in try names(in: "\(path)/\(files)/\(level)") where !isTile(tile) { return false }
             }
         }
         return true
@@ -102,7 +102,7 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
     }
 
     private static func starts(file path: String, with text: String) -> Bool {
-        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         var start = [UInt8](repeating: 0, count: text.utf8.count)
@@ -112,8 +112,8 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
     /// Removes a pyramid, finished or not, and no files of others. What cannot be removed stays.
     static func remove(_ path: String) {
         let files = "\(path)/\(DeepZoomWriter.name)_files"
-        for level in (try? Engine.names(in: files)) ?? [] where isNumber(level) {
-            for tile in (try? Engine.names(in: "\(files)/\(level)")) ?? [] where isTile(tile) { unlink("\(files)/\(level)/\(tile)") }
+        for level in (try? names(in: files)) ?? [] where isNumber(level) {
+            for tile in (try? names(in: "\(files)/\(level)")) ?? [] where isTile(tile) { unlink("\(files)/\(level)/\(tile)") }
             rmdir("\(files)/\(level)")
         }
         rmdir(files)

@@ -329,7 +329,7 @@ final class ConnectionWatch: Sendable {
         }
         let pause = state.strangers.descriptors.isEmpty ? 25 : 10
         state.nextSweep = now + .milliseconds(pause)
-        return pause
+        return state.entries.isEmpty ? 1000 : pause   // the first that comes wakes the thread
     }
 
     private func turn(of queue: Queue, _ cursor: Int, sweep: Int) -> ArraySlice<Int32> {
