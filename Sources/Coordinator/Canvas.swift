@@ -18,24 +18,38 @@ package final class Canvas {
     }
 
     /// A copy of `rect`, ready to be sent.
-    func cut(_ rect: Rect) -> Frame {
-        Frame(floatCount: rect.area * channels) { load(rect, into: &$0) }
+    /// - Parameter element: float32, or what the canvas is stored as.
+    func cut(_ rect: Rect, as element: CanvasElement = .float32) -> Frame {
+        switch element {
+        case .float32: Frame(floatCount: rect.area * channels) { load(rect, into: &$0) }
+        case .float16:
+            Frame(halfCount: rect.area * channels) {
+                values.load(start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels, into: &$0)
+            }
+        }
     }
 
     /// Writes an answer that has exactly the size of `rect`.
-    func write(_ frame: Frame, at rect: Rect) {
-        frame.withFloats { store($0, at: rect) }
+    /// - Parameter element: as for `cut`
+    func write(_ frame: Frame, at rect: Rect, as element: CanvasElement = .float32) {
+        switch element {
+        case .float32: frame.withFloats { store($0, at: rect) }
+        case .float16:
+            frame.withHalves {
+                values.store($0, start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels)
+            }
+        }
     }
+
+    private func start(of rect: Rect) -> Int { (rect.y * width + rect.x) * channels }
 
     /// Reads `rect` into the first values of `target`.
     func load(_ rect: Rect, into target: inout MutableSpan<Float>) {
-        values.load(
-            start: (rect.y * width + rect.x) * channels, stride: width * channels, rows: rect.height, length: rect.width * channels, into: &target)
+        values.load(start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels, into: &target)
     }
 
     func store(_ source: Span<Float>, at rect: Rect) {
-        values.store(
-            source, start: (rect.y * width + rect.x) * channels, stride: width * channels, rows: rect.height, length: rect.width * channels)
+        values.store(source, start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels)
     }
 
     /// The whole width of some rows.

@@ -63,16 +63,13 @@ struct OutputOptions: ParsableArguments {
     @Option(help: "How the canvas is stored: float32, or float16 for half the memory or disk.")
     var storage = CanvasElement.float32
 
-    enum CanvasElement: String, ExpressibleByArgument, CaseIterable {
-        case float32, float16
-        var element: StoredValues.Element { self == .float32 ? .float32 : .float16 }
-    }
-
     func validate() throws {
         if checkpointEvery != nil, job == nil { throw ValidationError("--checkpoint-every belongs to --job") }
         if memory != nil, job != nil { throw ValidationError("--memory: a job with --job keeps its canvas in files in any case, leave --memory out") }
     }
 }
+
+extension CanvasElement: ExpressibleByArgument {}
 
 extension OutputOptions {
     var places: OutputPlaces { OutputPlaces(png: output, deepZoom: deepzoom) }

@@ -36,7 +36,7 @@ struct PlanCommand: ParsableCommand {
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let lanes = lanes ?? cores
         let input = InputImage.bytes(of: reader)
-        let kept = plan.stores(.float32, canvases: 1).reduce(input) { $0 + $1.bytes }
+        let kept = plan.stores(canvases: 1).reduce(input) { $0 + $1.bytes }
         let coordinator = Self.size(plan.coordinatorBytes(lanes: lanes, kept: kept))
         let unit = plan.latent == nil ? "pixels" : "latents"
         func line(_ key: String, _ value: String) { print(key.padding(toLength: 16, withPad: " ", startingAt: 0) + value) }
@@ -76,7 +76,7 @@ struct PlanCommand: ParsableCommand {
         line(
             "memory",
             "coordinator \(coordinator), worker \(Self.size(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")
-        line("disk", "\(Self.size(plan.stores(.float32, canvases: 3).reduce(input) { $0 + $1.bytes })) with --job, half with --storage float16")
+        line("disk", "\(Self.size(plan.stores(canvases: 3).reduce(input) { $0 + $1.bytes })) with --job, half with --storage float16")
         line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back")
         line(
             "time",

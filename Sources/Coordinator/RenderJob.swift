@@ -54,11 +54,12 @@ struct RenderJob {
         let (reader, model) = (parts.reader, parts.model)
         var plan = parts.plan
         plan.hasBarrier = farm.barrier
+        plan.storage = output.storage
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
 
         // Where the canvas lies.
-        let stores = plan.stores(output.storage.element, canvases: folder == nil ? 1 : 3)
+        let stores = plan.stores(canvases: folder == nil ? 1 : 3)
         let kept = stores.reduce(InputImage.bytes(of: reader)) { $0 + $1.bytes }
         let outputFolder = URL(filePath: output.output).deletingLastPathComponent().path
         let storage: CanvasStorage =

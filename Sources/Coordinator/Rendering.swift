@@ -22,7 +22,7 @@ package final class Rendering {
 
     /// Everything in memory.
     package convenience init(plan: RenderPlan, input: RGBImage) throws {
-        try self.init(plan: plan, input: InputImage(input), stores: plan.stores(.float32, canvases: 1))
+        try self.init(plan: plan, input: InputImage(input), stores: plan.stores(canvases: 1))
     }
 
     /// - Parameters:
@@ -84,7 +84,7 @@ package final class Rendering {
         let canvas = history.read(by: phase)
         switch work {
         case .denoise(let request):
-            var frames = request.sampleIsNoise ? [] : [canvas.cut(request.window)]
+            var frames = request.sampleIsNoise ? [] : [canvas.cut(request.window, as: request.element)]
             switch request.conditioning {
             case .none: break
             case .enlarged(let enlargement): frames.append(input.cut(enlargement.source))
@@ -109,7 +109,7 @@ package final class Rendering {
     package func merge(_ answer: Frame, of work: Work, phase: Int, tile: Int) {
         switch work {
         case .denoise(let request):
-            if let blend { blend.add(answer, window: request.window) } else { history.written(by: phase).write(answer, at: request.cell) }
+            if let blend { blend.add(answer, window: request.window) } else { history.written(by: phase).write(answer, at: request.cell, as: request.element) }
         case .encodeText:
             embeddings[tile] = answer
         case .autoencode(let request):

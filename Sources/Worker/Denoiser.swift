@@ -16,13 +16,15 @@ package enum Denoiser {
     private static func superResolution(_ model: TileDenoiser) -> LoadedModel {
         LoadedModel {
             let workspace = Workspace()
+            var samples: [Float] = [], answers: [Float] = []
             return { work, inputs in
                 guard case .denoise(let request) = work, let conditioning = inputs.last else { throw TileDenoiserError.conditioning }
+                let element = request.answerElement
                 return LaneAnswer(
-                    try Frame(floatCount: work.answerByteCount / 4) { answer in
+                    try Frame(count: work.answerByteCount / element.size, of: element, scratch: &answers) { answer in
                         try conditioning.withFloats { conditioning in
                             if inputs.count == 2 {
-                                try inputs[0].withFloats { sample in
+                                try inputs[0].withValues(of: request.element, scratch: &samples) { sample in
                                     try model.denoise(
                                         request, sample: sample, conditioning: conditioning, into: &answer, workspace: workspace)
                                 }
@@ -43,11 +45,10 @@ package enum Denoiser {
                 var inputs = inputs[...]
                 switch work {
                 case .denoise(let request):
-                    let sample = request.sampleIsNoise ? nil : inputs.popFirst()?.floats
+                    let sample = request.sampleIsNoise ? nil : inputs.popFirst()?.values(of: request.element)
                     let pixels = request.conditioning == .none ? nil : inputs.popFirst()?.floats
-                    return LaneAnswer(
-                        Frame(floats: try model.denoise(
-                            request, sample: sample, pixels: pixels, text: inputs.popFirst()?.floats ?? [], workspace: workspace)))
+                    let answer = try model.denoise(request, sample: sample, pixels: pixels, text: inputs.popFirst()?.floats ?? [], workspace: workspace)
+                    return LaneAnswer(Frame(answer, as: request.answerElement))
                 case .encodeText(let request):
                     let prompt = inputs.popFirst().map { $0.withBytes { String(decoding: $0, as: UTF8.self) } } ?? ""
                     let (embeddings, note) = try model.encodeText(request, text: prompt, workspace: workspace)

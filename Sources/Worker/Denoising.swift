@@ -35,7 +35,7 @@ package final class LoadedModel: Sendable {
                     ComputeProgress.advance()
                     Thread.sleep(forTimeInterval: min(0.1, (end - ContinuousClock.now) / .seconds(1)))
                 }
-                return LaneAnswer(Frame(zeros: work.answerByteCount / 4))
+                return LaneAnswer(Frame(zeroBytes: work.answerByteCount))
             }
         }
     }

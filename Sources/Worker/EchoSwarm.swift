@@ -119,7 +119,7 @@ final class EchoSwarm {
     private func answer(to work: Work) -> Answer {
         let size = work.answerByteCount
         if let known = answers[size] { return known }
-        let frame = Frame(zeros: size / 4)
+        let frame = Frame(zeroBytes: size)
         let answer = Answer(frame: frame, checksum: frame.checksum(of: .bytes).crc32c)
         answers[size] = answer
         return answer

@@ -125,8 +125,12 @@ final class Lanes: @unchecked Sendable {
                     return perform
                 }
                 let answer = try perform(assignment.task.work, assignment.inputs)
-                checksum = answer.frame.checksum(of: assignment.task.work.answerElements).crc32c
-                outcome = .success(answer)
+                let sum = answer.frame.checksum(of: assignment.task.work.answerElements)
+                checksum = sum.crc32c
+                // The coordinator would take it for a lie.
+                outcome =
+                    sum.isFinite
+                    ? .success(answer) : .failure(TaskFailure(reason: "the answer has values that are not finite, or too large for the canvas's storage"))
             } catch {
                 outcome = .failure(TaskFailure(reason: "\(error)"))
             }

@@ -48,6 +48,8 @@ struct ChecksumTests {
             #expect(Checksum(good.span.bytes, of: .floats, kernels: kernels).isFinite)
             let wide = good.map(Double.init)
             #expect(Checksum(wide.span.bytes, of: .doubles, kernels: kernels).isFinite)
+            let halves = good.map { Float16(max(min($0, 65504), -65504)).bitPattern }
+            #expect(Checksum(halves.span.bytes, of: .halves, kernels: kernels).isFinite)
             for place in 0..<count {
                 for value in [Float.nan, .infinity, -.infinity] {
                     var bad = good
@@ -55,6 +57,8 @@ struct ChecksumTests {
                     #expect(!Checksum(bad.span.bytes, of: .floats, kernels: kernels).isFinite)
                     let doubles = bad.map(Double.init)
                     #expect(!Checksum(doubles.span.bytes, of: .doubles, kernels: kernels).isFinite)
+                    let halves = bad.map { Float16($0).bitPattern }
+                    #expect(!Checksum(halves.span.bytes, of: .halves, kernels: kernels).isFinite)
                     #expect(Checksum(bad.span.bytes, of: .bytes, kernels: kernels).isFinite)
                 }
             }

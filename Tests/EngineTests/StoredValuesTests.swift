@@ -34,6 +34,21 @@ struct StoredValuesTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["values"])
     }
 
+    @Test("half precision is read and written as it is stored too")
+    func raw() throws {
+        let store = try StoredValues(.float16, count: 1000)
+        let halves = (0..<60).map { UInt16($0 * 1000) }
+        store.store(halves.span, start: 13, stride: 100, rows: 6, length: 10)
+        var read = [UInt16](repeating: 0, count: 60)
+        var span = read.mutableSpan
+        store.load(start: 13, stride: 100, rows: 6, length: 10, into: &span)
+        #expect(read == halves)
+        var floats = [Float](repeating: 0, count: 60)
+        var values = floats.mutableSpan
+        store.load(start: 13, stride: 100, rows: 6, length: 10, into: &values)
+        for (half, value) in zip(halves, floats) { #expect(Float(Float16(bitPattern: half)).bitPattern == value.bitPattern || value.isNaN) }
+    }
+
     @Test("half precision rounds to nearest, ties to even, as the definition says")
     func halves() throws {
         let store = try StoredValues(.float16, count: 4096)

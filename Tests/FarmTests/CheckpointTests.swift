@@ -52,7 +52,7 @@ struct CheckpointTests {
     func anyPhase(job: Job) throws {
         let (plan, input, model) = try job.plan()
         let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
-        let stores = plan.stores(.float32, canvases: 3)
+        let stores = plan.stores(canvases: 3)
         let unbroken = try Rendering(plan: plan, input: input)
         try Self.work(plan, unbroken, phases: plan.phases.indices, perform: perform)
         let expected = try unbroken.finishedRows(0..<plan.outputHeight)
@@ -82,13 +82,35 @@ struct CheckpointTests {
         }
     }
 
+    @Test("a job whose canvas has half precision sends it as it is, and ends where one that sends float32 and rounds what comes back would", arguments: Job.allCases)
+    func halvesOnTheWire(job: Job) throws {
+        var (plan, input, model) = try job.plan()
+        plan.storage = .float16
+        let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
+        func widened(_ work: Work, _ inputs: [Frame]) throws -> LaneAnswer {
+            guard case .denoise(var request) = work, request.element == .float16 else { return try perform(work, inputs) }
+            var inputs = inputs
+            if !request.sampleIsNoise { inputs[0] = Frame(floats: inputs[0].values(of: .float16)) }
+            let element = request.answerElement
+            request.element = .float32
+            return LaneAnswer(Frame(try perform(.denoise(request), inputs).frame.floats, as: element))
+        }
+        let pictures = try [perform, widened].map { perform in
+            let rendering = try Rendering(plan: plan, input: InputImage(input), stores: plan.stores(canvases: 1))
+            try Self.work(plan, rendering, phases: plan.phases.indices, perform: perform)
+            return try rendering.finishedRows(0..<plan.outputHeight)
+        }
+        #expect(pictures[0] == pictures[1])
+    }
+
     @Test("a canvas of half precision is near the one of single precision, and the same in memory and in files")
     func half() throws {
-        let (plan, input, model) = try Job.pixels.plan()
+        var (plan, input, model) = try Job.pixels.plan()
         let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
         let scratch = try Scratch()
-        func picture(_ element: StoredValues.Element, _ storage: CanvasStorage) throws -> [Float] {
-            let rendering = try Rendering(plan: plan, input: InputImage(input), stores: plan.stores(element, canvases: 1), storage: storage)
+        func picture(_ element: CanvasElement, _ storage: CanvasStorage) throws -> [Float] {
+            plan.storage = element
+            let rendering = try Rendering(plan: plan, input: InputImage(input), stores: plan.stores(canvases: 1), storage: storage)
             try Self.work(plan, rendering, phases: plan.phases.indices, perform: perform)
             return try rendering.finishedRows(0..<plan.outputHeight)
         }

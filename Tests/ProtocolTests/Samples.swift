@@ -53,7 +53,8 @@ enum Samples {
                 nextFromSample: .random(in: -2...2, using: &random), nextFromPrediction: .random(in: -2...2, using: &random),
                 noise: .random(in: 0...1, using: &random)),
             step: .random(in: 0...99, using: &random), seed: random.next(), sampleIsNoise: .random(using: &random),
-            answer: Bool.random(using: &random) ? .cell : .prediction, conditioning: conditionings[.random(in: 0...2, using: &random)],
+            answer: Bool.random(using: &random) ? .cell : .prediction,
+            element: CanvasElement.allCases[.random(in: 0...1, using: &random)], conditioning: conditionings[.random(in: 0...2, using: &random)],
             text: Bool.random(using: &random)
                 ? .init(tokens: .random(in: 1...77, using: &random), width: 8, scale: Bool.random(using: &random) ? 1 : 7.5) : nil)
     }

@@ -46,6 +46,20 @@ import Worker
         #expect(try hand.end() == .drained)
     }
 
+    @Test("half precision is answered in half precision, and an answer that is too large for it is a failure")
+    func halves() throws {
+        let hand = try Hand(farmer.endpoint, model)
+        let peer = try farmer.employ(model).peer
+        try farmer.send(farmer.task(model, tile: 3, element: .float16), to: peer)
+        #expect(try farmer.result().answer.values(of: .float16) == (1...60).map { Float(300 + $0) })
+        let large = farmer.task(model, tile: 655, element: .float16)
+        try farmer.send(large, to: peer)
+        let failure = try farmer.next { if case .failure(let id, .error(let reason)) = $1 { (id, reason) } else { nil } }
+        #expect(failure.0 == large.0.id && failure.1.contains("too large"))
+        hand.link.drain(reason: "enough")
+        _ = try hand.end()
+    }
+
     @Test("a task of another job is refused, not computed")
     func otherJob() throws {
         let hand = try Hand(farmer.endpoint, model)

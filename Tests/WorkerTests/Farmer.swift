@@ -87,20 +87,20 @@ final class Farmer {
     }
 
     /// Makes a task of 4x5 pixels whose answer is its sample, one added.
-    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0) -> (task: FarmTask, inputs: [Frame]) {
+    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0, element: CanvasElement = .float32) -> (task: FarmTask, inputs: [Frame]) {
         let window = Rect(y: 0, x: 0, height: 4, width: 5)
         let request = DenoiseRequest(
             canvasHeight: 8, canvasWidth: 8, channels: 3, window: window, cell: window, timestep: 999,
             coefficients: StepCoefficients(
                 originalFromSample: 0, originalFromPrediction: 0, clipRange: nil, nextFromOriginal: 0, nextFromSample: 0,
                 nextFromPrediction: 0, noise: 0),
-            step: step, seed: 1, sampleIsNoise: false, answer: .cell,
+            step: step, seed: 1, sampleIsNoise: false, answer: .cell, element: element,
             conditioning: .enlarged(
                 Enlargement(inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8, source: Rect(y: 0, x: 0, height: 2, width: 2))))
         let id = TaskID(job: job, stage: 0, step: step, tile: tile, attempt: 0)
         return (
             FarmTask(id: id, model: model.manifest.digest, work: .denoise(request)),
-            [Frame(floats: (0..<60).map { Float(tile * 100 + $0) }), Frame(zeros: 12)]
+            [Frame((0..<60).map { Float(tile * 100 + $0) }, as: element), Frame(zeros: 12)]
         )
     }
 
@@ -172,7 +172,7 @@ final class Hand: Sendable {
             { work, inputs in
                 gate?.pass()
                 guard case .denoise(let request) = work, request.step != 13 else { throw Misfortune() }
-                return LaneAnswer(Frame(floats: inputs[0].floats.map { $0 + 1 }), note: request.step == 7 ? "the seventh step" : nil)
+                return LaneAnswer(Frame(inputs[0].values(of: request.element).map { $0 + 1 }, as: request.element), note: request.step == 7 ? "the seventh step" : nil)
             }
         }
         let load: ModelSource.Load = { folder, _ in

@@ -46,11 +46,12 @@ static inline uint64_t eight(const uint8_t *bytes) {
 }
 
 // A value is infinite or not a number where all bits of its exponent are set: one more carries into the sign's place.
-struct elements { uint64_t exponent, one, carry; };
+struct elements { uint64_t exponent, one, carry; size_t size; };
 static const struct elements elements_of[] = {
-    [TF_BYTES] = {0, 0, 0},
-    [TF_FLOATS] = {0x7f8000007f800000, 0x0080000000800000, 0x8000000080000000},
-    [TF_DOUBLES] = {0x7ff0000000000000, 0x0010000000000000, 0x8000000000000000},
+    [TF_BYTES] = {0, 0, 0, 1},
+    [TF_FLOATS] = {0x7f8000007f800000, 0x0080000000800000, 0x8000000080000000, 4},
+    [TF_DOUBLES] = {0x7ff0000000000000, 0x0010000000000000, 0x8000000000000000, 8},
+    [TF_HALVES] = {0x7c007c007c007c00, 0x0400040004000400, 0x8000800080008000, 2},
 };
 
 static uint32_t checksum_baseline(const uint8_t *bytes, size_t count, struct elements e, uint64_t *carries) {
@@ -98,12 +99,10 @@ uint32_t tf_checksum(tf_isa isa, const void *data, size_t count, tf_elements kin
     const uint8_t *bytes = data;
     uint64_t carries = 0;
     const uint32_t sum = isa == TF_BASELINE ? checksum_baseline(bytes, count, e, &carries) : checksum_sse42(bytes, count, e, &carries);
-    const size_t rest = count % 8;
-    if (kind == TF_FLOATS && rest >= 4) {
-        uint32_t last;
-        memcpy(&last, bytes + count - rest, 4);
-        carries |= (last & 0x7f800000u) + 0x00800000u;
-    }
+    // The last whole elements, and zeros.
+    uint64_t last = 0;
+    memcpy(&last, bytes + count - count % 8, count % 8 / e.size * e.size);
+    carries |= (last & e.exponent) + e.one;
     *finite = !(carries & e.carry);
     return sum;
 }

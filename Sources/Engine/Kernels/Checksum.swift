@@ -4,13 +4,14 @@ internal import CKernels
 public struct Checksum: Sendable, Hashable {
     /// What the bytes are.
     public enum Elements: Sendable {
-        case bytes, floats, doubles
+        case bytes, floats, doubles, halves
 
         var kind: tf_elements {
             switch self {
             case .bytes: TF_BYTES
             case .floats: TF_FLOATS
             case .doubles: TF_DOUBLES
+            case .halves: TF_HALVES
             }
         }
     }

@@ -21,6 +21,8 @@ package final class StoredValues: @unchecked Sendable {
             case .uint8: 1
             }
         }
+
+        package init(_ element: CanvasElement) { self = element == .float32 ? .float32 : .float16 }
     }
 
     package let element: Element
@@ -98,8 +100,11 @@ package final class StoredValues: @unchecked Sendable {
         guard check(start, stride, rows, length, other: target.count, first) else { return }
         target.withUnsafeMutableBufferPointer { target in
             guard let to = target.baseAddress?.advanced(by: first) else { return }
-            if element == .float32 { return tf_copy_rows(memory + 4 * start, 4 * stride, to, 4 * length, rows, 4 * length) }
-            tf_rows_from_half(memory.assumingMemoryBound(to: UInt16.self) + start, stride, to, length, rows, length)
+            if element == .float32 {
+                tf_copy_rows(memory + 4 * start, 4 * stride, to, 4 * length, rows, 4 * length)
+            } else {
+                tf_rows_from_half(memory.assumingMemoryBound(to: UInt16.self) + start, stride, to, length, rows, length)
+            }
         }
         touch(rows * length)
     }
@@ -110,8 +115,33 @@ package final class StoredValues: @unchecked Sendable {
         guard check(start, stride, rows, length, other: source.count, first) else { return }
         source.withUnsafeBufferPointer { source in
             guard let from = source.baseAddress?.advanced(by: first) else { return }
-            if element == .float32 { return tf_copy_rows(from, 4 * length, memory + 4 * start, 4 * stride, rows, 4 * length) }
-            tf_rows_to_half(from, length, memory.assumingMemoryBound(to: UInt16.self) + start, stride, rows, length)
+            if element == .float32 {
+                tf_copy_rows(from, 4 * length, memory + 4 * start, 4 * stride, rows, 4 * length)
+            } else {
+                tf_rows_to_half(from, length, memory.assumingMemoryBound(to: UInt16.self) + start, stride, rows, length)
+            }
+        }
+        touch(rows * length)
+    }
+
+    /// Reads float16 values as they are stored; see the other `load`.
+    package func load(start: Int, stride: Int, rows: Int, length: Int, into target: inout MutableSpan<UInt16>) {
+        precondition(element == .float16)
+        guard check(start, stride, rows, length, other: target.count, 0) else { return }
+        target.withUnsafeMutableBufferPointer { target in
+            guard let to = target.baseAddress else { return }
+            tf_copy_rows(memory + 2 * start, 2 * stride, to, 2 * length, rows, 2 * length)
+        }
+        touch(rows * length)
+    }
+
+    /// Writes float16 values as they are; see `load`.
+    package func store(_ source: Span<UInt16>, start: Int, stride: Int, rows: Int, length: Int) {
+        precondition(element == .float16)
+        guard check(start, stride, rows, length, other: source.count, 0) else { return }
+        source.withUnsafeBufferPointer { source in
+            guard let from = source.baseAddress else { return }
+            tf_copy_rows(from, 2 * length, memory + 2 * start, 2 * stride, rows, 2 * length)
         }
         touch(rows * length)
     }

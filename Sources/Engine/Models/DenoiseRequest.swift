@@ -59,6 +59,8 @@ public struct DenoiseRequest: Sendable, Hashable {
     /// First step: x_T is made by the worker from the seed, no sample is sent.
     public var sampleIsNoise: Bool
     public var answer: Answer
+    /// Of the sample, and of the cell that is answered; predictions are float32.
+    public var element: CanvasElement
     public var conditioning: Conditioning
     /// nil for models that take no text.
     public var text: Text?
@@ -66,7 +68,7 @@ public struct DenoiseRequest: Sendable, Hashable {
     public init(
         canvasHeight: Int, canvasWidth: Int, channels: Int, window: Rect, cell: Rect, timestep: Float,
         coefficients: StepCoefficients, step: Int, seed: UInt64, sampleIsNoise: Bool, answer: Answer,
-        conditioning: Conditioning, text: Text? = nil
+        element: CanvasElement = .float32, conditioning: Conditioning, text: Text? = nil
     ) {
         self.canvasHeight = canvasHeight
         self.canvasWidth = canvasWidth
@@ -79,7 +81,11 @@ public struct DenoiseRequest: Sendable, Hashable {
         self.seed = seed
         self.sampleIsNoise = sampleIsNoise
         self.answer = answer
+        self.element = element
         self.conditioning = conditioning
         self.text = text
     }
+
+    /// Of what the worker sends back.
+    public var answerElement: CanvasElement { answer == .cell ? element : .float32 }
 }

@@ -13,7 +13,7 @@ extension Work {
     public var inputByteCounts: [Int] {
         switch self {
         case .denoise(let request):
-            var counts = request.sampleIsNoise ? [] : [4 * request.window.area * request.channels]
+            var counts = request.sampleIsNoise ? [] : [request.element.size * request.window.area * request.channels]
             if let pixels = request.conditioning.pixels(window: request.window) { counts.append(4 * pixels * 3) }
             if let text = request.text { counts.append(4 * text.valueCount) }
             return counts
@@ -32,14 +32,18 @@ extension Work {
 
     /// What the answer's frame holds.
     public var answerElements: Checksum.Elements {
-        if case .autoencode(let request) = self, !request.wantedNorms.isEmpty { .doubles } else { .floats }
+        switch self {
+        case .denoise(let request) where request.answerElement == .float16: .halves
+        case .autoencode(let request) where !request.wantedNorms.isEmpty: .doubles
+        case .denoise, .encodeText, .autoencode: .floats
+        }
     }
 
     /// Bytes of the answer's frame.
     public var answerByteCount: Int {
         switch self {
         case .denoise(let request):
-            return 4 * (request.answer == .cell ? request.cell.area : request.window.area) * request.channels
+            return request.answerElement.size * (request.answer == .cell ? request.cell.area : request.window.area) * request.channels
         case .encodeText(let request):
             return 4 * request.tokens * request.width
         case .autoencode(let request):

@@ -622,6 +622,12 @@ nonisolated struct Tilefarm_V1_Denoise: @unchecked Sendable {
   /// Clears the value of `text`. Subsequent reads from it will return its default value.
   mutating func clearText() {_uniqueStorage()._text = nil}
 
+  /// of the sample, and of the cell that is answered; a prediction is float32
+  var element: Tilefarm_V1_Denoise.Element {
+    get {_storage._element}
+    set {_uniqueStorage()._element = newValue}
+  }
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   nonisolated enum OneOf_Conditioning: Equatable, Sendable {
@@ -670,6 +676,40 @@ nonisolated struct Tilefarm_V1_Denoise: @unchecked Sendable {
       .unspecified,
       .cell,
       .prediction,
+    ]
+
+  }
+
+  nonisolated enum Element: SwiftProtobuf.Enum, Swift.CaseIterable {
+    typealias RawValue = Int
+    case float32 // = 0
+    case float16 // = 1
+    case UNRECOGNIZED(Int)
+
+    init() {
+      self = .float32
+    }
+
+    init?(rawValue: Int) {
+      switch rawValue {
+      case 0: self = .float32
+      case 1: self = .float16
+      default: self = .UNRECOGNIZED(rawValue)
+      }
+    }
+
+    var rawValue: Int {
+      switch self {
+      case .float32: return 0
+      case .float16: return 1
+      case .UNRECOGNIZED(let i): return i
+      }
+    }
+
+    // The compiler won't synthesize support with the UNRECOGNIZED case.
+    static let allCases: [Tilefarm_V1_Denoise.Element] = [
+      .float32,
+      .float16,
     ]
 
   }
@@ -2021,7 +2061,7 @@ nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Denoise"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}canvas\0\u{1}channels\0\u{1}window\0\u{1}cell\0\u{1}timestep\0\u{1}coefficients\0\u{1}step\0\u{1}seed\0\u{3}sample_is_noise\0\u{1}answer\0\u{1}enlarged\0\u{3}noise_level\0\u{1}text\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}canvas\0\u{1}channels\0\u{1}window\0\u{1}cell\0\u{1}timestep\0\u{1}coefficients\0\u{1}step\0\u{1}seed\0\u{3}sample_is_noise\0\u{1}answer\0\u{1}enlarged\0\u{3}noise_level\0\u{1}text\0\u{1}element\0")
 
   fileprivate class _StorageClass {
     var _canvas: Tilefarm_V1_Size? = nil
@@ -2036,6 +2076,7 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
     var _answer: Tilefarm_V1_Denoise.Answer = .unspecified
     var _conditioning: Tilefarm_V1_Denoise.OneOf_Conditioning?
     var _text: Tilefarm_V1_TextGuidance? = nil
+    var _element: Tilefarm_V1_Denoise.Element = .float32
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2058,6 +2099,7 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
       _answer = source._answer
       _conditioning = source._conditioning
       _text = source._text
+      _element = source._element
     }
   }
 
@@ -2108,6 +2150,7 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
           }
         }()
         case 13: try { try decoder.decodeSingularMessageField(value: &_storage._text) }()
+        case 14: try { try decoder.decodeSingularEnumField(value: &_storage._element) }()
         default: break
         }
       }
@@ -2164,6 +2207,9 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
       try { if let v = _storage._text {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
       } }()
+      if _storage._element != .float32 {
+        try visitor.visitSingularEnumField(value: _storage._element, fieldNumber: 14)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2185,6 +2231,7 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
         if _storage._answer != rhs_storage._answer {return false}
         if _storage._conditioning != rhs_storage._conditioning {return false}
         if _storage._text != rhs_storage._text {return false}
+        if _storage._element != rhs_storage._element {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -2196,6 +2243,10 @@ nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf.
 
 nonisolated extension Tilefarm_V1_Denoise.Answer: SwiftProtobuf._ProtoNameProviding {
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}CELL\0\u{1}PREDICTION\0")
+}
+
+nonisolated extension Tilefarm_V1_Denoise.Element: SwiftProtobuf._ProtoNameProviding {
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0FLOAT32\0\u{1}FLOAT16\0")
 }
 
 nonisolated extension Tilefarm_V1_Enlargement: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {

@@ -1,7 +1,7 @@
 /// Every bound on what a peer may say. Nothing is allocated, and no arithmetic done, by a number that was not held against these.
 public enum WireLimits {
     /// The version of the messages; peers of another one are refused.
-    public static let protocolVersion: UInt32 = 3
+    public static let protocolVersion: UInt32 = 4
     /// Parts of a message: the header and up to three tensors.
     public static let parts = 4
     /// Bytes of a header.

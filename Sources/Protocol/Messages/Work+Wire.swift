@@ -56,6 +56,12 @@ extension DenoiseRequest {
         case .unspecified, .UNRECOGNIZED:
             throw .outOfRange(field: "denoise.answer", value: "\(wire.answer.rawValue)", allowed: "1 (cell) or 2 (prediction)")
         }
+        let element: CanvasElement
+        switch wire.element {
+        case .float32: element = .float32
+        case .float16: element = .float16
+        case .UNRECOGNIZED: throw .outOfRange(field: "denoise.element", value: "\(wire.element.rawValue)", allowed: "0 (float32) or 1 (float16)")
+        }
         for (present, field) in [
             (wire.hasCanvas, "denoise.canvas"), (wire.hasWindow, "denoise.window"), (wire.hasCell, "denoise.cell"),
             (wire.hasCoefficients, "denoise.coefficients"),
@@ -71,7 +77,7 @@ extension DenoiseRequest {
             canvasHeight: Int(wire.canvas.height), canvasWidth: Int(wire.canvas.width), channels: Int(wire.channels),
             window: Rect(wire.window), cell: Rect(wire.cell), timestep: wire.timestep,
             coefficients: StepCoefficients(wire.coefficients), step: Int(wire.step), seed: wire.seed,
-            sampleIsNoise: wire.sampleIsNoise, answer: answer, conditioning: conditioning,
+            sampleIsNoise: wire.sampleIsNoise, answer: answer, element: element, conditioning: conditioning,
             text: wire.hasText ? Text(tokens: Int(wire.text.tokens), width: Int(wire.text.width), scale: wire.text.scale) : nil)
         try validate()
     }
@@ -90,6 +96,7 @@ extension DenoiseRequest {
         wire.seed = seed
         wire.sampleIsNoise = sampleIsNoise
         wire.answer = answer == .cell ? .cell : .prediction
+        wire.element = element == .float32 ? .float32 : .float16
         switch conditioning {
         case .none: break
         case .enlarged(let enlargement): wire.enlarged = enlargement.wire()

@@ -68,12 +68,44 @@ public final class Frame: @unchecked Sendable {
         try fill(&values)
     }
 
-    /// A tensor of zeros.
-    public convenience init(zeros floatCount: Int) {
-        self.init(floatCount: floatCount) { values in
-            for i in values.indices { values[i] = 0 }
+    /// A tensor of `halfCount` values of half precision that `fill` writes, every one.
+    public convenience init(halfCount: Int, filledBy fill: (_ values: inout MutableSpan<UInt16>) -> Void) {
+        precondition(halfCount >= 0 && halfCount <= Int.max / 2)
+        self.init(allocating: 2 * halfCount)
+        let memory = UnsafeMutableBufferPointer<UInt16>(
+            start: zmq_msg_data(message)?.assumingMemoryBound(to: UInt16.self), count: halfCount)
+        var values = MutableSpan(_unsafeElements: memory)
+        fill(&values)
+    }
+
+    /// A tensor of `count` values that `fill` writes, every one.
+    /// - Parameters:
+    ///   - element: what they are sent as
+    ///   - scratch: for the values before they are rounded
+    public convenience init<E: Error>(
+        count: Int, of element: CanvasElement, scratch: inout [Float], filledBy fill: (_ values: inout MutableSpan<Float>) throws(E) -> Void
+    ) throws(E) {
+        switch element {
+        case .float32:
+            try self.init(floatCount: count, filledBy: fill)
+        case .float16:
+            scratch.fit(count)
+            do {
+                var values = scratch.mutableSpan
+                try fill(&values)
+            }
+            let values = scratch.span
+            self.init(halfCount: count) { HalfPrecision.narrow(values, into: &$0) }
         }
     }
+
+    /// Bytes that are zero.
+    public convenience init(zeroBytes byteCount: Int) {
+        self.init(byteCount: byteCount) { $0.initializeMemory(as: UInt8.self, repeating: 0) }
+    }
+
+    /// A tensor of zeros.
+    public convenience init(zeros floatCount: Int) { self.init(zeroBytes: 4 * floatCount) }
 
     public convenience init(copying bytes: some Collection<UInt8>) {
         self.init(byteCount: bytes.count) { $0.copyBytes(from: bytes) }
@@ -82,6 +114,14 @@ public final class Frame: @unchecked Sendable {
     public convenience init(floats values: some Collection<Float>) {
         self.init(floatCount: values.count) { span in
             for (i, value) in values.enumerated() { span[i] = value }
+        }
+    }
+
+    /// - Parameter element: what the values are sent as
+    public convenience init(_ values: [Float], as element: CanvasElement) {
+        switch element {
+        case .float32: self.init(floats: values)
+        case .float16: self.init(halfCount: values.count) { HalfPrecision.narrow(values.span, into: &$0) }
         }
     }
 
@@ -109,6 +149,15 @@ public final class Frame: @unchecked Sendable {
         } }
     }
 
+    /// A copy of the values as numbers.
+    /// - Parameter element: what they were sent as
+    public func values(of element: CanvasElement) -> [Float] {
+        var scratch: [Float] = []
+        if element == .float32 { return floats }
+        withValues(of: element, scratch: &scratch) { _ in }
+        return scratch
+    }
+
     /// A copy of the float64 values; bytes beyond a multiple of eight are not counted.
     public var doubles: [Double] {
         withBytes { bytes in (0..<bytes.count / 8).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) } }
@@ -131,6 +180,26 @@ public final class Frame: @unchecked Sendable {
         return try body(Span(_unsafeElements: memory))
     }
 
+    /// The values of half precision, for as long as `body` runs; a byte beyond is not counted.
+    public func withHalves<R, E: Error>(_ body: (Span<UInt16>) throws(E) -> R) throws(E) -> R {
+        let memory = UnsafeBufferPointer<UInt16>(start: zmq_msg_data(message)?.assumingMemoryBound(to: UInt16.self), count: byteCount / 2)
+        return try body(Span(_unsafeElements: memory))
+    }
+
+    /// The values as numbers, for as long as `body` runs.
+    /// - Parameters:
+    ///   - element: what they were sent as
+    ///   - scratch: for what they were sent as other than float32
+    public func withValues<R, E: Error>(
+        of element: CanvasElement, scratch: inout [Float], _ body: (Span<Float>) throws(E) -> R
+    ) throws(E) -> R {
+        guard element == .float16 else { return try withFloats(body) }
+        scratch.fit(byteCount / 2)
+        var values = scratch.mutableSpan
+        withHalves { HalfPrecision.widen($0, into: &values) }
+        return try body(values.span)
+    }
+
     /// A message that shares the bytes; the receiver closes it or has it sent.
     func share() -> zmq_msg_t {
         sharing.withLock { _ in
@@ -139,6 +208,13 @@ public final class Frame: @unchecked Sendable {
             zmq_msg_copy(&copy, message)
             return copy
         }
+    }
+}
+
+extension [Float] {
+    /// Tiles are of few sizes, so this seldom allocates.
+    fileprivate mutating func fit(_ count: Int) {
+        if self.count != count { self = Array(repeating: 0, count: count) }
     }
 }
 
