@@ -236,15 +236,32 @@ struct PNGWriterTests {
         }
     }
 
-    @Test("numbers become the samples that Int32(value + 0.5) gives", arguments: [255 as Float, 65535])
-    func quantization(steps: Float) {
-        func plain(_ value: Float) -> Int32 { value.isNaN ? 0 : Int32(min(max(value, 0), 1) * steps + 0.5) }
+    @Test("numbers become the nearest samples, halves upwards, whatever the kernels, the channels and the depth", arguments: KernelSet.available, [8, 16])
+    func quantization(kernels: KernelSet, bitDepth: Int) {
+        let steps: Float = bitDepth == 8 ? 255 : 65535
+        func plain(_ value: Float) -> Int { value.isNaN ? 0 : Int(min(max(value, 0), 1) * steps + 0.5) }
         var cases = SplitMix64(seed: 18)
+        var values: [Float] = [.nan, .infinity, -.infinity, -0.0, .leastNonzeroMagnitude, .greatestFiniteMagnitude, -1, 2]
         for step in 0...Int(steps) {
             let half = (Float(step) + 0.5) / steps
-            for value in [Float(step) / steps, half, half.nextUp, half.nextDown, .random(in: -0.1...1.1, using: &cases)] {
-                #expect(quantized(value, steps: steps) == plain(value), "\(value)")
-            }
+            values += [Float(step) / steps, half, half.nextUp, half.nextDown, .random(in: -0.1...1.1, using: &cases)]
+        }
+        func packed(_ rgb: Span<Float>, alpha: Span<Float>, grey: Bool) -> [Int] {
+            let format = PixelFormat(grey: grey, alpha: !alpha.isEmpty, bitDepth: bitDepth)
+            var bytes = [UInt8](repeating: 9, count: format.rowBytes(width: rgb.count / 3))
+            var span = bytes.mutableSpan
+            format.pack(rgb: rgb, alpha: alpha, into: &span, kernels: kernels)
+            return bitDepth == 8 ? bytes.map(Int.init) : stride(from: 0, to: bytes.count, by: 2).map { Int(bytes[$0]) << 8 | Int(bytes[$0 + 1]) }
+        }
+        // Every number of values, for what is left over when a vector is full; then all.
+        for count in Array(stride(from: 0, through: 150, by: 3)) + [values.count / 3 * 3] {
+            let rgb = Array(values[..<count]), pixels = stride(from: 0, to: count, by: 3)
+            let alpha = Array(rgb[..<(count / 3)]), means = pixels.map { (rgb[$0] + rgb[$0 + 1] + rgb[$0 + 2]) / 3 }
+            #expect(packed(rgb.span, alpha: [Float]().span, grey: false) == rgb.map(plain))
+            #expect(packed(rgb.span, alpha: [Float]().span, grey: true) == means.map(plain))
+            guard count > 0 else { continue }
+            #expect(packed(rgb.span, alpha: alpha.span, grey: false) == pixels.flatMap { rgb[$0..<$0 + 3] + [alpha[$0 / 3]] }.map(plain))
+            #expect(packed(rgb.span, alpha: alpha.span, grey: true) == zip(means, alpha).flatMap { [plain($0), plain($1)] })
         }
     }
 

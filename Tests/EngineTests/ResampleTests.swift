@@ -5,7 +5,7 @@ import Testing
 struct ResampleTests {
     /// Enlarges a window of `image` (height x width x channels) from the crop given, or from the least one.
     private func enlarge(
-        _ image: [Float], channels: Int, _ upsampler: BicubicUpsampler, window: Rect, crop: Rect? = nil
+        _ image: [Float], channels: Int, _ upsampler: BicubicUpsampler, window: Rect, crop: Rect? = nil, kernels: KernelSet = .best
     ) throws -> [Float] {
         let rect = try crop ?? upsampler.sourceRect(for: window)
         var values: [Float] = []
@@ -15,7 +15,7 @@ struct ResampleTests {
         }
         var output = [Float](repeating: .nan, count: window.area * channels)
         var span = output.mutableSpan
-        try upsampler.upsample(crop: values.span, cropRect: rect, channels: channels, window: window, into: &span)
+        try upsampler.upsample(crop: values.span, cropRect: rect, channels: channels, window: window, into: &span, kernels: kernels)
         return output
     }
 
@@ -69,6 +69,98 @@ struct ResampleTests {
         var place = place
         while place < 0 || place >= count { place = place < 0 ? -1 - place : 2 * count - 1 - place }
         return place
+    }
+
+    /// Four input places and their weights, as Keys has them.
+    private func taps(_ place: Int, input: Int, output: Int) -> [(source: Int, weight: Float)] {
+        let numerator = (2 * mirror(place, output) + 1) * input - output
+        let whole = numerator < 0 ? -1 : numerator / (2 * output)
+        let phase = Double(numerator - whole * 2 * output) / Double(2 * output)
+        return (-1...2).map { k in
+            let x = abs(phase - Double(k))
+            let weight = x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0
+            return (mirror(whole + k, input), Float(weight))
+        }
+    }
+
+    /// Sums of four products from left to right, of rows and then of columns.
+    private func definition(_ image: [Float], channels: Int, _ upsampler: BicubicUpsampler, window: Rect) -> [Float] {
+        func sum(_ taps: [(source: Int, weight: Float)], _ value: (Int) -> Float) -> Float {
+            taps.dropFirst().reduce(taps[0].weight * value(taps[0].source)) { $0 + $1.weight * value($1.source) }
+        }
+        let columns = (window.x..<window.maxX).map { taps($0, input: upsampler.inputWidth, output: upsampler.outputWidth) }
+        var rows: [Int: [Float]] = [:]
+        func wide(_ y: Int) -> [Float] {
+            if let row = rows[y] { return row }
+            let row = columns.flatMap { taps in
+                (0..<channels).map { c in sum(taps) { image[(y * upsampler.inputWidth + $0) * channels + c] } }
+            }
+            rows[y] = row
+            return row
+        }
+        return (window.y..<window.maxY).flatMap { y in
+            let taps = taps(y, input: upsampler.inputHeight, output: upsampler.outputHeight), near = taps.map { wide($0.source) }
+            let places = zip(0..., taps).map { (source: $0, weight: $1.weight) }
+            return (0..<window.width * channels).map { x in sum(places) { near[$0][x] } }
+        }
+    }
+
+    @Test("whatever the kernels, the bits are those of the definition, at the edges and beyond them too", arguments: KernelSet.available)
+    func bits(kernels: KernelSet) throws {
+        var random = SplitMix64(seed: 23)
+        // Input height and width, output height and width: scales of 1, 2.5, 4 and others, wider than what is done at a time.
+        var sizes = [(3, 300, 12, 1200), (5, 700, 5, 700), (4, 260, 10, 650), (2, 401, 7, 1103), (1, 1, 4, 1600)].map {
+            ($0, channels: [1, 3, 4])
+        }
+        for _ in 0..<60 {
+            let upsampler = try randomUpsampler(using: &random)
+            sizes.append((
+                (upsampler.inputHeight, upsampler.inputWidth, upsampler.outputHeight, upsampler.outputWidth),
+                [.random(in: 1...9, using: &random)]))
+        }
+        for ((inputHeight, inputWidth, outputHeight, outputWidth), channelCounts) in sizes {
+            let upsampler = try BicubicUpsampler(
+                inputHeight: inputHeight, inputWidth: inputWidth, outputHeight: outputHeight, outputWidth: outputWidth)
+            for channels in channelCounts {
+                var image = (0..<inputHeight * inputWidth * channels).map { _ in Float.random(in: -1...1, using: &random) }
+                // What is not finite is never lost.
+                if Bool.random(using: &random), let place = image.indices.randomElement(using: &random) { image[place] = .nan }
+                let windows = [
+                    whole(upsampler),
+                    Rect(
+                        y: .random(in: -outputHeight...outputHeight, using: &random), x: .random(in: -outputWidth...outputWidth, using: &random),
+                        height: .random(in: 1...2 * outputHeight, using: &random), width: .random(in: 1...2 * outputWidth, using: &random)),
+                ]
+                for window in windows {
+                    let values = try enlarge(image, channels: channels, upsampler, window: window, kernels: kernels)
+                    let expected = definition(image, channels: channels, upsampler, window: window)
+                    guard values.elementsEqual(expected, by: { $0.bitPattern == $1.bitPattern || $0.isNaN && $1.isNaN }) else {
+                        Issue.record("\(upsampler), \(window), \(channels) channels: other bits")
+                        return
+                    }
+                }
+            }
+        }
+    }
+
+    @Test("rows of any length and place are weighed, and nothing beside them is touched", arguments: KernelSet.available)
+    func weighedRows(kernels: KernelSet) {
+        var random = SplitMix64(seed: 24)
+        let weights = SIMD4<Float>(-0.07, 0.86, 0.23, -0.02)
+        for count in 0...70 {
+            let values = (0..<count + 40).map { _ in Float.random(in: -1...1, using: &random) }
+            let starts = SIMD4<Int>(40, 0, 13, 13), target = Int.random(in: 0...5, using: &random)
+            var output = [Float](repeating: 7, count: count + 10)
+            var expected = output
+            for i in 0..<count {
+                var sum = weights[0] * values[starts[0] + i]
+                for k in 1..<4 { sum += weights[k] * values[starts[k] + i] }
+                expected[target + i] = sum
+            }
+            var span = output.mutableSpan
+            WeightedRows.sum(values.span, from: starts, weights: weights, count: count, into: &span, at: target, kernels: kernels)
+            #expect(output == expected)
+        }
     }
 
     @Test("a window needs no more than its source rectangle, and all of it")

@@ -25,15 +25,13 @@ public struct PixelFormat: Sendable, Hashable {
     ///   - rgb: pixels of three interleaved channels. Grey takes their mean.
     ///   - alpha: as many values as pixels; ignored, and may be empty, without an alpha channel.
     ///   - samples: receives `rowBytes`.
-    public func pack(rgb: Span<Float>, alpha: Span<Float>, into samples: inout MutableSpan<UInt8>) {
+    ///   - kernels: which to use; all give the same.
+    public func pack(rgb: Span<Float>, alpha: Span<Float>, into samples: inout MutableSpan<UInt8>, kernels: KernelSet = .best) {
         let width = rgb.count / 3
         precondition(rgb.count == width * 3 && samples.count == rowBytes(width: width) && (!hasAlpha || alpha.count == width))
+        // The usual kind has no stride between samples.
+        guard isGrey || hasAlpha else { return Quantization.quantize(rgb, bits: bitDepth, into: &samples, kernels: kernels) }
         if bitDepth == 8 {
-            guard isGrey || hasAlpha else {
-                // The usual kind, without a stride between samples, which lets the compiler take several at once.
-                for i in 0..<rgb.count { samples[i] = UInt8(truncatingIfNeeded: quantized(rgb[i], steps: 255)) }
-                return
-            }
             pack(rgb, alpha, width, into: &samples) { $0[$1] = UInt8(truncatingIfNeeded: quantized($2, steps: 255)) }
         } else {
             pack(rgb, alpha, width, into: &samples) {
@@ -118,9 +116,5 @@ public struct PixelFormat: Sendable, Hashable {
 package func quantized(_ value: Float, steps: Float) -> Int32 {
     // The comparison is false for NaN.
     let clamped = value > 0 ? (value < 1 ? value : 1) : 0
-    // Adding 2^23 leaves the nearest whole number in the low bits, from which this takes the next lower where it has been rounded up: the same as
-    // Int32(clamped * steps + 0.5), whose check of the range would keep loops from being vectorised.
-    let value = clamped * steps + 0.5, whole: Float = 8_388_608
-    let nearest = value + whole
-    return Int32(truncatingIfNeeded: nearest.bitPattern & 0x7F_FFFF) &- (nearest - whole > value ? 1 : 0)
+    return Int32(clamped * steps + 0.5)
 }

@@ -81,9 +81,10 @@ public struct BicubicUpsampler: Sendable, Hashable {
     /// - Parameters:
     ///   - crop: `cropRect.height` x `cropRect.width` x `channels` values of the input, covering `sourceRect(for: window)`.
     ///   - into: receives `window.height` x `window.width` x `channels` values. They may exceed the input's range.
+    ///   - kernels: which to use; all give the same.
     /// - Throws: `ResampleError`.
     public func upsample(
-        crop: Span<Float>, cropRect: Rect, channels: Int, window: Rect, into output: inout MutableSpan<Float>
+        crop: Span<Float>, cropRect: Rect, channels: Int, window: Rect, into output: inout MutableSpan<Float>, kernels: KernelSet = .best
     ) throws {
         let needed = try sourceRect(for: window)
         guard (0...needed.y).contains(cropRect.y), (0...needed.x).contains(cropRect.x),
@@ -92,31 +93,43 @@ public struct BicubicUpsampler: Sendable, Hashable {
         try check(crop.count, is: cropRect, channels: channels, what: "the crop")
         try check(output.count, is: window, channels: channels, what: "the output")
 
-        let rowCount = window.width * channels
-        var wide = [Float](repeating: 0, count: needed.height * rowCount)   // the needed input rows, enlarged sideways
-        let columns = columnAxis.taps(at: window.x..<window.maxX)
-        for y in 0..<needed.height {
-            let rowStart = (needed.y - cropRect.y + y) * cropRect.width
-            var target = y * rowCount
-            for tap in columns {
-                let sources = (tap.indices &+ (rowStart - cropRect.x)) &* channels
-                for c in 0..<channels {
-                    wide[target] = tap.sum(
-                        crop[sources[0] + c], crop[sources[1] + c], crop[sources[2] + c], crop[sources[3] + c])
-                    target += 1
+        let rows = (window.y..<window.maxY).map(rowAxis.tap)
+        for first in stride(from: window.x, to: window.maxX, by: Self.strip) {
+            let columns = columnAxis.taps(at: first..<min(first + Self.strip, window.maxX))
+            let inside = columns.sources.clamped(to: 0..<inputWidth)
+            let outside = columns.sources.filter { !inside.contains($0) }
+            let count = columns.count * channels, step = count + RowTaps.overhang
+            var row = [Float](repeating: 0, count: columns.sources.count * channels + RowTaps.overhang)
+            // The last input rows, enlarged sideways, row y in place y mod 4: the four of a tap are neighbours or the same.
+            var wide = [Float](repeating: 0, count: 4 * step)
+            var held = SIMD4(repeating: -1)
+            for (y, tap) in rows.enumerated() {
+                for k in 0..<4 {
+                    let source = tap.indices[k], place = source & 3
+                    guard held[place] != source else { continue }
+                    held[place] = source
+                    do {
+                        var row = row.mutableSpan
+                        RowCopy.copy(
+                            from: crop, start: ((source - cropRect.y) * cropRect.width + inside.lowerBound - cropRect.x) * channels,
+                            to: &row, at: (inside.lowerBound - columns.sources.lowerBound) * channels, count: inside.count * channels)
+                    }
+                    for x in outside {
+                        let from = (mirrored(x, count: inputWidth) - columns.sources.lowerBound) * channels
+                        for c in 0..<channels { row[(x - columns.sources.lowerBound) * channels + c] = row[from + c] }
+                    }
+                    var wide = wide.mutableSpan
+                    columns.widen(row.span, channels: channels, into: &wide, at: place * step)
                 }
-            }
-        }
-        for y in 0..<window.height {
-            let tap = rowAxis.tap(at: window.y + y)
-            let sources = (tap.indices &- needed.y) &* rowCount
-            let (a, b, c, d) = (sources[0], sources[1], sources[2], sources[3])
-            let target = y * rowCount
-            for x in 0..<rowCount {
-                output[target &+ x] = tap.sum(wide[a &+ x], wide[b &+ x], wide[c &+ x], wide[d &+ x])
+                WeightedRows.sum(
+                    wide.span, from: (tap.indices & 3) &* step, weights: tap.weights, count: count, into: &output,
+                    at: (y * window.width + first - window.x) * channels, kernels: kernels)
             }
         }
     }
+
+    /// Columns that are enlarged at a time: so few that their taps and four rows of them stay in the first-level cache.
+    private static let strip = 512
 
     private var rowAxis: Axis { Axis(input: inputHeight, output: outputHeight) }
     private var columnAxis: Axis { Axis(input: inputWidth, output: outputWidth) }
@@ -141,11 +154,6 @@ public struct BicubicUpsampler: Sendable, Hashable {
 private struct Tap {
     var indices: SIMD4<Int>
     var weights: SIMD4<Float>
-
-    @inline(__always)
-    func sum(_ a: Float, _ b: Float, _ c: Float, _ d: Float) -> Float {
-        weights[0] * a + weights[1] * b + weights[2] * c + weights[3] * d
-    }
 }
 
 /// One axis of an enlargement.
@@ -163,14 +171,9 @@ private struct Axis {
 
     func tap(at place: Int) -> Tap {
         let (whole, remainder) = position(of: mirrored(place, count: output))
-        return Tap(indices: indices(whole), weights: weights(remainder))
-    }
-
-    @inline(__always)
-    private func indices(_ whole: Int) -> SIMD4<Int> {
-        if whole >= 1, whole < input - 2 { return SIMD4(whole - 1, whole, whole + 1, whole + 2) }
-        return SIMD4(
+        let indices = SIMD4(
             mirrored(whole - 1, count: input), mirrored(whole, count: input), mirrored(whole + 1, count: input), mirrored(whole + 2, count: input))
+        return Tap(indices: indices, weights: weights(remainder))
     }
 
     private func weights(_ remainder: Int) -> SIMD4<Float> {
@@ -178,18 +181,24 @@ private struct Axis {
         return SIMD4(Float(cubic(phase + 1)), Float(cubic(phase)), Float(cubic(phase - 1)), Float(cubic(phase - 2)))
     }
 
-    /// The taps of neighbours. Their phases repeat, after as many places as the scale has where that is a whole number, and with them the weights.
-    func taps(at places: Range<Int>) -> [Tap] {
-        let period = output / greatestCommonDivisor(input, output)
-        var known = [SIMD4<Float>?](repeating: nil, count: min(period, places.count))
-        return places.map { place in
-            let place = mirrored(place, count: output), (whole, remainder) = position(of: place)
-            let slot = place % period
-            guard slot < known.count else { return Tap(indices: indices(whole), weights: weights(remainder)) }
-            let found = known[slot] ?? weights(remainder)
-            known[slot] = found
-            return Tap(indices: indices(whole), weights: found)
+    /// The taps of neighbours, whose input pixels are not mirrored at the edges. Inside the image each is like the one a period before it.
+    func taps(at places: Range<Int>) -> RowTaps {
+        let divisor = greatestCommonDivisor(input, output)
+        let (period, shift) = (output / divisor, input / divisor)
+        var (starts, weights): ([Int], [SIMD4<Float>]) = ([], [])
+        starts.reserveCapacity(places.count)
+        weights.reserveCapacity(places.count)
+        for place in places {
+            if starts.count >= period, place >= period, place < output {
+                starts.append(starts[starts.count - period] + shift)
+                weights.append(weights[weights.count - period])
+            } else {
+                let (whole, remainder) = position(of: mirrored(place, count: output))
+                starts.append(whole - 1)
+                weights.append(self.weights(remainder))
+            }
         }
+        return RowTaps(starts: starts, weights: weights)
     }
 
     /// The input pixels that the taps of `places` touch.

@@ -138,6 +138,16 @@ void tf_philox(tf_isa isa, const uint32_t counter[4], uint64_t key, size_t count
 /// Two uniform words each to two independent normals, sqrt(-2 ln u) (cos, sin)(angle): the same bits whatever the instruction set.
 void tf_box_muller(tf_isa isa, const uint32_t *radii, const uint32_t *angles, size_t count, float *cosines, float *sines);
 
+// Pictures: the same bits whatever the instruction set.
+
+/// `count` pixels, each the sum of four neighbouring ones of `row`, from starts[x] on, times the four weights of x. Reads and writes up to three
+/// values beyond the last pixel's.
+void tf_widen_row(const float *row, size_t channels, const int32_t *starts, const float *weights, size_t count, float *wide);
+/// output = weights[0] * rows[0] + ... + weights[3] * rows[3].
+void tf_weigh_rows(tf_isa isa, const float *const rows[4], const float weights[4], size_t count, float *output);
+/// Values clamped to [0, 1] (NaN: 0) as steps of 255 or 65535, rounded to nearest with halves up, in one byte or two with the high one first.
+void tf_quantize(tf_isa isa, const float *values, size_t count, int bits, uint8_t *samples);
+
 /// Copies rows of so many bytes, whose starts are a stride apart. The next row is fetched meanwhile: where rows are short and far apart the processor
 /// does not see what comes.
 void tf_copy_rows(const void *from, size_t from_stride, void *to, size_t to_stride, size_t rows, size_t bytes);
