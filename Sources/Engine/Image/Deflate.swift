@@ -11,7 +11,7 @@ package struct Deflate {
     /// - Parameter kernels: all give the same.
     package init(kernels: KernelSet = .best) { self.kernels = kernels }
 
-    /// Room to compress a block of `count` bytes in, twice as much as it takes at the most: `storedBytes`.
+    /// Room to compress a block of `count` bytes in. What is written is no longer than `count` and five bytes for each 65535 of them.
     package static func room(_ count: Int) -> Int { PNGKernels.encodedBound(count) + 256 }
 
     /// Compresses a block.
@@ -100,13 +100,14 @@ private struct Codes {
     private(set) var runs = [Code](repeating: Code(), count: 33)
     let end: Code
 
-    /// The codes for a block. Of a long one a quarter is looked at, and any symbol may occur in the rest: 1 % larger, and counting takes as long as writing.
+    /// The codes for a block. Of a long one a quarter is looked at, and any symbol may occur in the rest: that makes it 1 % larger, and counting all of it
+    /// would take longer than writing it.
     init(_ bytes: Span<UInt8>) {
-        let isSample = bytes.count >= 1 << 15
-        let found = PNGKernels.counts(bytes, step: isSample ? 4 : 1)
-        var counts = found.literals.map { Int($0) } + [1] + [Int](repeating: 0, count: Self.symbols - 257)
-        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += Int(found.runs[eights]) + (isSample ? 1 : 0) }
-        if isSample { for byte in 0..<256 { counts[byte] += 1 } }
+        let isLong = bytes.count >= 1 << 15
+        let (step, atLeast) = isLong ? (4, 1) : (1, 0)
+        let found = PNGKernels.counts(bytes, step: step)
+        var counts = found.literals.map { step * Int($0) + atLeast } + [1] + [Int](repeating: atLeast, count: Self.symbols - 257)
+        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += step * Int(found.runs[eights]) }
         lengths = huffmanLengths(counts, longest: Self.longest)
         let codes = canonicalCodes(lengths)
         literals = Array(codes[..<256])

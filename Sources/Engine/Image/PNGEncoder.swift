@@ -27,7 +27,7 @@ struct PNGEncoder {
     init(format: PixelFormat) { self.format = format }
 
     /// Bytes of memory at rows of that width, without the output.
-    static func bytes(rowBytes: Int) -> Int { 2 * (rowBytes + lead) + 4 * blockBytes }
+    static func bytes(rowBytes: Int) -> Int { 2 * (rowBytes + lead) + blockBytes + Deflate.room(blockBytes) }
 
     /// Begins a file; sides of 1 to 2^31 - 1 pixels.
     mutating func begin(width: Int, height: Int) {
