@@ -1,4 +1,4 @@
-/// Deflate (RFC 1951) for filtered rows of pictures, many times faster than zlib's fastest setting and 3 % larger (`docs/gigapixel.md`): each
+/// Deflate (RFC 1951) for filtered rows of pictures, many times faster than zlib's fastest setting (`docs/decisions.md`): each
 /// block has its own Huffman codes, and of the repetitions only runs of one byte are looked for, in steps of eight.
 ///
 /// The bytes depend on nothing but the input and how it is cut into blocks.
