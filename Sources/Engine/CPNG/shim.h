@@ -23,7 +23,11 @@
 
 // Declared by the system's headers only for _GNU_SOURCE, which comes too late here.
 int syncfs(int descriptor);
+int sync_file_range(int descriptor, __off64_t offset, __off64_t count, unsigned int flags);
 int renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);
+#ifndef SYNC_FILE_RANGE_WRITE
+#define SYNC_FILE_RANGE_WRITE 2
+#endif
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE 2
 #endif

@@ -55,6 +55,7 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
         } while descriptor < 0 && (errno == EINTR || isFull(errno) && onFull?() == true)
         guard descriptor >= 0 else { throw error(errno) }
         var code = writeAll(bytes, to: descriptor, onFull: onFull)
+        beginSync(descriptor)
         if close(descriptor) != 0, code == 0, errno != EINTR { code = errno }
         guard code == 0 else { throw error(code) }
     }

@@ -323,15 +323,12 @@ func halve(_ above: Span<UInt8>, _ below: Span<UInt8>, _ format: PixelFormat, wi
     let channels = format.channels
     precondition(
         format.bitDepth == 8 && above.count == width * channels && below.count == above.count && half.count == (width + 1) / 2 * channels)
+    guard format.hasAlpha else { return PNGKernels.halve(above, below, width: width, channels: channels, into: &half) }
     for x in 0..<(width + 1) / 2 {
         let (left, right, to) = (2 * x * channels, min(2 * x + 1, width - 1) * channels, x * channels)
         func mean(_ c: Int) -> UInt8 {
             let sum = UInt32(above[left + c]) + UInt32(above[right + c]) + UInt32(below[left + c]) + UInt32(below[right + c])
             return UInt8(truncatingIfNeeded: (sum + 2) >> 2)
-        }
-        guard format.hasAlpha else {
-            for c in 0..<channels { half[to + c] = mean(c) }
-            continue
         }
         let a = channels - 1
         let weights = (UInt32(above[left + a]), UInt32(above[right + a]), UInt32(below[left + a]), UInt32(below[right + a]))

@@ -1,71 +1,43 @@
-/// Deflate (RFC 1951) for filtered rows of pictures, several times faster than zlib's fastest setting and 2 % larger (`docs/gigapixel.md`): each
+/// Deflate (RFC 1951) for filtered rows of pictures, many times faster than zlib's fastest setting (`docs/decisions.md`): each
 /// block has its own Huffman codes, and of the repetitions only runs of one byte are looked for, in steps of eight.
 ///
 /// The bytes depend on nothing but the input and how it is cut into blocks.
-struct Deflate {
+package struct Deflate {
     /// The bits that have not filled a byte yet, the oldest lowest; fewer than eight between blocks.
     private var bits: UInt64 = 0
     private var bitCount = 0
+    private let kernels: KernelSet
 
-    /// The most bytes that a block of `count` can take.
-    static func bound(_ count: Int) -> Int { count + 5 * (count / 65535 + 1) + 16 }
+    /// - Parameter kernels: all give the same.
+    package init(kernels: KernelSet = .best) { self.kernels = kernels }
+
+    /// Room to compress a block of `count` bytes in. What is written is no longer than `count` and five bytes for each 65535 of them.
+    package static func room(_ count: Int) -> Int { PNGKernels.encodedBound(count) + 256 }
 
     /// Compresses a block.
     ///
     /// - Parameters:
     ///   - bytes: at least one
     ///   - isLast: ends the stream, with zeros up to the next whole byte
-    ///   - output: at least `bound(bytes.count)` long from `start`
+    ///   - output: at least `room(bytes.count)` long from `start`
     /// - Returns: the end of what was written
-    mutating func compress(_ bytes: Span<UInt8>, isLast: Bool, into output: inout MutableSpan<UInt8>, at start: Int) -> Int {
-        precondition(bytes.count > 0 && start >= 0 && output.count - start >= Self.bound(bytes.count))
+    package mutating func compress(_ bytes: Span<UInt8>, isLast: Bool, into output: inout MutableSpan<UInt8>, at start: Int) -> Int {
+        precondition(bytes.count > 0 && start >= 0 && output.count - start >= Self.room(bytes.count))
         var writer = BitWriter(bits: bits, bitCount: bitCount, position: start)
-        let raw = bytes.bytes
-        var codes = Codes()
-        if codes.fit(Histogram(raw)) <= 8 * Self.storedBytes(bytes.count) {
-            codes.writeHeader(isLast: isLast, &writer, &output)
-            Self.encode(raw, codes.literals.span, codes.runs.span, &writer, &output)
-            writer.add(codes.end)
-            writer.flush(&output)
-        } else {
+        let codes = Codes(bytes)
+        codes.writeHeader(isLast: isLast, &writer, &output)
+        writer.position = PNGKernels.encode(
+            bytes, literals: codes.literals, runs: codes.runs, bits: &writer.bits, count: &writer.bitCount, into: &output, at: writer.position,
+            kernels: kernels)
+        writer.add(codes.end)
+        writer.flush(&output)
+        if 8 * (writer.position - start) + writer.bitCount - bitCount > 8 * Self.storedBytes(bytes.count) {
+            writer = BitWriter(bits: bits, bitCount: bitCount, position: start)
             Self.store(bytes, isLast: isLast, &writer, &output)
         }
         if isLast { writer.align(&output) }
         (self.bits, bitCount) = (writer.bits, writer.bitCount)
         return writer.position
-    }
-
-    private static func encode(
-        _ bytes: RawSpan, _ literals: Span<Code>, _ runs: Span<Code>, _ writer: inout BitWriter, _ output: inout MutableSpan<UInt8>
-    ) {
-        let words = bytes.byteCount / 8
-        var i = 0
-        while i < words {
-            let run = run(in: bytes, at: i, words)
-            guard run == 0 else {
-                writer.add(runs[run])
-                writer.flush(&output)
-                i += run
-                continue
-            }
-            let word = bytes.word(i)
-            // Four codes of at most 12 bits fit beside the 7 that may be left over.
-            writer.add(literals[Int(word & 255)])
-            writer.add(literals[Int(word >> 8 & 255)])
-            writer.add(literals[Int(word >> 16 & 255)])
-            writer.add(literals[Int(word >> 24 & 255)])
-            writer.flush(&output)
-            writer.add(literals[Int(word >> 32 & 255)])
-            writer.add(literals[Int(word >> 40 & 255)])
-            writer.add(literals[Int(word >> 48 & 255)])
-            writer.add(literals[Int(word >> 56)])
-            writer.flush(&output)
-            i += 1
-        }
-        for i in 8 * words..<bytes.byteCount {
-            writer.add(literals[Int(bytes.byte(i))])
-            writer.flush(&output)
-        }
     }
 
     /// The size of `count` bytes that are not compressed; 10 bits for a block's start and its alignment are among the 5 bytes each costs.
@@ -87,66 +59,7 @@ struct Deflate {
     }
 }
 
-/// How many words of eight bytes from the `i`th on are like the byte before them, 32 at the most: a run. Where there is none (0), the word stands
-/// for itself, as does what is left behind the last whole word.
-@inline(__always)
-private func run(in bytes: RawSpan, at i: Int, _ words: Int) -> Int {
-    guard i > 0 else { return 0 }
-    let last = bytes.byte(8 * i - 1)
-    let repeated = UInt64(last) &* 0x0101_0101_0101_0101
-    var count = 0
-    while count < 32, i + count < words, bytes.word(i + count) == repeated { count += 1 }
-    return count
-}
-
-extension RawSpan {
-    @inline(__always)
-    fileprivate func byte(_ i: Int) -> UInt8 { unsafe unsafeLoad(fromByteOffset: i, as: UInt8.self) }
-
-    /// The `i`th eight bytes.
-    @inline(__always)
-    fileprivate func word(_ i: Int) -> UInt64 { unsafe unsafeLoadUnaligned(fromByteOffset: 8 * i, as: UInt64.self).littleEndian }
-}
-
-/// How often each symbol occurs.
-private struct Histogram {
-    var literals = [Int](repeating: 0, count: 256)
-    /// By length in eights.
-    var runs = [Int](repeating: 0, count: 33)
-
-    init(_ bytes: RawSpan) {
-        // Four counts of the bytes, so that equal neighbours do not wait for each other.
-        var counts = [UInt32](repeating: 0, count: 1024)
-        var span = counts.mutableSpan
-        let words = bytes.byteCount / 8
-        var i = 0
-        while i < words {
-            let run = run(in: bytes, at: i, words)
-            guard run == 0 else {
-                runs[run] += 1
-                i += run
-                continue
-            }
-            let word = bytes.word(i)
-            span[Int(word & 255)] &+= 1
-            span[256 | Int(word >> 8 & 255)] &+= 1
-            span[512 | Int(word >> 16 & 255)] &+= 1
-            span[768 | Int(word >> 24 & 255)] &+= 1
-            span[Int(word >> 32 & 255)] &+= 1
-            span[256 | Int(word >> 40 & 255)] &+= 1
-            span[512 | Int(word >> 48 & 255)] &+= 1
-            span[768 | Int(word >> 56)] &+= 1
-            i += 1
-        }
-        for i in 8 * words..<bytes.byteCount { span[Int(bytes.byte(i))] &+= 1 }
-        for byte in 0..<256 { literals[byte] = Int(counts[byte] + counts[256 + byte] + counts[512 + byte] + counts[768 + byte]) }
-    }
-}
-
-private struct Code {
-    var bits: UInt32 = 0
-    var count: UInt32 = 0
-}
+private typealias Code = PNGKernels.Code
 
 private struct BitWriter {
     var bits: UInt64
@@ -178,33 +91,32 @@ private struct BitWriter {
 
 /// The codes of a block: literals 0...255, the end, and the lengths of runs; of distances only 1.
 private struct Codes {
-    /// Longer ones would save next to nothing, and four must fit in a word.
-    private static let longest = 12
+    private static let longest = PNGKernels.longestLiteral
     private static let symbols = 286
 
-    private var lengths = [UInt8](repeating: 0, count: Codes.symbols)
-    var literals = [Code](repeating: Code(), count: 256)
+    private var lengths: [UInt8]
+    private(set) var literals: [Code]
     /// By length in eights: length, its extra bits and the distance.
-    var runs = [Code](repeating: Code(), count: 33)
-    var end = Code()
+    private(set) var runs = [Code](repeating: Code(), count: 33)
+    let end: Code
 
-    /// Makes the codes of a block, with which it takes the returned number of bits.
-    mutating func fit(_ histogram: Histogram) -> Int {
-        var counts = histogram.literals + [1] + [Int](repeating: 0, count: Self.symbols - 257)
-        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += histogram.runs[eights] }
+    /// The codes for a block. Of a long one a quarter is looked at, and any symbol may occur in the rest: that makes it 1 % larger, and counting all of it
+    /// would take longer than writing it.
+    init(_ bytes: Span<UInt8>) {
+        let isLong = bytes.count >= 1 << 15
+        let (step, atLeast) = isLong ? (4, 1) : (1, 0)
+        let found = PNGKernels.counts(bytes, step: step)
+        var counts = found.literals.map { step * Int($0) + atLeast } + [1] + [Int](repeating: atLeast, count: Self.symbols - 257)
+        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += step * Int(found.runs[eights]) }
         lengths = huffmanLengths(counts, longest: Self.longest)
         let codes = canonicalCodes(lengths)
-        literals.replaceSubrange(0..<256, with: codes[..<256])
+        literals = Array(codes[..<256])
         end = codes[256]
-        var bits = Self.headerBits
-        for i in counts.indices { bits += counts[i] * Int(lengths[i]) }
         for eights in 1...32 {
             let (symbol, extra, extraCount) = Self.symbol(ofRun: eights)
             // The one code of a distance is the bit 0.
             runs[eights] = Code(bits: codes[symbol].bits | extra << codes[symbol].count, count: codes[symbol].count + extraCount + 1)
-            bits += histogram.runs[eights] * Int(extraCount + 1)
         }
-        return bits
     }
 
     /// RFC 1951, 3.2.5.
@@ -217,10 +129,9 @@ private struct Codes {
         return (257 + 4 * extraCount + group, UInt32((length - 3) & ((1 << extraCount) - 1)), UInt32(extraCount))
     }
 
-    // The code lengths 0...12 are written with fixed codes of their own, three of 3 and ten of 4 bits: 0, 7 and 8 are the commonest.
-    private static let lengthLengths: [UInt8] = (0...18).map { $0 > longest ? 0 : [0, 7, 8].contains($0) ? 3 : 4 }
+    // The code lengths 0...14 are written with fixed codes of their own, one of 3 and fourteen of 4 bits.
+    private static let lengthLengths: [UInt8] = (0...18).map { $0 > longest ? 0 : $0 == 0 ? 3 : 4 }
     private static let lengthCodes = canonicalCodes(lengthLengths)
-    private static let headerBits = 3 + 14 + 19 * 3 + (symbols + 1) * 4
 
     /// RFC 1951, 3.2.7.
     func writeHeader(isLast: Bool, _ writer: inout BitWriter, _ output: inout MutableSpan<UInt8>) {

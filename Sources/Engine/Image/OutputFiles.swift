@@ -1,3 +1,4 @@
+internal import CPNG
 import Glibc
 import Synchronization
 
@@ -22,6 +23,9 @@ package func writeAll(_ bytes: [UInt8], to descriptor: Int32, onFull: (() -> Boo
 
 /// Whether an `errno` says that room may come.
 package func isFull(_ code: Int32) -> Bool { code == ENOSPC || code == EDQUOT }
+
+/// Has what a file holds written to the disk, without waiting: the system would begin with gigabytes only when the end waits for them.
+func beginSync(_ descriptor: Int32) { _ = sync_file_range(descriptor, 0, 0, UInt32(SYNC_FILE_RANGE_WRITE)) }
 
 /// A rename lasts through a power cut only when the directory has reached the disk. A file system that cannot do this still has the file.
 func syncDirectory(_ path: String) {

@@ -9,30 +9,30 @@ struct PNGEncoder {
 
     private let format: PixelFormat
     private var rowBytes = 0
-    // Each with `lead` zeros before it, which stand for the pixel left of the first, and room to read whole words.
+    // Each with `lead` zeros before it, which stand for the pixel left of the first.
     private var row: [UInt8] = []
     private var rowAbove: [UInt8] = []
     private static let lead = 8
 
     // Filtered bytes of a block, compressed when more are to come.
-    private var block = [UInt8](repeating: 0, count: blockBytes + 8)
+    private var block = [UInt8](repeating: 0, count: blockBytes)
     private var blockCount = 0
     private static let blockBytes = 1 << 17
 
     private var deflate = Deflate()
-    private var adler: UInt = 1
-    private var chunk = [UInt8](repeating: 0, count: 8 + 2 + Deflate.bound(blockBytes) + 8 + 8)
+    private var adler: UInt32 = 1
+    private var chunk = [UInt8](repeating: 0, count: 8 + 2 + Deflate.room(blockBytes) + 4)
     private var isFirstChunk = true
 
     init(format: PixelFormat) { self.format = format }
 
     /// Bytes of memory at rows of that width, without the output.
-    static func bytes(rowBytes: Int) -> Int { 2 * (rowBytes + 16) + 2 * blockBytes }
+    static func bytes(rowBytes: Int) -> Int { 2 * (rowBytes + lead) + blockBytes + Deflate.room(blockBytes) }
 
     /// Begins a file; sides of 1 to 2^31 - 1 pixels.
     mutating func begin(width: Int, height: Int) {
         rowBytes = format.rowBytes(width: width)
-        row = [UInt8](repeating: 0, count: Self.lead + rowBytes + 8)
+        row = [UInt8](repeating: 0, count: Self.lead + rowBytes)
         rowAbove = row
         (blockCount, deflate, adler, isFirstChunk) = (0, Deflate(), 1, true)
         output += [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
@@ -54,29 +54,12 @@ struct PNGEncoder {
         while done < rowBytes {
             reserve()
             let count = min(rowBytes - done, Self.blockBytes - blockCount)
-            filter(done, count)
+            let (row, rowAbove) = (row, rowAbove)
+            var span = block.mutableSpan
+            PNGKernels.filter(
+                row.span, above: rowAbove.span, start: Self.lead + done, count: count, pixelBytes: format.pixelBytes, into: &span, at: blockCount)
             done += count
             blockCount += count
-        }
-    }
-
-    /// Writes the average filter's bytes (PNG specification, 9.2): less half the sum of the samples to the left and above, rounded down.
-    private mutating func filter(_ start: Int, _ count: Int) {
-        let (thisRow, rowAbove, target) = (row, rowAbove, blockCount)
-        let pixelBytes = format.pixelBytes
-        let (row, above) = (thisRow.span.bytes, rowAbove.span.bytes)
-        var span = block.mutableSpan
-        var to = span.mutableBytes
-        let (here, left) = (Self.lead + start, Self.lead + start - pixelBytes)
-        let (high, low) = (0x8080_8080_8080_8080 as UInt64, 0x7F7F_7F7F_7F7F_7F7F as UInt64)
-        // Eight at a time, beyond the end of the block and the row where need be: there is room, and it is written over.
-        for i in stride(from: 0, to: count, by: 8) {
-            let x = unsafe row.unsafeLoadUnaligned(fromByteOffset: here + i, as: UInt64.self)
-            let a = unsafe row.unsafeLoadUnaligned(fromByteOffset: left + i, as: UInt64.self)
-            let b = unsafe above.unsafeLoadUnaligned(fromByteOffset: here + i, as: UInt64.self)
-            let average = (a & b) &+ ((a ^ b) &>> 1 & low)
-            let difference = ((x | high) &- (average & low)) ^ ((x ^ ~average) & high)
-            to.storeBytes(of: difference, toByteOffset: target + i, as: UInt64.self)
         }
     }
 
@@ -93,7 +76,6 @@ struct PNGEncoder {
     /// One IDAT chunk for each block.
     private mutating func writeBlock(isLast: Bool) {
         let block = block
-        adler = block.withUnsafeBufferPointer { adler32(adler, $0.baseAddress, UInt32(blockCount)) }
         var end = 8
         if isFirstChunk {
             (chunk[8], chunk[9]) = (0x78, 0x01)   // zlib, window of 32 KiB, fastest
@@ -102,11 +84,12 @@ struct PNGEncoder {
         }
         var deflate = deflate
         let filtered = block.span.extracting(0..<blockCount)
+        adler = PNGKernels.adler32(adler, filtered)
         var span = chunk.mutableSpan
         end = deflate.compress(filtered, isLast: isLast, into: &span, at: end)
         self.deflate = deflate
         if isLast {
-            chunk.replaceSubrange(end..<end + 4, with: Self.bigEndian(UInt32(truncatingIfNeeded: adler)))
+            chunk.replaceSubrange(end..<end + 4, with: Self.bigEndian(adler))
             end += 4
         }
         chunk.replaceSubrange(0..<8, with: Self.bigEndian(UInt32(end - 8)) + Array("IDAT".utf8))

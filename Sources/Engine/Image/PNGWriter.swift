@@ -20,6 +20,7 @@ public final class PNGWriter {
     private var failure: PNGError?
     private var encoder: PNGEncoder
     private var samples: [UInt8] = []
+    private var unsynced = 0   // bytes of the file
 
     /// Starts a file of `height` rows of `width` pixels.
     ///
@@ -84,6 +85,11 @@ public final class PNGWriter {
     private func writeOutput() throws {
         guard let descriptor else { return }
         let code = writeAll(encoder.output, to: descriptor, onFull: onFull)
+        unsynced += encoder.output.count
+        if unsynced >= 1 << 25 {
+            beginSync(descriptor)
+            unsynced = 0
+        }
         encoder.output.removeAll(keepingCapacity: true)
         if code != 0 { throw fail(code) }
     }

@@ -80,6 +80,29 @@ typedef enum { TF_BYTES = 0, TF_FLOATS = 1, TF_DOUBLES = 2, TF_HALVES = 3 } tf_e
 /// CRC-32C of the bytes, and in the same pass whether no element is infinite or not a number.
 uint32_t tf_checksum(tf_isa isa, const void *data, size_t count, tf_elements kind, int *finite);
 
+// Writing PNG files (RFC 1950, RFC 1951, PNG specification 9.2): the same bytes whatever the instruction set.
+
+/// The average filter: each byte less half the sum of those to its left and above, rounded down. `left` is `row` a pixel earlier, zeros before the first.
+void tf_png_filter(tf_isa isa, const uint8_t *row, const uint8_t *left, const uint8_t *above, size_t count, uint8_t *filtered);
+/// Adler-32, from 1 or the sum of what came before.
+uint32_t tf_adler32(tf_isa isa, uint32_t sum, const uint8_t *bytes, size_t count);
+
+/// A code of deflate, its first bit lowest.
+typedef struct { uint32_t bits, count; } tf_code;
+/// How often each byte and each run occurs, in one of `step` KiB. Words of eight bytes that are like the byte before them are runs, of at most 32 such words;
+/// words that are not, and the bytes behind the last whole one, stand for themselves.
+void tf_deflate_counts(const uint8_t *bytes, size_t count, size_t step, uint32_t literals[256], uint32_t runs[33]);
+/// Writes the codes of all of it: of literals at most 14 bits, of runs at most 56.
+/// - bits, bit_count: those that have not filled a byte yet, fewer than 8
+/// - output: 7 / 4 of `count` and 8 bytes are enough for every code
+/// Returns the whole bytes written.
+size_t tf_deflate_encode(
+    tf_isa isa, const uint8_t *bytes, size_t count, const tf_code literals[256], const tf_code runs[33], uint64_t *bits, uint32_t *bit_count,
+    uint8_t *output);
+
+/// Means of 2x2 pixels of 1 or 3 channels, halves upwards; the last of an odd width counts twice.
+void tf_halve(tf_isa isa, const uint8_t *above, const uint8_t *below, size_t width, int channels, uint8_t *half);
+
 // Transformers.
 
 typedef enum { TF_GELU = 0, TF_QUICK_GELU = 1, TF_SILU = 2 } tf_activation;
