@@ -54,10 +54,9 @@ struct PNGEncoder {
         while done < rowBytes {
             reserve()
             let count = min(rowBytes - done, Self.blockBytes - blockCount)
-            let (row, rowAbove) = (row, rowAbove)
+            let (row, rowAbove, pixelBytes, target) = (row, rowAbove, format.pixelBytes, blockCount)
             var span = block.mutableSpan
-            PNGKernels.filter(
-                row.span, above: rowAbove.span, start: Self.lead + done, count: count, pixelBytes: format.pixelBytes, into: &span, at: blockCount)
+            PNGKernels.filter(row.span, above: rowAbove.span, start: Self.lead + done, count: count, pixelBytes: pixelBytes, into: &span, at: target)
             done += count
             blockCount += count
         }
