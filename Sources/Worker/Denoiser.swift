@@ -16,21 +16,13 @@ package enum Denoiser {
     private static func superResolution(_ model: TileDenoiser) -> LoadedModel {
         LoadedModel {
             let workspace = Workspace()
-            var samples: [Float] = [], answers: [Float] = []
             return { work, inputs in
                 guard case .denoise(let request) = work, let conditioning = inputs.last else { throw TileDenoiserError.conditioning }
-                let element = request.answerElement
+                let sample: TileDenoiser.Sample? = request.sampleIsNoise ? nil : { inputs[0].read(request.element, from: $0, into: &$1) }
                 return LaneAnswer(
-                    try Frame(count: work.answerByteCount / element.size, of: element, scratch: &answers) { answer in
-                        try conditioning.withFloats { conditioning in
-                            if inputs.count == 2 {
-                                try inputs[0].withValues(of: request.element, scratch: &samples) { sample in
-                                    try model.denoise(
-                                        request, sample: sample, conditioning: conditioning, into: &answer, workspace: workspace)
-                                }
-                            } else {
-                                try model.denoise(request, sample: nil, conditioning: conditioning, into: &answer, workspace: workspace)
-                            }
+                    try Frame(count: work.answerByteCount / request.answerElement.size, of: request.answerElement) { answer in
+                        try conditioning.withFloats {
+                            try model.denoise(request, sample: sample, conditioning: $0, workspace: workspace, answer: answer)
                         }
                     })
             }

@@ -57,10 +57,12 @@ public enum Noise {
                 BoxMuller.fill(&span, at: 0, blocks, radii: a, angles: b)
                 BoxMuller.fill(&span, at: 2 * blocks, 3 * blocks, radii: c, angles: d)
                 for place in 0..<4 {
-                    var target = (y * window.width + place - before) * channels + channel
-                    for block in 0..<blocks {
-                        let x = 4 * block + place - before
-                        if x >= 0, x < window.width { values[target] = span[place * blocks + block] }
+                    // Of the first block and the last only a part may lie in the window.
+                    let first = place < before ? 1 : 0
+                    let end = (window.width + before - place + 3) >> 2
+                    var target = (y * window.width + 4 * first + place - before) * channels + channel
+                    for block in first..<max(first, end) {
+                        values[target] = span[place * blocks + block]
                         target += 4 * channels
                     }
                 }

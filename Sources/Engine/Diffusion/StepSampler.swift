@@ -32,12 +32,12 @@ extension StepCoefficients {
     ///   - prediction: the model's output, as large as `sample`.
     ///   - window: where `sample` and `prediction` lie in the canvas.
     ///   - rect: what to compute, inside `window`.
-    ///   - next: receives rect.height x rect.width x channels.
+    ///   - next: receives rect.height x rect.width x channels, and may be longer.
     public func step(
         sample: Span<Float>, prediction: Span<Float>, window: Rect, rect: Rect, channels: Int, seed: UInt64, step: Int,
         into next: inout MutableSpan<Float>
     ) {
-        precondition(window.contains(rect) && sample.count == window.area * channels && next.count == rect.area * channels)
+        precondition(window.contains(rect) && sample.count == window.area * channels && next.count >= rect.area * channels)
         let count = rect.width * channels
         var normals = [Float](repeating: 0, count: noise == 0 ? 0 : count)
         for row in 0..<rect.height {

@@ -1,39 +1,45 @@
 /// Folds `factor` x `factor` pixels into channels and back, in the order of PyTorch's `pixel_unshuffle` and `pixel_shuffle`:
 /// channel c, row dy, column dx of a block becomes channel (c * factor + dy) * factor + dx.
 package enum SpaceToDepth {
-    /// Folds two images into one activation, the first one's channels before those of `scale * second + offset`. In one pass, because the
-    /// activation is larger than a cache.
+    /// Folds rows of two images into rows of one activation, the first one's channels before those of `scale * second + offset`.
     ///
     /// - Parameters:
-    ///   - first, second: (height * factor) x (width * factor) x channels.
-    ///   - folded: height x width x (2 * channels * factor * factor).
+    ///   - first, second: whole rows of blocks, each factor x (width * factor) x channels.
+    ///   - folded: any height x width x (2 * channels * factor * factor).
+    ///   - row: of `folded`, where the first row of blocks goes
     package static func fold(
-        _ first: Span<Float>, _ second: Span<Float>, scale: Float, offset: Float, channels: Int, factor: Int, into folded: Activation
+        _ first: Span<Float>, _ second: Span<Float>, scale: Float, offset: Float, channels: Int, factor: Int, into folded: Activation, at row: Int
     ) {
         precondition(channels > 0 && factor > 0 && folded.channels == 2 * channels * factor * factor)
-        precondition(first.count == folded.count / 2 && second.count == first.count)
+        let half = folded.width * folded.channels / 2
+        let height = first.count / max(half, 1), width = folded.width
+        precondition(first.count == height * half && second.count == first.count && row >= 0 && row + height <= folded.height)
+        let start = 2 * row * half
         var target = folded.mutableSpan
         first.withUnsafeBufferPointer { first in
             second.withUnsafeBufferPointer { second in
                 target.withUnsafeMutableBufferPointer { target in
-                    forEachBlock(height: folded.height, width: folded.width, channels: channels, factor: factor) { block, count, place, pixel in
-                        target[2 * block * count + place] = first[pixel]
-                        target[2 * block * count + count + place] = scale * second[pixel] + offset
+                    forEachBlock(height: height, width: width, channels: channels, factor: factor) { block, count, place, pixel in
+                        target[start &+ 2 * block * count + place] = first[pixel]
+                        target[start &+ 2 * block * count + count + place] = scale * second[pixel] + offset
                     }
                 }
             }
         }
     }
 
-    /// The way back; `folded` has exactly the channels of `image` times factor * factor.
-    package static func unfold(_ folded: Activation, factor: Int, into image: Activation) {
-        precondition(factor > 0 && image.channels * factor * factor == folded.channels && image.count == folded.count)
-        precondition(image.height == folded.height * factor && image.width == folded.width * factor)
+    /// The way back: `image` becomes what rows of `folded` were folded from, beginning with `row`; it has so many rows and `folded` exactly its
+    /// channels times factor * factor.
+    package static func unfold(_ folded: Activation, from row: Int, factor: Int, into image: Activation) {
+        precondition(factor > 0 && image.channels * factor * factor == folded.channels && image.width == folded.width * factor)
+        let height = image.height / factor, width = folded.width
+        precondition(image.height == height * factor && row >= 0 && row + height <= folded.height)
+        let start = row * folded.width * folded.channels
         var target = image.mutableSpan
         folded.span.withUnsafeBufferPointer { source in
             target.withUnsafeMutableBufferPointer { target in
-                forEachBlock(height: folded.height, width: folded.width, channels: image.channels, factor: factor) { block, count, place, pixel in
-                    target[pixel] = source[block * count + place]
+                forEachBlock(height: height, width: width, channels: image.channels, factor: factor) { block, count, place, pixel in
+                    target[pixel] = source[start &+ block * count + place]
                 }
             }
         }

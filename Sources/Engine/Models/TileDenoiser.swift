@@ -28,69 +28,90 @@ public final class TileDenoiser: Sendable {
     /// Windows are multiples of this, in canvas pixels.
     public var alignment: Int { network.configuration.alignment * superResolution.spaceToDepth }
 
+    /// Reads x_t of a window: fills `values` with those from `start` on, of window.height x window.width x 3.
+    public typealias Sample = (_ start: Int, _ values: inout MutableSpan<Float>) -> Void
+    /// Takes values of an answer, which belong from `start` on.
+    public typealias Answer = (_ values: Span<Float>, _ start: Int) -> Void
+
+    /// What is done at the canvas's resolution is done strip by strip: a strip stays in a core's cache, the window does not.
+    ///
     /// - Parameters:
-    ///   - sample: x_t of the window, window.height x window.width x 3; nil when the request's `sampleIsNoise`.
+    ///   - sample: called twice for what lies in the cell; nil when the request's `sampleIsNoise`.
     ///   - conditioning: the low-resolution pixels of the request's enlargement, height x width x 3 in [0, 1].
-    ///   - answer: receives x_{t-1} of the cell, or the prediction of the window.
+    ///   - answer: receives x_{t-1} of the cell, or the prediction of the window, part by part.
     /// - Throws: `TileDenoiserError`, `ResampleError`, `ModelError`.
-    public func denoise(
-        _ request: DenoiseRequest, sample: Span<Float>?, conditioning: Span<Float>, into answer: inout MutableSpan<Float>,
-        workspace: Workspace
-    ) throws {
-        let window = request.window
-        let channels = 3
-        let answered = request.answer == .cell ? request.cell : window
+    public func denoise(_ request: DenoiseRequest, sample: Sample?, conditioning: Span<Float>, workspace: Workspace, answer: Answer) throws {
+        let (window, cell, channels, factor) = (request.window, request.cell, 3, superResolution.spaceToDepth)
         guard case .enlarged(let enlargement) = request.conditioning, request.text == nil else {
             throw TileDenoiserError.conditioning
         }
-        guard request.channels == channels, window.height % alignment == 0, window.width % alignment == 0, window.area > 0,
-            window.contains(request.cell), answer.count == answered.area * channels
+        guard request.channels == channels, window.height % alignment == 0, window.width % alignment == 0, window.area > 0, window.contains(cell)
         else { throw TileDenoiserError.window(window, alignment: alignment) }
+        let upsampler = try BicubicUpsampler(enlargement)
 
         workspace.prepare(height: window.height, width: window.width)
-        if let sample {
-            guard sample.count == window.area * channels else { throw TileDenoiserError.window(window, alignment: alignment) }
-            try advance(request, enlargement, x: sample, conditioning: conditioning, into: &answer, workspace: workspace)
-        } else {
-            let noise = workspace.activation(height: window.height, width: window.width, channels: channels)
+        let noise = sample == nil ? workspace.activation(height: window.height, width: window.width, channels: channels) : nil
+        if let noise {
+            // Whole, because it is dear and needed twice.
             var values = noise.mutableSpan
             Noise.fill(&values, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
-            try advance(request, enlargement, x: noise.span, conditioning: conditioning, into: &answer, workspace: workspace)
+        }
+        let rows = stripRows(of: window)
+        let strips = stride(from: window.y, to: window.maxY, by: rows).map { Rect(y: $0, x: window.x, height: rows, width: window.width) }
+        func activation(width: Int) -> Activation { workspace.activation(height: rows, width: width, channels: channels) }
+        let (x, pixels, next) = (activation(width: window.width), activation(width: window.width), activation(width: cell.width))
+        func withSample(of strip: Rect, _ body: (Span<Float>) -> Void) {
+            let start = (strip.y - window.y) * window.width * channels
+            if let noise { return body(noise.span.extracting(start..<start + x.count)) }
+            do {
+                var values = x.mutableSpan
+                sample?(start, &values)
+            }
+            body(x.span)
+        }
+
+        let depth = channels * factor * factor
+        let input = workspace.activation(height: window.height / factor, width: window.width / factor, channels: 2 * depth)
+        for strip in strips {
+            var guess = pixels.mutableSpan
+            try upsampler.upsample(crop: conditioning, cropRect: enlargement.source, channels: channels, window: strip, into: &guess)
+            withSample(of: strip) { x in
+                // The network's values are in [-1, 1].
+                SpaceToDepth.fold(
+                    x, pixels.span, scale: 2, offset: -1, channels: channels, factor: factor, into: input, at: (strip.y - window.y) / factor)
+            }
+        }
+        let output = workspace.activation(height: input.height, width: input.width, channels: depth)
+        try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
+
+        // A network that overflows must not spread: one bad value would reach the whole canvas.
+        func give(_ values: Span<Float>, _ start: Int) throws {
+            guard Elementwise.isFinite(values) else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
+            answer(values, start)
+        }
+        for strip in strips {
+            guard let part = request.answer == .cell ? strip.intersection(cell) : strip else { continue }
+            SpaceToDepth.unfold(output, from: (strip.y - window.y) / factor, factor: factor, into: pixels)
+            switch request.answer {
+            case .prediction:
+                try give(pixels.span, (strip.y - window.y) * window.width * channels)
+            case .cell:
+                withSample(of: strip) { x in
+                    var values = next.mutableSpan
+                    request.coefficients.step(
+                        sample: x, prediction: pixels.span, window: strip, rect: part, channels: channels, seed: request.seed, step: request.step,
+                        into: &values)
+                }
+                try give(next.span.extracting(0..<part.area * channels), (part.y - cell.y) * cell.width * channels)
+            }
         }
     }
 
-    /// - Parameter x: x_t of the window. All sizes have been checked.
-    private func advance(
-        _ request: DenoiseRequest, _ enlargement: Enlargement, x: Span<Float>, conditioning: Span<Float>, into answer: inout MutableSpan<Float>,
-        workspace: Workspace
-    ) throws {
-        let (window, channels) = (request.window, request.channels)
-        let guess = workspace.activation(height: window.height, width: window.width, channels: channels)
-        var guessed = guess.mutableSpan
-        try BicubicUpsampler(enlargement).upsample(
-            crop: conditioning, cropRect: enlargement.source, channels: channels, window: window, into: &guessed)
-
-        let factor = superResolution.spaceToDepth
-        let (height, width) = (window.height / factor, window.width / factor)
-        let depth = channels * factor * factor
-        let input = workspace.activation(height: height, width: width, channels: 2 * depth)
-        // The network's values are in [-1, 1].
-        SpaceToDepth.fold(x, guess.span, scale: 2, offset: -1, channels: channels, factor: factor, into: input)
-        let output = workspace.activation(height: height, width: width, channels: depth)
-        try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
-        // The guess has served; its memory takes the prediction.
-        SpaceToDepth.unfold(output, factor: factor, into: guess)
-
-        switch request.answer {
-        case .prediction:
-            RowCopy.copy(from: guess.span, to: &answer, count: answer.count)
-        case .cell:
-            request.coefficients.step(
-                sample: x, prediction: guess.span, window: window, rect: request.cell, channels: channels, seed: request.seed,
-                step: request.step, into: &answer)
-        }
-        // A network that overflows must not spread: one bad value would reach the whole canvas.
-        guard Elementwise.isFinite(answer.span) else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
+    /// Rows of the strips that a window is done in, about 100 KB of 256 pixels: all have the same.
+    private func stripRows(of window: Rect) -> Int {
+        var rows = alignment
+        while rows < 32, window.height % (2 * rows) == 0 { rows *= 2 }
+        return rows
     }
 }
 

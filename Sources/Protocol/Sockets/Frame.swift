@@ -69,33 +69,31 @@ public final class Frame: @unchecked Sendable {
     }
 
     /// A tensor of `halfCount` values of half precision that `fill` writes, every one.
-    public convenience init(halfCount: Int, filledBy fill: (_ values: inout MutableSpan<UInt16>) -> Void) {
+    public convenience init<E: Error>(
+        halfCount: Int, filledBy fill: (_ values: inout MutableSpan<UInt16>) throws(E) -> Void
+    ) throws(E) {
         precondition(halfCount >= 0 && halfCount <= Int.max / 2)
         self.init(allocating: 2 * halfCount)
         let memory = UnsafeMutableBufferPointer<UInt16>(
             start: zmq_msg_data(message)?.assumingMemoryBound(to: UInt16.self), count: halfCount)
         var values = MutableSpan(_unsafeElements: memory)
-        fill(&values)
+        try fill(&values)
     }
 
-    /// A tensor of `count` values that `fill` writes, every one.
-    /// - Parameters:
-    ///   - element: what they are sent as
-    ///   - scratch: for the values before they are rounded
+    /// A tensor of `count` values that `fill` writes, every one, each part where it begins.
+    /// - Parameter element: what they are sent as
     public convenience init<E: Error>(
-        count: Int, of element: CanvasElement, scratch: inout [Float], filledBy fill: (_ values: inout MutableSpan<Float>) throws(E) -> Void
+        count: Int, of element: CanvasElement, filledBy fill: (_ write: (_ values: Span<Float>, _ start: Int) -> Void) throws(E) -> Void
     ) throws(E) {
         switch element {
         case .float32:
-            try self.init(floatCount: count, filledBy: fill)
-        case .float16:
-            scratch.fit(count)
-            do {
-                var values = scratch.mutableSpan
-                try fill(&values)
+            try self.init(floatCount: count) { target throws(E) in
+                try fill { values, start in RowCopy.copy(from: values, to: &target, at: start, count: values.count) }
             }
-            let values = scratch.span
-            self.init(halfCount: count) { HalfPrecision.narrow(values, into: &$0) }
+        case .float16:
+            try self.init(halfCount: count) { target throws(E) in
+                try fill { values, start in HalfPrecision.narrow(values, into: &target, at: start) }
+            }
         }
     }
 
@@ -152,10 +150,10 @@ public final class Frame: @unchecked Sendable {
     /// A copy of the values as numbers.
     /// - Parameter element: what they were sent as
     public func values(of element: CanvasElement) -> [Float] {
-        var scratch: [Float] = []
-        if element == .float32 { return floats }
-        withValues(of: element, scratch: &scratch) { _ in }
-        return scratch
+        var values = [Float](repeating: 0, count: byteCount / element.size)
+        var span = values.mutableSpan
+        read(element, into: &span)
+        return values
     }
 
     /// A copy of the float64 values; bytes beyond a multiple of eight are not counted.
@@ -186,18 +184,15 @@ public final class Frame: @unchecked Sendable {
         return try body(Span(_unsafeElements: memory))
     }
 
-    /// The values as numbers, for as long as `body` runs.
-    /// - Parameters:
-    ///   - element: what they were sent as
-    ///   - scratch: for what they were sent as other than float32
-    public func withValues<R, E: Error>(
-        of element: CanvasElement, scratch: inout [Float], _ body: (Span<Float>) throws(E) -> R
-    ) throws(E) -> R {
-        guard element == .float16 else { return try withFloats(body) }
-        scratch.fit(byteCount / 2)
-        var values = scratch.mutableSpan
-        withHalves { HalfPrecision.widen($0, into: &values) }
-        return try body(values.span)
+    /// Fills `values` with those that begin at `start`.
+    /// - Parameter element: what they were sent as
+    public func read(_ element: CanvasElement, from start: Int = 0, into values: inout MutableSpan<Float>) {
+        switch element {
+        case .float32:
+            let count = values.count
+            withFloats { RowCopy.copy(from: $0, start: start, to: &values, count: count) }
+        case .float16: withHalves { HalfPrecision.widen($0, from: start, into: &values) }
+        }
     }
 
     /// A message that shares the bytes; the receiver closes it or has it sent.
@@ -208,13 +203,6 @@ public final class Frame: @unchecked Sendable {
             zmq_msg_copy(&copy, message)
             return copy
         }
-    }
-}
-
-extension [Float] {
-    /// Tiles are of few sizes, so this seldom allocates.
-    fileprivate mutating func fit(_ count: Int) {
-        if self.count != count { self = Array(repeating: 0, count: count) }
     }
 }
 
