@@ -93,7 +93,7 @@ final class Farm {
             SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes), keys: configuration.keys)
     }
 
-    /// Renders the whole job; afterwards `finishedRows` has the picture.
+    /// Renders the whole job; afterwards `picture` is there.
     ///
     /// - Throws: `CommandError` when the job is stopped or cannot be finished, `SocketError`.
     func render() throws -> FarmSummary {
@@ -146,9 +146,7 @@ final class Farm {
     /// - Parameter isFinished: the output is there.
     func close(isFinished: Bool) { checkpointer?.close(isFinished: isFinished) }
 
-    /// Rows of the finished picture in [0, 1].
-    func finishedRows(_ rows: Range<Int>) throws -> [Float] { try rendering.finishedRows(rows) }
-    func finishedAlpha(_ rows: Range<Int>) throws -> [Float] { try rendering.finishedAlpha(rows) }
+    var picture: FinishedPicture { rendering.picture }
 
     // MARK: Time
 

@@ -28,9 +28,9 @@ package final class InputImage: Sendable {
         }
     }
 
-    /// A picture without alpha, in memory, rounded to 16 bits.
-    package init(_ image: RGBImage) throws {
-        (height, width, format) = (image.height, image.width, PixelFormat(grey: false, alpha: false, bitDepth: 16))
+    /// A picture in memory, rounded to what the format has.
+    package init(_ image: RGBImage, format: PixelFormat = PixelFormat(grey: false, alpha: false, bitDepth: 16)) throws {
+        (height, width, self.format) = (image.height, image.width, format)
         var packed = [UInt8](repeating: 0, count: image.height * format.rowBytes(width: width))
         var span = packed.mutableSpan
         format.pack(rgb: image.pixels.span, alpha: image.alpha.span, into: &span)
@@ -74,16 +74,17 @@ struct OutputPlaces: Sendable {
 /// The finished picture, of the input's kind: depth, grey and alpha.
 enum OutputImage {
     /// Rows made and handed on at a time.
-    private static func band(rowBytes: Int) -> Int { max(1, min(32, (8 << 20) / rowBytes)) }
+    private static func band(rowBytes: Int) -> Int { max(1, min(FinishedPicture.piece.rows, (8 << 20) / rowBytes)) }
     /// Bands that wait for each writer.
     fileprivate static let waiting = 3
+    /// Those, the one that is made and the one that is written.
+    private static let bands = waiting + 2
 
     /// Memory that writing takes.
     static func bytes(_ places: OutputPlaces, width: Int, format: PixelFormat) -> Int {
         let rowBytes = format.rowBytes(width: width)
-        // As samples, waiting; and one as numbers, twice.
-        let bands = band(rowBytes: rowBytes) * (rowBytes * (waiting + 2) + width * 24)
-        return bands + 4 * rowBytes + (places.deepZoom == nil ? 0 : DeepZoomWriter.bytes(width: width, format: format))
+        let made = band(rowBytes: rowBytes) * rowBytes * bands + FinishedPicture.bytes
+        return made + 4 * rowBytes + (places.deepZoom == nil ? 0 : DeepZoomWriter.bytes(width: width, format: format))
     }
 
     /// Looks, before hours of rendering, whether the output can be written, and warns where the disk may be too small for it.
@@ -115,15 +116,10 @@ enum OutputImage {
     }
 
     /// Rows are made on this thread and written on others, a PNG and a pyramid at the same time. A full disk makes it wait.
-    /// - Parameters:
-    ///   - rgb: finished rows in [0, 1]
-    ///   - alpha: likewise, if the format has it
     /// - Throws: `PNGError`, or `CommandError.cancelledWriting`; then each output is whole or not there.
-    static func write(
-        _ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, stop: StopRequest, logger: Logger, rgb: (Range<Int>) throws -> [Float],
-        alpha: (Range<Int>) throws -> [Float]
-    ) throws {
-        let (height, width) = (plan.outputHeight, plan.outputWidth)
+    static func write(_ picture: FinishedPicture, to places: OutputPlaces, stop: StopRequest, logger: Logger) throws {
+        var picture = picture
+        let (height, width, format) = (picture.height, picture.width, picture.format)
         let writing = Writing(stop: stop, logger: logger)
         let rowBytes = format.rowBytes(width: width)
         var writers: [RowThread] = []
@@ -148,16 +144,13 @@ enum OutputImage {
                 })
         }
         let count = band(rowBytes: rowBytes)
+        // In turns: when one comes round, the writers are done with it.
+        var bands = [[UInt8]](repeating: [], count: Self.bands)
         for first in stride(from: 0, to: height, by: count) {
             try writing.check()
-            let range = first..<min(first + count, height)
-            let (colours, opacity) = (try rgb(range), format.hasAlpha ? try alpha(range) : [])
-            var samples = [UInt8](repeating: 0, count: range.count * rowBytes)
-            do {
-                var span = samples.mutableSpan
-                format.pack(rgb: colours.span, alpha: opacity.span, into: &span)
-            }
-            for writer in writers { writer.add(samples) }
+            let turn = first / count % bands.count
+            try picture.samples(first..<min(first + count, height), into: &bands[turn])
+            for writer in writers { writer.add(bands[turn]) }
         }
         for writer in writers { writer.finish() }
         for writer in writers { writer.end() }

@@ -243,8 +243,7 @@ final class FarmService: Service {
         var isFinished = false
         defer { farm.close(isFinished: isFinished) }
         let summary = try farm.render()
-        try OutputImage.write(
-            output, plan: configuration.plan, format: configuration.input.format, stop: stop, logger: logger, rgb: farm.finishedRows, alpha: farm.finishedAlpha)
+        try OutputImage.write(farm.picture, to: output, stop: stop, logger: logger)
         isFinished = true
         return summary
     }

@@ -50,7 +50,7 @@ package struct RenderPlan: Sendable {
     package var hasBarrier = false
     /// Of the canvas.
     package var storage = CanvasElement.float32
-    private let upsampler: BicubicUpsampler
+    let upsampler: BicubicUpsampler
     /// Of the sampler's steps; every tile's task asks for one.
     package let grids: [TileGrid]
 
@@ -359,32 +359,6 @@ package struct RenderPlan: Sendable {
             }
         }
         return largest
-    }
-
-    // MARK: The picture
-
-    /// Rows of the enlarged input, without padding.
-    func enlargedRows(_ rows: Range<Int>, input: InputImage) throws -> [Float] { try enlarged(rows, input, alpha: false) }
-
-    /// Rows of the alpha channel, enlarged bicubically.
-    func enlargedAlpha(_ rows: Range<Int>, input: InputImage) throws -> [Float] { try enlarged(rows, input, alpha: true) }
-
-    private func enlarged(_ rows: Range<Int>, _ input: InputImage, alpha wantsAlpha: Bool) throws -> [Float] {
-        let window = Rect(y: rows.lowerBound, x: 0, height: rows.count, width: outputWidth)
-        let source = try upsampler.sourceRect(for: window)
-        var rgb = [Float](repeating: 0, count: wantsAlpha ? 0 : source.area * 3)
-        var alpha = [Float](repeating: 0, count: wantsAlpha ? source.area : 0)
-        do {
-            var rgbSpan = rgb.mutableSpan
-            var alphaSpan = alpha.mutableSpan
-            input.read(source, rgb: &rgbSpan, alpha: &alphaSpan)
-        }
-        let channels = wantsAlpha ? 1 : 3
-        let crop = wantsAlpha ? alpha : rgb
-        var result = [Float](repeating: 0, count: window.area * channels)
-        var span = result.mutableSpan
-        try upsampler.upsample(crop: crop.span, cropRect: source, channels: channels, window: window, into: &span)
-        return result
     }
 
     /// A digest of everything that decides the output's bytes, but for the input, the model and how values are stored.

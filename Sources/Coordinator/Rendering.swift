@@ -162,38 +162,25 @@ package final class Rendering {
     /// The canvas at the end of the job: height x width x channels.
     package var latents: [Float] {
         let canvas = history.read(by: plan.phases.count)
-        return [Float](repeating: 0, count: canvas.height * canvas.width * canvas.channels).filled { canvas.load(canvas.rows(0..<canvas.height), into: &$0) }
-    }
-
-    /// Rows of the finished picture, without padding, in [0, 1].
-    package func finishedRows(_ rows: Range<Int>) throws -> [Float] {
-        let rect = Rect(y: rows.lowerBound, x: 0, height: rows.count, width: plan.outputWidth)
-        func load(_ canvas: Canvas) -> [Float] {
-            [Float](repeating: 0, count: rect.area * canvas.channels).filled { canvas.load(rect, into: &$0) }
-        }
-        switch plan.model {
-        case .superResolution(let superResolution):
-            // The enlarged picture and the residual that the canvas holds at the end. The model's values are in [-1, 1], so a difference of
-            // theirs counts half in [0, 1].
-            let gain = 0.5 / superResolution.residualScale
-            let guess = try plan.enlargedRows(rows, input: input)
-            return load(history.read(by: plan.phases.count)).filled { values in
-                for i in values.indices { values[i] = guess[i] + gain * values[i] }
-            }
-        case .latent:
-            return pixels.map(load) ?? []
-        }
-    }
-
-    /// Rows of its alpha channel.
-    func finishedAlpha(_ rows: Range<Int>) throws -> [Float] { try plan.enlargedAlpha(rows, input: input) }
-}
-
-extension [Float] {
-    fileprivate consuming func filled(_ body: (inout MutableSpan<Float>) -> Void) -> [Float] {
-        var values = self
+        var values = [Float](repeating: 0, count: canvas.height * canvas.width * canvas.channels)
         var span = values.mutableSpan
-        body(&span)
+        canvas.load(canvas.rows(0..<canvas.height), into: &span)
         return values
+    }
+
+    /// The finished picture.
+    package var picture: FinishedPicture {
+        guard case .superResolution(let superResolution) = plan.model else {
+            return FinishedPicture(plan: plan, input: input, canvas: pixels ?? history.read(by: plan.phases.count), gain: nil)
+        }
+        // The enlarged picture and the residual that the canvas holds at the end. The model's values are in [-1, 1], so a difference of theirs
+        // counts half in [0, 1].
+        return FinishedPicture(plan: plan, input: input, canvas: history.read(by: plan.phases.count), gain: 0.5 / superResolution.residualScale)
+    }
+
+    /// Rows of it in [0, 1], three numbers a pixel.
+    package func finishedRows(_ rows: Range<Int>) throws -> [Float] {
+        var picture = picture
+        return try picture.numbers(rows)
     }
 }

@@ -66,4 +66,66 @@ struct RenderPlanTests {
         let gain = 0.5 / superResolution.residualScale
         #expect(zip(moved, guess).allSatisfy { abs($0 - $1 - gain) < 1e-6 })
     }
+
+    @Test(
+        "the picture made in pieces and bands is the one computed in one go, for every kind of input",
+        arguments: [(1030, 67, 1.0), (411, 13, 2.5), (301, 11, 4)],
+        [(false, false, 8), (false, false, 16), (true, false, 8), (false, true, 8), (true, true, 16)])
+    func pieces(size: (width: Int, height: Int, scale: Double), kind: (grey: Bool, alpha: Bool, bitDepth: Int)) throws {
+        let plan = try Self.plan(width: size.width, height: size.height, scale: size.scale, steps: 1)
+        guard case .superResolution(let superResolution) = plan.model else { return }
+        let (height, width) = (plan.outputHeight, plan.outputWidth)
+        let format = PixelFormat(grey: kind.grey, alpha: kind.alpha, bitDepth: kind.bitDepth)
+        var cases = SplitMix64(state: 5)
+        func random(_ count: Int) -> [Float] { (0..<count).map { _ in .random(in: 0...1, using: &cases) } }
+        var image = RGBImage(width: size.width, height: size.height, pixels: random(size.width * size.height * 3))
+        if kind.alpha { image.alpha = random(size.width * size.height) }
+        let rendering = try Rendering(plan: plan, input: InputImage(image, format: format), stores: plan.stores(canvases: 1))
+        for tile in 0..<plan.tiling.grid(step: 0).count {
+            let work = try plan.work(phase: 0, tile: tile)
+            rendering.merge(Frame(floats: random(work.answerByteCount / 4)), of: work, phase: 0, tile: tile)
+        }
+
+        // In one go, of what the format has kept of the input.
+        var bytes = [UInt8](repeating: 0, count: size.height * format.rowBytes(width: size.width))
+        var (pixels, opacity) = (image.pixels, image.alpha)
+        do {
+            var samples = bytes.mutableSpan
+            format.pack(rgb: image.pixels.span, alpha: image.alpha.span, into: &samples)
+            var rgb = pixels.mutableSpan
+            var alpha = opacity.mutableSpan
+            format.unpack(samples.span, rgb: &rgb, alpha: &alpha)
+        }
+        func enlarged(_ values: [Float], channels: Int) throws -> [Float] {
+            var result = [Float](repeating: 0, count: height * width * channels)
+            var span = result.mutableSpan
+            try BicubicUpsampler(inputHeight: size.height, inputWidth: size.width, outputHeight: height, outputWidth: width).upsample(
+                crop: values.span, cropRect: Rect(y: 0, x: 0, height: size.height, width: size.width), channels: channels,
+                window: Rect(y: 0, x: 0, height: height, width: width), into: &span)
+            return result
+        }
+        var numbers = try enlarged(pixels, channels: 3)
+        let alpha = kind.alpha ? try enlarged(opacity, channels: 1) : []
+        let (residual, gain) = (rendering.latents, 0.5 / superResolution.residualScale)
+        for y in 0..<height {
+            for i in 0..<width * 3 { numbers[y * width * 3 + i] += gain * residual[y * plan.tiling.canvasWidth * 3 + i] }
+        }
+        var expected = [UInt8](repeating: 0, count: height * format.rowBytes(width: width))
+        do {
+            var span = expected.mutableSpan
+            format.pack(rgb: numbers.span, alpha: alpha.span, into: &span)
+        }
+
+        #expect(try rendering.finishedRows(0..<height) == numbers)
+        var picture = rendering.picture
+        for count in [height, 32, 5] {
+            var (band, bands): ([UInt8], [[UInt8]]) = ([], [])
+            for first in stride(from: 0, to: height, by: count) {
+                try picture.samples(first..<min(first + count, height), into: &band)
+                // Kept every other time: a band that somebody holds stays as it is.
+                bands.append(bands.count % 2 == 0 ? band : band.map { $0 })
+            }
+            #expect(Array(bands.joined()) == expected, "\(count) rows at a time")
+        }
+    }
 }

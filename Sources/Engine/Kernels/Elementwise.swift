@@ -7,4 +7,15 @@ package enum Elementwise {
             return bad & 0x8000_0000 == 0
         }
     }
+
+    /// sums[i] += factor * values[i], product and sum rounded each.
+    package static func add(_ values: Span<Float>, times factor: Float, to sums: inout MutableSpan<Float>) {
+        precondition(values.count == sums.count)
+        values.withUnsafeBufferPointer { values in
+            sums.withUnsafeMutableBufferPointer { sums in
+                guard let from = values.baseAddress, let to = sums.baseAddress else { return }
+                for i in 0..<values.count { to[i] += factor * from[i] }
+            }
+        }
+    }
 }
