@@ -104,8 +104,9 @@ import Testing
         var sent = 0
         while sent < 1 << 30, rude.say(part) { sent += part.count }
         #expect(sent < 1 << 30)
-        let incidents = router.takeIncidents()
-        #expect(incidents.count == 1 && incidents[0].what.contains("no whole message"), "\(incidents)")
+        // On a busy machine the crowd's handshakes may run out of time meanwhile.
+        let found = router.takeIncidents().count { $0.what.contains("no whole message") }
+        #expect(found == 1)
         withExtendedLifetime(crowd) {}
     }
 }
