@@ -60,7 +60,7 @@ struct OutputOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Keep the canvas in files when it takes more memory than this, for example 2GiB. Default: half of the machine's.", valueName: "size"))
     var memory: ByteSize?
 
-    @Option(help: "How the canvas is stored: float32, or float16 for half the memory or disk.")
+    @Option(help: "How the canvas is stored and sent: float32, or float16 for half the memory or disk, and less traffic.")
     var storage = CanvasElement.float32
 
     func validate() throws {

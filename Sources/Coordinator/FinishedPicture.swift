@@ -48,7 +48,7 @@ package struct FinishedPicture {
         }
     }
 
-    /// Rows of numbers, three a pixel.
+    /// Rows of numbers, three a pixel: what tests compare.
     package mutating func numbers(_ rows: Range<Int>) throws -> [Float] {
         var result = [Float](repeating: 0, count: rows.count * width * 3)
         for part in parts(of: rows) {

@@ -77,7 +77,8 @@ struct PlanCommand: ParsableCommand {
             "memory",
             "coordinator \(coordinator), worker \(Self.size(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")
         line("disk", "\(Self.size(plan.stores(canvases: 3).reduce(input) { $0 + $1.bytes })) with --job, half with --storage float16")
-        line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back")
+        let halves = plan.latent == nil && plan.tiling.writesDisjointCells ? ", about half with --storage float16" : ""
+        line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back\(halves)")
         line(
             "time",
             "about \(ProgressLine.clock(seconds / Double(lanes))) on \(lanes) lanes like this machine's "

@@ -54,7 +54,7 @@ struct RenderJob {
         let (reader, model) = (parts.reader, parts.model)
         var plan = parts.plan
         plan.hasBarrier = farm.barrier
-        plan.storage = output.storage
+        plan.element = output.storage
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
 

@@ -49,7 +49,7 @@ package struct RenderPlan: Sendable {
     /// Whether the sampler's steps wait for one another: slower, and there to be compared with.
     package var hasBarrier = false
     /// Of the canvas.
-    package var storage = CanvasElement.float32
+    package var element = CanvasElement.float32
     let upsampler: BicubicUpsampler
     /// Of the sampler's steps; every tile's task asks for one.
     package let grids: [TileGrid]
@@ -211,7 +211,7 @@ package struct RenderPlan: Sendable {
             cell: grid.cell(tile), timestep: Float(sampler[step].timestep), coefficients: sampler[step].coefficients, step: step,
             // Blended predictions need the sample on the coordinator too, so there it is made.
             seed: seed, sampleIsNoise: step == 0 && startsWithNoise, answer: tiling.writesDisjointCells ? .cell : .prediction,
-            element: storage, conditioning: conditioning, text: text)
+            element: element, conditioning: conditioning, text: text)
     }
 
     private func autoencoding(_ direction: AutoencodeRequest.Direction, pass index: Int, tile: Int) throws -> AutoencodeRequest {
@@ -266,7 +266,7 @@ package struct RenderPlan: Sendable {
     /// - Parameter canvases: 1, or 3 with checkpoints
     package func stores(canvases: Int) -> [Store] {
         // What is summed is float32 in any case.
-        let element = StoredValues.Element(storage)
+        let element = StoredValues.Element(self.element)
         let (height, width) = (tiling.canvasHeight, tiling.canvasWidth)
         func store(_ name: String, _ element: StoredValues.Element, channels: Int) -> Store {
             Store(name: name, height: height, width: width, channels: channels, element: element)

@@ -170,15 +170,15 @@ package final class Rendering {
 
     /// The finished picture.
     package var picture: FinishedPicture {
-        guard case .superResolution(let superResolution) = plan.model else {
-            return FinishedPicture(plan: plan, input: input, canvas: pixels ?? history.read(by: plan.phases.count), gain: nil)
-        }
+        // Latent models decode theirs.
+        if let pixels { return FinishedPicture(plan: plan, input: input, canvas: pixels, gain: nil) }
         // The enlarged picture and the residual that the canvas holds at the end. The model's values are in [-1, 1], so a difference of theirs
         // counts half in [0, 1].
-        return FinishedPicture(plan: plan, input: input, canvas: history.read(by: plan.phases.count), gain: 0.5 / superResolution.residualScale)
+        let scale = if case .superResolution(let model) = plan.model { model.residualScale } else { 1 as Float }
+        return FinishedPicture(plan: plan, input: input, canvas: history.read(by: plan.phases.count), gain: 0.5 / scale)
     }
 
-    /// Rows of it in [0, 1], three numbers a pixel.
+    /// Rows of it in [0, 1], three numbers a pixel: what tests compare.
     package func finishedRows(_ rows: Range<Int>) throws -> [Float] {
         var picture = picture
         return try picture.numbers(rows)

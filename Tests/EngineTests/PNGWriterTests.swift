@@ -198,13 +198,21 @@ struct PNGWriterTests {
                 bytes += [UInt8](repeating: .random(in: 0...255, using: &cases), count: .random(in: 1...700, using: &cases))
             }
             return Array(bytes[..<count])
+        // Rare bytes in a row, whose codes are long.
+        case "bursts":
+            var bytes: [UInt8] = []
+            while bytes.count < count {
+                bytes += (0..<Int.random(in: 1...3000, using: &cases)).map { UInt8($0 % 2) }
+                bytes += (0..<Int.random(in: 0...40, using: &cases)).map { _ in .random(in: 0...255, using: &cases) }
+            }
+            return Array(bytes[..<count])
         // Frequencies that ask for codes far longer than are allowed.
         case "skewed": return (0..<count).map { _ in UInt8(truncatingIfNeeded: UInt64.random(in: 0...(.max), using: &cases).leadingZeroBitCount) }
         default: return (0..<count).map { UInt8(truncatingIfNeeded: $0 / 3) }
         }
     }
 
-    @Test("any bytes come back, and none take more than they must", arguments: ["flat", "noise", "runs", "skewed", "steps"])
+    @Test("any bytes come back, and none take more than they must", arguments: ["flat", "noise", "runs", "bursts", "skewed", "steps"])
     func compression(kind: String) throws {
         let path = "\(scratch.path)/a.png"
         for (width, height, format) in [
@@ -234,6 +242,22 @@ struct PNGWriterTests {
                 width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha))
             if kind == "flat", bytes.count > 100_000 { #expect(size < bytes.count / 50) }
         }
+    }
+
+    @Test("a picture with flat margins is as small where its rows have the length that counts repeat with as where they have not")
+    func margins() throws {
+        func size(width: Int) throws -> Int {
+            var cases = SplitMix64(seed: 4)
+            let path = "\(scratch.path)/m.png"
+            let writer = try PNGWriter(path: path, width: width, height: 1024, bitDepth: 8, grey: true, alpha: false)
+            for _ in 0..<1024 {
+                let row = (0..<width).map { abs(2 * $0 - width) > width / 2 ? 255 : UInt8.random(in: 100...115, using: &cases) }
+                try writer.writeRow(row.span)
+            }
+            try writer.finish()
+            return contents(of: path).count
+        }
+        #expect(Double(try size(width: 4096)) < 1.1 * Double(try size(width: 3900)) * 4096 / 3900)
     }
 
     @Test("numbers become the nearest samples, halves upwards, whatever the kernels, the channels and the depth", arguments: KernelSet.available, [8, 16])

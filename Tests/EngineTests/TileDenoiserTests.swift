@@ -99,6 +99,19 @@ struct TileDenoiserTests {
         }
     }
 
+    @Test("cells of many sizes in windows of one take no more memory than one of them")
+    func cells() throws {
+        let window = Rect(y: 0, x: 32, height: 64, width: 72)
+        let denoiser = try TileDenoiser(folder: DefaultModel.url), workspace = Workspace()
+        let sizes = try [40, 8, 64, 1].map { width in
+            let cell = Rect(y: 8, x: 40, height: 32, width: width)
+            let (request, pixels) = try Self.request(window: window, cell: cell, step: 0, answer: .cell)
+            try denoiser.denoise(request, sample: nil, conditioning: pixels.span, workspace: workspace) { _, _ in }
+            return workspace.allocatedBytes
+        }
+        #expect(Set(sizes).count == 1, "\(sizes)")
+    }
+
     @Test("a request that fits neither window nor network is an error, not a crash")
     func misfits() throws {
         let window = Rect(y: 0, x: 0, height: 64, width: 64)

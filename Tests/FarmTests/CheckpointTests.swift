@@ -85,7 +85,7 @@ struct CheckpointTests {
     @Test("a job whose canvas has half precision sends it as it is, and ends where one that sends float32 and rounds what comes back would", arguments: Job.allCases)
     func halvesOnTheWire(job: Job) throws {
         var (plan, input, model) = try job.plan()
-        plan.storage = .float16
+        plan.element = .float16
         let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
         func widened(_ work: Work, _ inputs: [Frame]) throws -> LaneAnswer {
             guard case .denoise(var request) = work, request.element == .float16 else { return try perform(work, inputs) }
@@ -109,7 +109,7 @@ struct CheckpointTests {
         let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
         let scratch = try Scratch()
         func picture(_ element: CanvasElement, _ storage: CanvasStorage) throws -> [Float] {
-            plan.storage = element
+            plan.element = element
             let rendering = try Rendering(plan: plan, input: InputImage(input), stores: plan.stores(canvases: 1), storage: storage)
             try Self.work(plan, rendering, phases: plan.phases.indices, perform: perform)
             return try rendering.finishedRows(0..<plan.outputHeight)

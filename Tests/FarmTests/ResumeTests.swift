@@ -19,6 +19,20 @@ struct ResumeTests {
         try Self.kill(job: job, times: 2)
     }
 
+    @Test("so does one whose canvas has half precision, of which half as much comes back")
+    func half() throws {
+        let half = ["--storage", "float16"]
+        try Self.kill(job: .pixels, times: 2, more: half)
+        let scratch = try Scratch()
+        let input = try scratch.picture("in.png", width: 220, height: 180)
+        let received = try [[], half].map { more in
+            let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("out.png")] + RenderingTests.Job.pixels.options() + more)
+            #expect(farm.waitForExit() == 0)
+            return try #require(FaultTests.summary(farm)["received"].flatMap { Double($0) })
+        }
+        #expect(received[1] < 0.55 * received[0], "\(received)")
+    }
+
     @Test("the same, 20 times", .soak, arguments: RenderingTests.Job.allCases)
     func killedSoak(job: RenderingTests.Job) throws {
         // Long enough for as many kills.

@@ -55,7 +55,7 @@ def message(**fields):
 
 
 def messages():
-    version = 2
+    version = 4
     sha = bytes(range(32))
     task = message(f1=7, f2=1, f3=3, f4=20, f5=1)
     worker = {
@@ -71,7 +71,7 @@ def messages():
         yield f"worker-{name}", b"\x02" + message(f1=version, **{f"f{number}": body})
     yield "worker-returned", b"\x02" + message(f1=version, f5=message(f1=task, f2=b""))
     yield "worker-frames", b"\x04" + (48).to_bytes(3, "little") + message(f1=version, f4=worker["result"])
-    yield "worker-previous", b"\x02" + message(f1=version - 1, f2=worker["hello"])
+    yield "worker-previous", b"\x00" + message(f1=version - 1, f2=worker["hello"])
 
     files = [("config.json", 300, sha), ("unet/diffusion_pytorch_model.safetensors", 3_000_000, sha[::-1])]
     manifest = hashlib.sha256("".join(f"{n}\t{s}\t{d.hex()}\n" for n, s, d in files).encode()).digest()
@@ -85,6 +85,8 @@ def messages():
     works = {
         "first": dict(f3=message(**denoise, f9=1, f10=1, f11=enlargement)),
         "cell": dict(f3=message(**denoise, f10=1, f11=enlargement)),
+        "halves": dict(f3=message(**denoise, f10=1, f11=enlargement, f14=1)),
+        "element": dict(f3=message(**denoise, f10=1, f11=enlargement, f14=2)),
         "noised": dict(f3=message(**denoise, f10=2, f12=20, f13=text)),
         "plain": dict(f3=message(**denoise, f10=1)),
         "text": dict(f4=message(f1=12, f2=77, f3=32)),

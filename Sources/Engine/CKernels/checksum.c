@@ -101,7 +101,8 @@ uint32_t tf_checksum(tf_isa isa, const void *data, size_t count, tf_elements kin
     const uint32_t sum = isa == TF_BASELINE ? checksum_baseline(bytes, count, e, &carries) : checksum_sse42(bytes, count, e, &carries);
     // The last whole elements, and zeros.
     uint64_t last = 0;
-    memcpy(&last, bytes + count - count % 8, count % 8 / e.size * e.size);
+    const size_t rest = count % 8 / e.size * e.size;
+    if (rest > 0) memcpy(&last, bytes + count - count % 8, rest);
     carries |= (last & e.exponent) + e.one;
     *finite = !(carries & e.carry);
     return sum;

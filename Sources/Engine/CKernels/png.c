@@ -65,8 +65,9 @@ void tf_deflate_counts(const uint8_t *bytes, size_t count, size_t step, uint32_t
     memset(counts, 0, sizeof counts);
     memset(runs, 0, 33 * sizeof *runs);
     const size_t words = count / 8;
-    for (size_t i = 0, first = 0; first < words; first += 128 * step) {
-        const size_t end = first + 128 < words ? first + 128 : words;
+    // Another KiB of each group: rows of about a group's length would show the same columns every time.
+    for (size_t i = 0, group = 0; 128 * (step * group + group % step) < words; group++) {
+        const size_t first = 128 * (step * group + group % step), end = first + 128 < words ? first + 128 : words;
         // The last run may have gone further.
         for (i = i > first ? i : first; i < end;) {
             const size_t run = run_at(bytes, i, words);
@@ -83,15 +84,15 @@ void tf_deflate_counts(const uint8_t *bytes, size_t count, size_t step, uint32_t
     for (int b = 0; b < 256; b++) literals[b] = counts[0][b] + counts[1][b] + counts[2][b] + counts[3][b];
 }
 
-/// Some bits, the first lowest.
-typedef struct { uint64_t bits; uint32_t count; } string;
-INLINE string joined(string a, string b) { return (string){a.bits | b.bits << a.count, a.count + b.count}; }
+/// The first lowest.
+typedef struct { uint64_t bits; uint32_t count; } bit_string;
+INLINE bit_string joined(bit_string a, bit_string b) { return (bit_string){a.bits | b.bits << a.count, a.count + b.count}; }
 
 /// With at most 7 bits that have not filled a byte yet.
-typedef struct { string rest; uint8_t *to; } stream;
+typedef struct { bit_string rest; uint8_t *to; } stream;
 
-/// At most 56 bits. Touches up to seven bytes behind those that it writes.
-INLINE void put(stream *s, string more) {
+/// At most 56 bits. Touches up to eight bytes behind those that it writes.
+INLINE void put(stream *s, bit_string more) {
     s->rest = joined(s->rest, more);
     memcpy(s->to, &s->rest.bits, 8);
     s->to += s->rest.count >> 3;
@@ -101,8 +102,8 @@ INLINE void put(stream *s, string more) {
 
 typedef struct { uint32_t literals[256]; const tf_code *runs; } code_table;  // a literal's bits * 256 + their count
 
-INLINE string literal(const code_table *table, uint64_t byte) { return (string){table->literals[byte & 255] >> 8, table->literals[byte & 255] & 255}; }
-INLINE string four(const code_table *table, uint64_t word) {
+INLINE bit_string literal(const code_table *table, uint64_t byte) { return (bit_string){table->literals[byte & 255] >> 8, table->literals[byte & 255] & 255}; }
+INLINE bit_string four(const code_table *table, uint64_t word) {
     return joined(joined(literal(table, word), literal(table, word >> 8)), joined(literal(table, word >> 16), literal(table, word >> 24)));
 }
 
@@ -112,10 +113,10 @@ INLINE size_t put_word(stream *s, const code_table *table, const uint8_t *bytes,
     const uint64_t word = word_at(bytes, i);
     const size_t run = run_at(bytes, i, words);
     if (__builtin_expect(run != 0, 0)) {
-        put(s, (string){table->runs[run].bits, table->runs[run].count});
+        put(s, (bit_string){table->runs[run].bits, table->runs[run].count});
         return i + run;
     }
-    const string low = four(table, word), high = four(table, word >> 32);
+    const bit_string low = four(table, word), high = four(table, word >> 32);
     if (__builtin_expect(low.count + high.count <= 56, 1)) {
         put(s, joined(low, high));
     } else {
@@ -125,10 +126,12 @@ INLINE size_t put_word(stream *s, const code_table *table, const uint8_t *bytes,
     return i + 1;
 }
 
-INLINE void encode(stream *s, const code_table *table, const uint8_t *bytes, size_t count) {
+INLINE void encode(stream *out, const code_table *table, const uint8_t *bytes, size_t count) {
+    stream local = *out, *s = &local;  // in registers: for all that is known, what is written could be the stream itself
     const size_t words = count / 8;
     for (size_t i = 0; i < words;) i = put_word(s, table, bytes, i, words);
     for (size_t i = 8 * words; i < count; i++) put(s, literal(table, bytes[i]));
+    *out = local;
 }
 
 #define VBMI __attribute__((target("avx2,bmi2,avx512f,avx512bw,avx512vbmi")))
@@ -140,7 +143,8 @@ VBMI INLINE __m512i looked_up(const __m512i table[4], __m512i at) {
 }
 
 /// Eight words at a time where none is a run: codes are looked up by permutations and joined to those of two, four and eight bytes.
-VBMI static void encode_vbmi(stream *s, const code_table *table, const uint8_t *bytes, size_t count) {
+VBMI static void encode_vbmi(stream *out, const code_table *table, const uint8_t *bytes, size_t count) {
+    stream local = *out, *s = &local;  // see `encode`
     uint8_t parts[3][256];
     for (int b = 0; b < 256; b++) {
         parts[0][b] = (uint8_t)(table->literals[b] >> 8);
@@ -177,21 +181,22 @@ VBMI static void encode_vbmi(stream *s, const code_table *table, const uint8_t *
         if (__builtin_expect(_mm512_cmpgt_epu64_mask(nab4, _mm512_set1_epi64(56)) == 0, 1)) {
             _mm512_storeu_si512(bits[0], _mm512_or_si512(a4, _mm512_sllv_epi64(b4, na4)));
             _mm512_storeu_si512(counts[0], nab4);
-            for (int k = 0; k < 8; k++) put(s, (string){bits[0][k], (uint32_t)counts[0][k]});
+            for (int k = 0; k < 8; k++) put(s, (bit_string){bits[0][k], (uint32_t)counts[0][k]});
         } else {
             _mm512_storeu_si512(bits[0], a4);
             _mm512_storeu_si512(bits[1], b4);
             _mm512_storeu_si512(counts[0], na4);
             _mm512_storeu_si512(counts[1], nb4);
             for (int k = 0; k < 8; k++) {
-                put(s, (string){bits[0][k], (uint32_t)counts[0][k]});
-                put(s, (string){bits[1][k], (uint32_t)counts[1][k]});
+                put(s, (bit_string){bits[0][k], (uint32_t)counts[0][k]});
+                put(s, (bit_string){bits[1][k], (uint32_t)counts[1][k]});
             }
         }
         i += 8;
     }
     while (i < words) i = put_word(s, table, bytes, i, words);
     for (i = 8 * words; i < count; i++) put(s, literal(table, bytes[i]));
+    *out = local;
 }
 
 static void encode_baseline(stream *s, const code_table *table, const uint8_t *bytes, size_t count) { encode(s, table, bytes, count); }

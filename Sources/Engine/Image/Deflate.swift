@@ -11,7 +11,8 @@ package struct Deflate {
     /// - Parameter kernels: all give the same.
     package init(kernels: KernelSet = .best) { self.kernels = kernels }
 
-    /// Room to compress a block of `count` bytes in. What is written is no longer than `count` and five bytes for each 65535 of them.
+    /// Room to compress a block of `count` bytes in. What is written is no longer than `count`, five bytes for each 65535 of them that are
+    /// begun, and one.
     package static func room(_ count: Int) -> Int { PNGKernels.encodedBound(count) + 256 }
 
     /// Compresses a block.
@@ -40,7 +41,7 @@ package struct Deflate {
         return writer.position
     }
 
-    /// The size of `count` bytes that are not compressed; 10 bits for a block's start and its alignment are among the 5 bytes each costs.
+    /// The size of `count` bytes that are not compressed, but for up to two bits more to align the first block.
     private static func storedBytes(_ count: Int) -> Int { count + 5 * ((count + 65534) / 65535) }
 
     private static func store(_ bytes: Span<UInt8>, isLast: Bool, _ writer: inout BitWriter, _ output: inout MutableSpan<UInt8>) {
@@ -66,14 +67,14 @@ private struct BitWriter {
     var bitCount: Int
     var position: Int
 
-    /// Up to 64 bits between two calls of `flush`, the 7 that it may leave included.
+    /// Up to 63 bits between two calls of `flush`, the 7 that it may leave included.
     @inline(__always)
     mutating func add(_ code: Code) {
         bits |= UInt64(code.bits) &<< UInt64(truncatingIfNeeded: bitCount)
         bitCount &+= Int(code.count)
     }
 
-    /// Writes the whole bytes. Touches up to seven bytes behind them.
+    /// Writes the whole bytes. Touches up to eight bytes behind them.
     @inline(__always)
     mutating func flush(_ output: inout MutableSpan<UInt8>) {
         var bytes = output.mutableBytes
@@ -106,8 +107,8 @@ private struct Codes {
         let isLong = bytes.count >= 1 << 15
         let (step, atLeast) = isLong ? (4, 1) : (1, 0)
         let found = PNGKernels.counts(bytes, step: step)
-        var counts = found.literals.map { step * Int($0) + atLeast } + [1] + [Int](repeating: atLeast, count: Self.symbols - 257)
-        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += step * Int(found.runs[eights]) }
+        var counts = found.literals.map { step * Int($0) + atLeast } + [1] + [Int](repeating: 0, count: Self.symbols - 257)
+        for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += step * Int(found.runs[eights]) + atLeast }
         lengths = huffmanLengths(counts, longest: Self.longest)
         let codes = canonicalCodes(lengths)
         literals = Array(codes[..<256])

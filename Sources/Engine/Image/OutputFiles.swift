@@ -24,7 +24,8 @@ package func writeAll(_ bytes: [UInt8], to descriptor: Int32, onFull: (() -> Boo
 /// Whether an `errno` says that room may come.
 package func isFull(_ code: Int32) -> Bool { code == ENOSPC || code == EDQUOT }
 
-/// Has what a file holds written to the disk, without waiting: the system would begin with gigabytes only when the end waits for them.
+/// Has the system begin to write what a file holds, so that the end does not wait for gigabytes. Waits only while the disk's queue is full. A hint: where
+/// there is no such call nothing is lost, and what fails is told by the `fsync` or `syncfs` at the end.
 func beginSync(_ descriptor: Int32) { _ = sync_file_range(descriptor, 0, 0, UInt32(SYNC_FILE_RANGE_WRITE)) }
 
 /// A rename lasts through a power cut only when the directory has reached the disk. A file system that cannot do this still has the file.

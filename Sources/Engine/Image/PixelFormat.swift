@@ -29,35 +29,19 @@ public struct PixelFormat: Sendable, Hashable {
     public func pack(rgb: Span<Float>, alpha: Span<Float>, into samples: inout MutableSpan<UInt8>, kernels: KernelSet = .best) {
         let width = rgb.count / 3
         precondition(rgb.count == width * 3 && samples.count == rowBytes(width: width) && (!hasAlpha || alpha.count == width))
-        // The usual kind has no stride between samples.
+        // Of the usual kind the numbers stand as the samples will.
         guard isGrey || hasAlpha else { return Quantization.quantize(rgb, bits: bitDepth, into: &samples, kernels: kernels) }
-        if bitDepth == 8 {
-            pack(rgb, alpha, width, into: &samples) { $0[$1] = UInt8(truncatingIfNeeded: quantized($2, steps: 255)) }
-        } else {
-            pack(rgb, alpha, width, into: &samples) {
-                let value = quantized($2, steps: 65535)
-                $0[2 * $1] = UInt8(truncatingIfNeeded: value >> 8)
-                $0[2 * $1 + 1] = UInt8(truncatingIfNeeded: value)
+        let channels = channels
+        var values = [Float](repeating: 0, count: width * channels)
+        for x in 0..<width {
+            if isGrey {
+                values[x * channels] = (rgb[3 * x] + rgb[3 * x + 1] + rgb[3 * x + 2]) / 3
+            } else {
+                for c in 0..<3 { values[x * channels + c] = rgb[3 * x + c] }
             }
+            if hasAlpha { values[x * channels + channels - 1] = alpha[x] }
         }
-    }
-
-    @inline(__always)
-    private func pack(
-        _ rgb: Span<Float>, _ alpha: Span<Float>, _ width: Int, into samples: inout MutableSpan<UInt8>,
-        store: (inout MutableSpan<UInt8>, Int, Float) -> Void
-    ) {
-        let channels = channels, width = rgb.count / 3
-        if isGrey {
-            for x in 0..<width { store(&samples, x * channels, (rgb[3 * x] + rgb[3 * x + 1] + rgb[3 * x + 2]) / 3) }
-        } else {
-            for x in 0..<width {
-                for c in 0..<3 { store(&samples, x * channels + c, rgb[3 * x + c]) }
-            }
-        }
-        if hasAlpha {
-            for x in 0..<width { store(&samples, x * channels + channels - 1, alpha[x]) }
-        }
+        Quantization.quantize(values.span, bits: bitDepth, into: &samples, kernels: kernels)
     }
 
     /// Turns samples into numbers: the stored value divided by its maximum.
@@ -113,7 +97,7 @@ public struct PixelFormat: Sendable, Hashable {
 
 /// A value in [0, 1] as an integer of 0...steps: clamped, rounded to nearest with halves up, NaN to 0.
 @inline(__always)
-package func quantized(_ value: Float, steps: Float) -> Int32 {
+func quantized(_ value: Float, steps: Float) -> Int32 {
     // The comparison is false for NaN.
     let clamped = value > 0 ? (value < 1 ? value : 1) : 0
     return Int32(clamped * steps + 0.5)

@@ -5,9 +5,8 @@ package enum PNGKernels {
     /// A code of deflate, its first bit lowest.
     typealias Code = tf_code
 
-    /// The most bits of a literal's code.
-    static let longestLiteral = 14
-    static let longestRun = 56
+    /// The most bits of a literal's code, and of a run's with its extra bits and its distance.
+    static let longestLiteral = 14, longestRun = 56
 
     /// The average filter (PNG specification, 9.2): each byte less half the sum of those to its left and above, rounded down.
     ///
@@ -62,7 +61,7 @@ package enum PNGKernels {
         kernels: KernelSet = .best
     ) -> Int {
         precondition(literals.count == 256 && literals.allSatisfy { $0.count <= longestLiteral && $0.bits >> $0.count == 0 })
-        precondition(runs.count == 33 && runs.allSatisfy { $0.count <= longestRun })
+        precondition(runs.count == 33 && runs.allSatisfy { $0.count <= longestRun && $0.bits >> $0.count == 0 })
         precondition(0..<8 ~= count && start >= 0 && output.count - start >= encodedBound(bytes.count))
         var bitCount = UInt32(count)
         let written = bytes.withUnsafeBufferPointer { bytes in

@@ -28,8 +28,7 @@ package enum SpaceToDepth {
         }
     }
 
-    /// The way back: `image` becomes what rows of `folded` were folded from, beginning with `row`; it has so many rows and `folded` exactly its
-    /// channels times factor * factor.
+    /// The way back: `image.height / factor` rows of `folded`, from `row` on, become `image`, whose channels times factor * factor are those of `folded`.
     package static func unfold(_ folded: Activation, from row: Int, factor: Int, into image: Activation) {
         precondition(factor > 0 && image.channels * factor * factor == folded.channels && image.width == folded.width * factor)
         let height = image.height / factor, width = folded.width

@@ -2,7 +2,8 @@ internal import CKernels
 import Glibc
 import Synchronization
 
-/// Numbers that a job keeps between its tiles, in memory or in a file that is mapped: float32 and float16, read and written as float32, and bytes.
+/// Numbers that a job keeps between its tiles, in memory or in a file that is mapped: float32 and float16, read and written as float32
+/// (float16 as it is stored, too), and bytes.
 ///
 /// A file is given all its blocks before it is mapped, so that a full disk is an error of `init` and no SIGBUS (on file systems that copy on write,
 /// as btrfs and ZFS do, that is no promise). Its pages count as the process's memory only while they are in use: after every so many bytes they are

@@ -58,8 +58,9 @@ public final class TileDenoiser: Sendable {
         }
         let rows = stripRows(of: window)
         let strips = stride(from: window.y, to: window.maxY, by: rows).map { Rect(y: $0, x: window.x, height: rows, width: window.width) }
-        func activation(width: Int) -> Activation { workspace.activation(height: rows, width: width, channels: channels) }
-        let (x, pixels, next) = (activation(width: window.width), activation(width: window.width), activation(width: cell.width))
+        // All of one size, whatever the cell: a workspace keeps each size that it was asked for.
+        func activation() -> Activation { workspace.activation(height: rows, width: window.width, channels: channels) }
+        let (x, pixels, next) = (activation(), activation(), activation())
         func withSample(of strip: Rect, _ body: (Span<Float>) -> Void) {
             let start = (strip.y - window.y) * window.width * channels
             if let noise { return body(noise.span.extracting(start..<start + x.count)) }

@@ -140,12 +140,7 @@ public final class Frame: @unchecked Sendable {
     }
 
     /// A copy of the float32 values.
-    public var floats: [Float] {
-        withFloats { floats in [Float](unsafeUninitializedCapacity: floats.count) { target, count in
-            for i in floats.indices { target.initializeElement(at: i, to: floats[i]) }
-            count = floats.count
-        } }
-    }
+    public var floats: [Float] { values(of: .float32) }
 
     /// A copy of the values as numbers.
     /// - Parameter element: what they were sent as

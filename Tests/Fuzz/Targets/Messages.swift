@@ -1,7 +1,7 @@
 import Engine
 import Protocol
 
-/// A message as an input: a byte that says from whom it is (bit 0), whether frames get the sizes that the header promises (bit 1) and how many frames
+/// A message as an input: a byte that says from whom it is (bit 0), whether frames get the sizes that the header promises and it our version (bit 1) and how many frames
 /// follow the header (bits 2 to 4), three bytes with the size of each, the header. What stands in those frames no decoder looks at.
 func readMessage(_ input: [UInt8]) throws {
     var input = input[...]
@@ -33,10 +33,10 @@ func readMessage(_ input: [UInt8]) throws {
     }
 }
 
-/// The message, nil where it is refused. With `repairs`, frames are made as the refusals ask for, so that the fuzzer need not guess sizes.
+/// The message, nil where it is refused. With `repairs`, it is changed as the refusals ask for, so that the fuzzer need not guess sizes.
 private func decode<Message>(_ header: Frame, _ sizes: [Int], _ repairs: Bool, _ decode: ([Frame]) throws(WireError) -> Message) throws -> Message? {
-    func frame(_ size: Int) -> Frame { Frame(byteCount: size) { _ = $0.initializeMemory(as: UInt8.self, repeating: 0) } }
-    var frames = sizes.map(frame)
+    var header = header
+    var frames = sizes.map { Frame(zeroBytes: $0) }
     for _ in 0..<8 {
         do throws(WireError) {
             return try decode([header] + frames)
@@ -44,11 +44,14 @@ private func decode<Message>(_ header: Frame, _ sizes: [Int], _ repairs: Bool, _
             try expect(!error.description.contains("\n"), "\(error) is not one line")
             guard repairs else { return nil }
             switch error {
+            case .version(_, let ours):
+                // So that inputs outlive their version: of a field that is there twice the last value counts.
+                header = Frame(copying: header.withBytes { Array($0) } + [0x08, UInt8(ours)])
             case .partCount(_, let expected, _) where expected >= 1 && expected <= WireLimits.parts && expected != frames.count + 1:
-                frames = (0..<expected - 1).map { $0 < frames.count ? frames[$0] : frame(0) }
+                frames = (0..<expected - 1).map { $0 < frames.count ? frames[$0] : Frame(zeroBytes: 0) }
             case .frameSize(_, let expected, let found) where expected <= 1 << 20:
                 guard let wrong = frames.firstIndex(where: { $0.byteCount == found }) else { return nil }
-                frames[wrong] = frame(expected)
+                frames[wrong] = Frame(zeroBytes: expected)
             default: return nil
             }
         }
