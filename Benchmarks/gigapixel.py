@@ -35,8 +35,9 @@ def collage(side):
     patch, pace = 512, 384
     ramp = np.minimum(1, (np.arange(patch) + 0.5) / (patch - pace))
     fade = (np.minimum(ramp, ramp[::-1])[:, None] * np.minimum(ramp, ramp[::-1]))[..., None].astype(np.float32)
-    total = np.zeros((side + patch, side + patch, 3), np.float32)
-    weight = np.zeros((side + patch, side + patch, 1), np.float32)
+    around = side + pace // 2 + patch
+    total = np.zeros((around, around, 3), np.float32)
+    weight = np.zeros((around, around, 1), np.float32)
     for y in range(-pace // 2, side, pace):
         for x in range(-pace // 2, side, pace):
             picture = pictures[random.integers(len(pictures))]

@@ -70,7 +70,10 @@ extension Farm {
             metadata: [
                 "worker": "\(worker.name)", "host": "\(worker.hello.host)", "lanes": "\(worker.hello.lanes)", "kernels": "\(worker.hello.kernels)",
             ])
-        if !hasMixedKernels, workers.contains(where: { $0.isReady && bits($0.hello.kernels) != bits(worker.hello.kernels) }) {
+        // Asked of the first alone: a comparison with all makes a thousand joins cost a second.
+        let kernels = bits(worker.hello.kernels)
+        if firstKernels == nil { firstKernels = kernels }
+        if kernels != firstKernels, !hasMixedKernels {
             hasMixedKernels = true
             logger.warning("workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind")
         }

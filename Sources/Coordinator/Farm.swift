@@ -67,13 +67,19 @@ final class Farm {
     let start = Clock.now
     lazy var lastTick = start
     lazy var lastBeat = start
+    /// Those of the first worker that was ready.
+    var firstKernels: String?
     var hasMixedKernels = false
     /// The answer that the scheduler is just being told of.
     var arriving: (frame: Frame, note: String?)?
     var isCarryingOut = false
 
-    init(_ configuration: Configuration, stop: StopRequest, logger: Logger) throws {
+    /// - Parameters:
+    ///   - context: lives longer than the farm, whose last words may take a while
+    ///   - checkpointer: nil where there are no checkpoints
+    init(_ configuration: Configuration, context: SocketContext, checkpointer: Checkpointer?, stop: StopRequest, logger: Logger) throws {
         self.configuration = configuration
+        self.checkpointer = checkpointer
         self.logger = logger
         plan = configuration.plan
         stopRequest = stop
@@ -83,14 +89,9 @@ final class Farm {
         jobProgress = JobProgress(plan, startingAt: scheduler.currentStep)
         rendering = try Rendering(
             plan: plan, input: configuration.input, stores: configuration.stores, storage: configuration.storage, checkpoint: checkpoint)
-        if let folder = configuration.storage.folder, let seconds = configuration.checkpointSeconds {
-            checkpointer = Checkpointer(folder: folder, interval: seconds, logger: logger, now: start)
-        } else {
-            checkpointer = nil
-        }
         progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
         socket = try RouterSocket(
-            SocketContext(), bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes), keys: configuration.keys)
+            context, bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes), keys: configuration.keys)
     }
 
     /// Renders the whole job; afterwards `picture` is there.
@@ -125,8 +126,6 @@ final class Farm {
             }
         }
         farewell()
-        // Nobody reads while the output is written: whoever comes finds the door closed.
-        socket.stopListening()
         noteIncidents()
         strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
@@ -141,10 +140,6 @@ final class Farm {
         try outcome?.get()
         return summary
     }
-
-    /// A checkpoint that is being written is written or given up.
-    /// - Parameter isFinished: the output is there.
-    func close(isFinished: Bool) { checkpointer?.close(isFinished: isFinished) }
 
     var picture: FinishedPicture { rendering.picture }
 

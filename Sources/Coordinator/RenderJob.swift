@@ -239,12 +239,22 @@ final class FarmService: Service {
     }
 
     private func render() throws -> FarmSummary {
-        let farm = try Farm(configuration, stop: stop, logger: logger)
+        let checkpointer = configuration.storage.folder.flatMap { folder in
+            configuration.checkpointSeconds.map { Checkpointer(folder: folder, interval: $0, logger: logger, now: Clock.now) }
+        }
         var isFinished = false
-        defer { farm.close(isFinished: isFinished) }
-        let summary = try farm.render()
-        try OutputImage.write(farm.picture, to: output, stop: stop, logger: logger)
+        // What is being written is written or given up.
+        defer { checkpointer?.close(isFinished: isFinished) }
+        let context = try SocketContext()
+        let (summary, picture) = try farmOut(context, checkpointer)
+        try OutputImage.write(picture, to: output, stop: stop, logger: logger)
         isFinished = true
         return summary
+    }
+
+    /// The farm ends here, its socket with it: nobody reads while the output is written, and whoever comes finds the door closed.
+    private func farmOut(_ context: SocketContext, _ checkpointer: Checkpointer?) throws -> (FarmSummary, FinishedPicture) {
+        let farm = try Farm(configuration, context: context, checkpointer: checkpointer, stop: stop, logger: logger)
+        return (try farm.render(), farm.picture)
     }
 }

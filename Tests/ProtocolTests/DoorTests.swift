@@ -46,6 +46,9 @@ final class RawPeer {
         recv(descriptor, &answer, answer.count, Int32(MSG_WAITALL))
     }
 
+    /// Ends the connection; nothing can be said after that.
+    func hangUp() { shutdown(descriptor, Int32(SHUT_RDWR)) }
+
     /// Waits until the other side has ended the connection.
     func isCut() -> Bool {
         var bytes = [UInt8](repeating: 0, count: 4096)

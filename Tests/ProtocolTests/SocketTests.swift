@@ -200,6 +200,24 @@ struct Late: Error {}
         }
     }
 
+    @Test("a router that ends in the midst of a message outlives a peer that goes then")
+    func endsInMidMessage() throws {
+        let context = try SocketContext()
+        var router: RouterSocket? = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
+        let peer = try RawPeer(#require(router))
+        peer.greet()
+        peer.say([0, 5] + Array("hello".utf8))
+        let received = try #require(router).next()
+        // More than the kernel takes of a message whose receiver reads a few bytes of it.
+        #expect(try router?.send([text("header"), Frame(zeroBytes: 64 << 20), text("end")], to: received.peer) == .sent)
+        var begin = [UInt8](repeating: 0, count: 64)
+        #expect(recv(peer.descriptor, &begin, begin.count, Int32(MSG_WAITALL)) == begin.count)
+        // The context's end waits for both.
+        router = nil
+        peer.hangUp()
+        withExtendedLifetime(context) {}
+    }
+
     @Test("endpoints that cannot be are named with the reason", arguments: [
         "", "127.0.0.1:5555", "http://host:80", "tcp://", "tcp://host", "tcp://host:", "tcp://:5555", "tcp://host:0",
         "tcp://host:65536", "tcp://host:x", "tcp://::1:5555", "tcp://[::1:5555", "tcp://host name:1", "tcp://host:1\n", "ipc://",

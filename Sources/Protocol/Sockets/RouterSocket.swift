@@ -94,14 +94,13 @@ public final class RouterSocket {
         return number
     }
 
+    /// What was sent is delivered as long as `lingerMilliseconds` allow. There is no other way to stop listening: `zmq_unbind` ends the connections
+    /// too, and where one of them has read half of a message and is lost then, libzmq aborts the process (its issue 3442).
     deinit {
         // In this order: telling waits while nobody reads.
         socket.stopMonitor()
         watch?.stop()
     }
-
-    /// Takes no more connections; those that are there stay.
-    public func stopListening() { socket.unbind(endpoint) }
 
     // MARK: Connections
 

@@ -69,7 +69,7 @@ class Socket {
         }
     }
 
-    /// Fails only where there is nothing to end.
+    /// For endpoints without connections: see `RouterSocket.deinit`. Fails only where there is nothing to end.
     func unbind(_ endpoint: String) { zmq_unbind(handle, endpoint) }
 
     func lastEndpoint() throws(SocketError) -> String {
