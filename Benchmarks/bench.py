@@ -139,8 +139,8 @@ def ceiling(binaries, folder):
         "1 connection": run(1, small, *tiles, "10"),
         "1 connection of 16 lanes": run(1, small, *tiles, "40", lanes=16),
         **{f"{n} connections": run(n, small, *tiles, "40") for n in (10, 100, 1000)},
-        "10 connections, 64x64x4 latents": run(10, large, "--model", model, "--guidance-scale", "1", "--strength", "1", "--steps", "500"),
-        "10 connections, 128x128x3": run(10, large, "--tile", "128", "--steps", "40"),
+        **{f"{n} connections, 64x64x4 latents": run(n, large, "--model", model, "--guidance-scale", "1", "--strength", "1", "--steps", "800") for n in (10, 1000)},
+        **{f"{n} connections, 128x128x3": run(n, large, "--tile", "128", "--steps", "40") for n in (10, 1000)},
         "10 connections, 256x256x3": run(10, large, "--tile", "256", "--steps", "20"),
     }
 

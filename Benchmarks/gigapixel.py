@@ -153,12 +153,15 @@ def main():
         raise SystemExit(text)
     facts = dict(re.findall(r"(\w+)=(\S+)", text[text.rindex("job finished"):]))
     tiles = int(facts["tiles"])
-    rate = statistics.mean(measured.rates or [bare(options.bin, options.seconds)])
+    rates = measured.rates or [bare(options.bin, options.seconds)]
+    rate = statistics.mean(rates)
+    error = statistics.stdev(rates) / len(rates) ** 0.5 if len(rates) > 1 else float("nan")
     checked = subprocess.run(["pngcheck", "-q", folder / "output.png"], capture_output=True, text=True)
     print(json.dumps({
         "output": f"{4 * options.side}x{4 * options.side}", "steps": options.steps, "tiles": tiles,
         "wall_seconds": round(wall, 1), "paused_seconds": round(measured.paused, 1), "rendering_seconds": float(facts["elapsed"].rstrip("s")),
         "bare_tiles_per_second": [round(rate, 2) for rate in measured.rates], "bare_seconds": round(tiles / rate, 1), "wall_over_bare": round(wall * rate / tiles, 3),
+        "standard_error": round(wall * error / tiles, 4),  # of the samples of the bare network
         "pngcheck": "OK" if checked.returncode == 0 else checked.stdout,
         "peak_bytes_together": memory.together, "sum_of_peak_bytes": sum(memory.peaks.values()),
         "output_bytes": (folder / "output.png").stat().st_size,

@@ -21,10 +21,10 @@ package final class Canvas {
     /// - Parameter element: float32, or what the canvas is stored as.
     func cut(_ rect: Rect, as element: CanvasElement = .float32) -> Frame {
         switch element {
-        case .float32: Frame(floatCount: rect.area * channels) { load(rect, into: &$0) }
+        case .float32: Frame(of: Float.self, count: rect.area * channels) { load(rect, into: &$0) }
         case .float16:
-            Frame(halfCount: rect.area * channels) {
-                values.load(start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels, into: &$0)
+            Frame(of: UInt16.self, count: rect.area * channels) {
+                values.loadStored(start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels, into: &$0)
             }
         }
     }
@@ -33,10 +33,10 @@ package final class Canvas {
     /// - Parameter element: as for `cut`
     func write(_ frame: Frame, at rect: Rect, as element: CanvasElement = .float32) {
         switch element {
-        case .float32: frame.withFloats { store($0, at: rect) }
+        case .float32: frame.withValues(of: Float.self) { store($0, at: rect) }
         case .float16:
-            frame.withHalves {
-                values.store($0, start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels)
+            frame.withValues(of: UInt16.self) {
+                values.storeAsIs($0, start: start(of: rect), stride: width * channels, rows: rect.height, length: rect.width * channels)
             }
         }
     }

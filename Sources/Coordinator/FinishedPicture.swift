@@ -17,8 +17,9 @@ package struct FinishedPicture {
     private var alpha: [Float] = []
     private var packed: [UInt8] = []
     private var residual: [Float] = []
-    /// The part of the input that it depends on.
+    /// The part of the input that it depends on, and its alpha.
     private var crop: [Float] = []
+    private var cropAlpha: [Float] = []
 
     /// The largest piece. It has so many rows that the input's, of which a tap has four, are not widened much oftener than once.
     static let piece = (rows: 32, columns: 1024)
@@ -41,10 +42,7 @@ package struct FinishedPicture {
         for part in parts(of: rows) {
             try make(part)
             packed.fill(part.area * size) { [format, rgb, alpha] in format.pack(rgb: rgb.span, alpha: alpha.span, into: &$0) }
-            var target = band.mutableSpan
-            RowCopy.copy(
-                from: packed.span, start: 0, stride: part.width * size, to: &target, start: ((part.y - rows.lowerBound) * width + part.x) * size,
-                stride: width * size, rows: part.height, count: part.width * size)
+            put(packed.span, part, of: rows, into: &band)
         }
     }
 
@@ -53,12 +51,18 @@ package struct FinishedPicture {
         var result = [Float](repeating: 0, count: rows.count * width * 3)
         for part in parts(of: rows) {
             try make(part)
-            var target = result.mutableSpan
-            RowCopy.copy(
-                from: rgb.span, start: 0, stride: part.width * 3, to: &target, start: ((part.y - rows.lowerBound) * width + part.x) * 3,
-                stride: width * 3, rows: part.height, count: part.width * 3)
+            put(rgb.span, part, of: rows, into: &result)
         }
         return result
+    }
+
+    /// Copies a piece to its place in whole rows.
+    private func put<Value: BitwiseCopyable>(_ piece: Span<Value>, _ part: Rect, of rows: Range<Int>, into whole: inout [Value]) {
+        let size = piece.count / part.area
+        var target = whole.mutableSpan
+        RowCopy.copy(
+            from: piece, start: 0, stride: part.width * size, to: &target, start: ((part.y - rows.lowerBound) * width + part.x) * size,
+            stride: width * size, rows: part.height, count: part.width * size)
     }
 
     private func parts(of rows: Range<Int>) -> [Rect] {
@@ -72,28 +76,22 @@ package struct FinishedPicture {
     /// Computes a piece: `rgb` and, if the format has it, `alpha`.
     private mutating func make(_ part: Rect) throws {
         let source = try upsampler.sourceRect(for: part)
-        if let gain {
-            crop.fill(source.area * 3) { [input] rgb in
-                var alpha = MutableSpan<Float>()
-                input.read(source, rgb: &rgb, alpha: &alpha)
+        if gain != nil || format.hasAlpha {
+            crop.fill(gain == nil ? 0 : source.area * 3) { [input, format] rgb in
+                cropAlpha.fill(format.hasAlpha ? source.area : 0) { input.read(source, rgb: &rgb, alpha: &$0) }
             }
-            try rgb.fill(part.area * 3) { [upsampler, crop] in
-                try upsampler.upsample(crop: crop.span, cropRect: source, channels: 3, window: part, into: &$0)
-            }
-            residual.fill(part.area * 3) { [canvas] in canvas.load(part, into: &$0) }
-            rgb.fill(part.area * 3) { [residual] in Elementwise.add(residual.span, times: gain, to: &$0) }
-        } else {
-            rgb.fill(part.area * 3) { [canvas] in canvas.load(part, into: &$0) }
         }
         if format.hasAlpha {
-            crop.fill(source.area) { [input] alpha in
-                var rgb = MutableSpan<Float>()
-                input.read(source, rgb: &rgb, alpha: &alpha)
-            }
-            try alpha.fill(part.area) { [upsampler, crop] in
-                try upsampler.upsample(crop: crop.span, cropRect: source, channels: 1, window: part, into: &$0)
+            try alpha.fill(part.area) { [upsampler, cropAlpha] in
+                try upsampler.upsample(crop: cropAlpha.span, cropRect: source, channels: 1, window: part, into: &$0)
             }
         }
+        guard let gain else { return rgb.fill(part.area * 3) { [canvas] in canvas.load(part, into: &$0) } }
+        try rgb.fill(part.area * 3) { [upsampler, crop] in
+            try upsampler.upsample(crop: crop.span, cropRect: source, channels: 3, window: part, into: &$0)
+        }
+        residual.fill(part.area * 3) { [canvas] in canvas.load(part, into: &$0) }
+        rgb.fill(part.area * 3) { [residual] in Elementwise.add(residual.span, times: gain, to: &$0) }
     }
 }
 

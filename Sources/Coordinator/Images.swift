@@ -24,7 +24,7 @@ package final class InputImage: Sendable {
         for y in 0..<height {
             var span = row.mutableSpan
             try reader.readRow(samples: &span)
-            samples.store(row.span, start: y * row.count)
+            samples.storeAsIs(row.span, start: y * row.count, length: row.count)
         }
     }
 
@@ -35,12 +35,12 @@ package final class InputImage: Sendable {
         var span = packed.mutableSpan
         format.pack(rgb: image.pixels.span, alpha: image.alpha.span, into: &span)
         samples = try StoredValues(.uint8, count: packed.count)
-        samples.store(packed.span, start: 0)
+        samples.storeAsIs(packed.span, start: 0, length: packed.count)
     }
 
     /// A part of the picture, height x width x 3 in [0, 1]; where it reaches beyond (a canvas is padded), the nearest pixels.
     func cut(_ rect: Rect) -> Frame {
-        Frame(floatCount: rect.area * 3) { rgb in
+        Frame(of: Float.self, count: rect.area * 3) { rgb in
             var alpha = MutableSpan<Float>()
             read(rect, rgb: &rgb, alpha: &alpha)
         }
@@ -56,7 +56,7 @@ package final class InputImage: Sendable {
             let source = min(max(rect.y + y, 0), height - 1), row = y * rowBytes
             do {
                 var span = bytes.mutableSpan
-                samples.load(start: (source * width + columns.lowerBound) * size, count: columns.count * size, into: &span, at: row + before)
+                samples.loadStored(start: (source * width + columns.lowerBound) * size, length: columns.count * size, into: &span, at: row + before)
             }
             for i in stride(from: row + before - 1, through: row, by: -1) { bytes[i] = bytes[i + size] }
             for i in row + after..<row + rowBytes { bytes[i] = bytes[i - size] }

@@ -38,7 +38,7 @@ struct PredictionBlend {
         let columns = weights.weights(count: window.width)
         let channels = sum.channels
         var values = [Float](repeating: 0, count: window.width * channels)
-        frame.withFloats { frame in
+        frame.withValues(of: Float.self) { frame in
             for y in 0..<window.height {
                 let row = Rect(y: window.y + y, x: window.x, height: 1, width: window.width)
                 var span = values.mutableSpan

@@ -21,7 +21,7 @@ package enum Denoiser {
                 let sample: TileDenoiser.Sample? = request.sampleIsNoise ? nil : { inputs[0].read(request.element, from: $0, into: &$1) }
                 return LaneAnswer(
                     try Frame(count: work.answerByteCount / request.answerElement.size, of: request.answerElement) { answer in
-                        try conditioning.withFloats {
+                        try conditioning.withValues(of: Float.self) {
                             try model.denoise(request, sample: sample, conditioning: $0, workspace: workspace, answer: answer)
                         }
                     })

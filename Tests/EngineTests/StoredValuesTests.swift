@@ -34,14 +34,47 @@ struct StoredValuesTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["values"])
     }
 
+    @Test("of a file that is written and read whole no more stays in memory than was said, and every value is there")
+    func residency() throws {
+        let path = FileManager.default.temporaryDirectory.appending(path: "stored-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let (width, height) = (100_000, 2 * StoredValues.mostResident / 400_000)
+        let store = try StoredValues(.float32, count: width * height, path: path)
+        /// Of this file's mapping.
+        func resident() throws -> Int {
+            // Its size is unknown before it is read, which not every way of reading takes well.
+            let maps = try #require(try FileHandle(forReadingAtPath: "/proc/self/smaps")?.readToEnd())
+            let map = try #require(String(decoding: maps, as: UTF8.self).split(separator: path).dropFirst().first)
+            return try #require(map.firstMatch(of: /Rss: +(\d+) kB/).flatMap { Int($0.output.1) }) << 10
+        }
+        // Tiles of 100 rows, from left to right, as a step writes them.
+        var most = 0
+        for y in stride(from: 0, to: height, by: 100) {
+            let rows = min(100, height - y)
+            for x in stride(from: 0, to: width, by: 10_000) {
+                let tile = (0..<rows * 10_000).map { Float((y + $0 / 10_000) * width + x + $0 % 10_000) }
+                store.store(tile.span, start: y * width + x, stride: width, rows: rows, length: 10_000)
+            }
+            most = max(most, try resident())
+        }
+        var row = [Float](repeating: 0, count: width)
+        for y in stride(from: 0, to: height, by: 7) {
+            var span = row.mutableSpan
+            store.load(start: y * width, stride: 0, rows: 1, length: width, into: &span)
+            #expect(row.indices.allSatisfy { row[$0] == Float(y * width + $0) })
+            most = max(most, try resident())
+        }
+        #expect(most > StoredValues.mostResident / 2 && most <= StoredValues.mostResident + 1 << 20, "\(most)")
+    }
+
     @Test("half precision is read and written as it is stored too")
     func raw() throws {
         let store = try StoredValues(.float16, count: 1000)
         let halves = (0..<60).map { UInt16($0 * 1000) }
-        store.store(halves.span, start: 13, stride: 100, rows: 6, length: 10)
+        store.storeAsIs(halves.span, start: 13, stride: 100, rows: 6, length: 10)
         var read = [UInt16](repeating: 0, count: 60)
         var span = read.mutableSpan
-        store.load(start: 13, stride: 100, rows: 6, length: 10, into: &span)
+        store.loadStored(start: 13, stride: 100, rows: 6, length: 10, into: &span)
         #expect(read == halves)
         var floats = [Float](repeating: 0, count: 60)
         var values = floats.mutableSpan

@@ -67,7 +67,7 @@ struct Late: Error {}
         #expect(try router.send([tensor, tensor], to: received.peer) == .sent)
         #expect(try dealer.next() == [tensor])
         #expect(try dealer.next() == [tensor, tensor])
-        tensor.withFloats { #expect($0.count == 100_000 && $0[99_999] == 99_999) }
+        tensor.withValues(of: Float.self) { #expect($0.count == 100_000 && $0[99_999] == 99_999) }
     }
 
     @Test("small tensors of any length can be read as floats, wherever the receive buffer has them")
@@ -80,7 +80,7 @@ struct Late: Error {}
         for count in 0..<200 {
             let received = try router.next()
             try #require(received.frames.count == 2)
-            received.frames[1].withFloats { values in
+            received.frames[1].withValues(of: Float.self) { values in
                 #expect(values.count == count)
                 for i in values.indices where values[i] != Float(i) { Issue.record("value \(i) of \(count)") }
             }

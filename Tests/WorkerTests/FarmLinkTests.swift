@@ -36,7 +36,7 @@ import Worker
             try farmer.send(task, to: peer)
             let (id, answer) = try farmer.result()
             #expect(id == task.0.id)
-            answer.withFloats { #expect($0.count == 60 && $0[59] == Float(tile * 100 + 60)) }
+            answer.withValues(of: Float.self) { #expect($0.count == 60 && $0[59] == Float(tile * 100 + 60)) }
         }
         let bad = farmer.task(model, tile: 0, step: 13)
         try farmer.send(bad, to: peer)

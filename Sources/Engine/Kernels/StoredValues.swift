@@ -6,8 +6,8 @@ import Synchronization
 /// (float16 as it is stored, too), and bytes.
 ///
 /// A file is given all its blocks before it is mapped, so that a full disk is an error of `init` and no SIGBUS (on file systems that copy on write,
-/// as btrfs and ZFS do, that is no promise). Its pages count as the process's memory only while they are in use: after every so many bytes they are
-/// given back to the system, which writes them out when it likes.
+/// as btrfs and ZFS do, that is no promise). Its pages count as the process's memory, so no more than `mostResident` of them stay: the oldest are given
+/// back to the system, which writes them out when it likes.
 ///
 /// Sendable without the compiler's proof: whoever shares it sees to it that no part is written while another thread reads it.
 package final class StoredValues: @unchecked Sendable {
@@ -29,11 +29,10 @@ package final class StoredValues: @unchecked Sendable {
     package let element: Element
     package let count: Int
     private let memory: UnsafeMutableRawPointer
-    private let isFile: Bool
-    /// Bytes read and written since pages were given back.
-    private let touched = Atomic<Int>(0)
-    /// Bytes of a file in memory, about.
-    package static let mostResident = 192 << 20
+    /// nil in memory.
+    private let residency: Mutex<Residency>?
+    /// Bytes of a file in memory.
+    package static let mostResident = 96 << 20
 
     /// Zeros in memory.
     /// - Throws: `StorageError`.
@@ -74,7 +73,7 @@ package final class StoredValues: @unchecked Sendable {
     private init(_ element: Element, count: Int, descriptor: Int32, path: String) throws {
         let (bytes, overflow) = count.multipliedReportingOverflow(by: element.size)
         guard count >= 0, !overflow, bytes < 1 << 46 else { throw StorageError.tooLarge(path: path) }
-        isFile = descriptor >= 0
+        let isFile = descriptor >= 0
         if isFile {
             var code: Int32
             repeat { code = posix_fallocate(descriptor, 0, max(bytes, 1)) } while code == EINTR
@@ -91,97 +90,124 @@ package final class StoredValues: @unchecked Sendable {
         self.element = element
         self.count = count
         self.memory = memory
+        residency = isFile ? Mutex(Residency(bytes: bytes)) : nil
     }
 
     deinit { munmap(memory, max(count * element.size, 1)) }
 
     /// Reads rows of `length` numbers, `stride` numbers apart in the store and densely packed in `target`.
     package func load(start: Int, stride: Int, rows: Int, length: Int, into target: inout MutableSpan<Float>, at first: Int = 0) {
-        precondition(element != .uint8)
-        guard check(start, stride, rows, length, other: target.count, first) else { return }
+        guard element == .float16 else { return loadStored(start: start, stride: stride, rows: rows, length: length, into: &target, at: first) }
+        guard let from = place(start, stride, rows, length, isWritten: false, other: target.count, first) else { return }
         target.withUnsafeMutableBufferPointer { target in
-            guard let to = target.baseAddress?.advanced(by: first) else { return }
-            if element == .float32 {
-                tf_copy_rows(memory + 4 * start, 4 * stride, to, 4 * length, rows, 4 * length)
-            } else {
-                tf_rows_from_half(memory.assumingMemoryBound(to: UInt16.self) + start, stride, to, length, rows, length)
-            }
+            guard let to = target.baseAddress else { return }
+            tf_rows_from_half(from.assumingMemoryBound(to: UInt16.self), stride, to + first, length, rows, length)
         }
-        touch(rows * length)
     }
 
     /// Writes rows that are densely packed in `source`; see `load`. float16 rounds to nearest.
     package func store(_ source: Span<Float>, at first: Int = 0, start: Int, stride: Int, rows: Int, length: Int) {
-        precondition(element != .uint8)
-        guard check(start, stride, rows, length, other: source.count, first) else { return }
-        source.withUnsafeBufferPointer { source in
-            guard let from = source.baseAddress?.advanced(by: first) else { return }
-            if element == .float32 {
-                tf_copy_rows(from, 4 * length, memory + 4 * start, 4 * stride, rows, 4 * length)
-            } else {
-                tf_rows_to_half(from, length, memory.assumingMemoryBound(to: UInt16.self) + start, stride, rows, length)
-            }
-        }
-        touch(rows * length)
-    }
-
-    /// Reads float16 values as they are stored; see the other `load`.
-    package func load(start: Int, stride: Int, rows: Int, length: Int, into target: inout MutableSpan<UInt16>) {
-        precondition(element == .float16)
-        guard check(start, stride, rows, length, other: target.count, 0) else { return }
-        target.withUnsafeMutableBufferPointer { target in
-            guard let to = target.baseAddress else { return }
-            tf_copy_rows(memory + 2 * start, 2 * stride, to, 2 * length, rows, 2 * length)
-        }
-        touch(rows * length)
-    }
-
-    /// Writes float16 values as they are; see `load`.
-    package func store(_ source: Span<UInt16>, start: Int, stride: Int, rows: Int, length: Int) {
-        precondition(element == .float16)
-        guard check(start, stride, rows, length, other: source.count, 0) else { return }
+        guard element == .float16 else { return storeAsIs(source, at: first, start: start, stride: stride, rows: rows, length: length) }
+        guard let to = place(start, stride, rows, length, isWritten: true, other: source.count, first) else { return }
         source.withUnsafeBufferPointer { source in
             guard let from = source.baseAddress else { return }
-            tf_copy_rows(from, 2 * length, memory + 2 * start, 2 * stride, rows, 2 * length)
+            tf_rows_to_half(from + first, length, to.assumingMemoryBound(to: UInt16.self), stride, rows, length)
         }
-        touch(rows * length)
     }
 
-    /// Reads bytes.
-    package func load(start: Int, count length: Int, into target: inout MutableSpan<UInt8>, at first: Int = 0) {
-        precondition(element == .uint8)
-        guard check(start, 0, 1, length, other: target.count, first) else { return }
-        target.withUnsafeMutableBufferPointer { if let to = $0.baseAddress { memcpy(to + first, memory + start, length) } }
-        touch(length)
+    /// Reads values as they are stored, float16 as its bits; see `load`.
+    package func loadStored<Value: BitwiseCopyable>(
+        start: Int, stride: Int = 0, rows: Int = 1, length: Int, into target: inout MutableSpan<Value>, at first: Int = 0
+    ) {
+        precondition(MemoryLayout<Value>.size == element.size)
+        guard let from = place(start, stride, rows, length, isWritten: false, other: target.count, first) else { return }
+        target.withUnsafeMutableBufferPointer { target in
+            guard let to = target.baseAddress else { return }
+            tf_copy_rows(from, element.size * stride, to + first, element.size * length, rows, element.size * length)
+        }
     }
 
-    package func store(_ source: Span<UInt8>, start: Int) {
-        precondition(element == .uint8)
-        guard check(start, 0, 1, source.count, other: source.count, 0) else { return }
-        source.withUnsafeBufferPointer { if let from = $0.baseAddress { memcpy(memory + start, from, $0.count) } }
-        touch(source.count)
+    /// Writes values as they are to be stored; see `loadStored`.
+    package func storeAsIs<Value: BitwiseCopyable>(
+        _ source: Span<Value>, at first: Int = 0, start: Int, stride: Int = 0, rows: Int = 1, length: Int
+    ) {
+        precondition(MemoryLayout<Value>.size == element.size)
+        guard let to = place(start, stride, rows, length, isWritten: true, other: source.count, first) else { return }
+        source.withUnsafeBufferPointer { source in
+            guard let from = source.baseAddress else { return }
+            tf_copy_rows(from + first, element.size * length, to, element.size * stride, rows, element.size * length)
+        }
     }
 
-    private func check(_ start: Int, _ stride: Int, _ rows: Int, _ length: Int, other: Int, _ first: Int) -> Bool {
-        guard rows > 0, length > 0 else { return false }
+    /// Where the first of these values lies, whose pages are about to be used; nil when there are none.
+    private func place(_ start: Int, _ stride: Int, _ rows: Int, _ length: Int, isWritten: Bool, other: Int, _ first: Int) -> UnsafeMutableRawPointer? {
+        guard rows > 0, length > 0 else { return nil }
         precondition(start >= 0 && stride >= 0 && start + (rows - 1) * stride + length <= count)
         precondition(first >= 0 && first + rows * length <= other)
-        return true
-    }
-
-    /// Rows are scattered over pages, so more than the bytes in question becomes resident; the kernel's read-ahead brings its own.
-    private func touch(_ values: Int) {
-        guard isFile else { return }
-        let bytes = values * element.size * 2
-        if touched.add(bytes, ordering: .relaxed).newValue > Self.mostResident {
-            touched.store(0, ordering: .relaxed)
-            release()
+        residency?.withLock {
+            for row in 0..<rows {
+                let from = (start + row * stride) * element.size
+                $0.use(from..<from + length * element.size, isWritten: isWritten, of: memory)
+            }
         }
+        return memory + start * element.size
     }
 
     /// Lets go of the pages of a file; what they hold stays, and comes back when it is asked for.
-    package func release() {
-        if isFile { madvise(memory, max(count * element.size, 1), MADV_DONTNEED) }
+    package func release() { residency?.withLock { $0.releaseAll(of: memory) } }
+}
+
+/// Which parts of a mapped file may be in memory. They come and go as a queue does.
+///
+/// A part that is about to be written is made writable as a whole: else the system would be asked at each page, which takes it longer than it takes us to
+/// write one. Tiles lie side by side in the order in which they are written, so all of a part is written soon.
+private struct Residency {
+    private enum Use: UInt8 { case none, read, written }
+
+    /// As many pages as the system brings for one that is read.
+    private static let part = 64 << 10
+
+    private let bytes: Int
+    private var uses: [Use]
+    /// In the order in which they came, from `turn` on; -1: none.
+    private var queue = [Int](repeating: -1, count: StoredValues.mostResident / part)
+    private var turn = 0
+
+    init(bytes: Int) {
+        self.bytes = bytes
+        uses = [Use](repeating: .none, count: bytes / Self.part + 1)
+    }
+
+    mutating func use(_ range: Range<Int>, isWritten: Bool, of memory: UnsafeMutableRawPointer) {
+        for part in range.lowerBound / Self.part...(range.upperBound - 1) / Self.part {
+            let use = isWritten ? Use.written : .read
+            guard uses[part].rawValue < use.rawValue else { continue }
+            if uses[part] == .none {
+                let oldest = queue[turn]
+                if oldest >= 0 {
+                    advise(oldest, MADV_DONTNEED, of: memory)
+                    uses[oldest] = .none
+                }
+                queue[turn] = part
+                turn = (turn + 1) % queue.count
+            }
+            uses[part] = use
+            // Before Linux 5.14 there is no such advice, and nothing is lost.
+            if isWritten { advise(part, MADV_POPULATE_WRITE, of: memory) }
+        }
+    }
+
+    mutating func releaseAll(of memory: UnsafeMutableRawPointer) {
+        for part in queue where part >= 0 {
+            advise(part, MADV_DONTNEED, of: memory)
+            uses[part] = .none
+        }
+        queue = [Int](repeating: -1, count: queue.count)
+        turn = 0
+    }
+
+    private func advise(_ part: Int, _ advice: Int32, of memory: UnsafeMutableRawPointer) {
+        madvise(memory + part * Self.part, min(Self.part, bytes - part * Self.part), advice)
     }
 }
 

@@ -17,9 +17,6 @@ public final class Frame: @unchecked Sendable {
     /// Bytes in the frame.
     public let byteCount: Int
 
-    /// Float32 values in the frame; bytes beyond a multiple of four are not counted.
-    public var floatCount: Int { byteCount / 4 }
-
     private init(allocating byteCount: Int) {
         precondition(byteCount >= 0)
         message = .allocate(capacity: 1)
@@ -56,26 +53,14 @@ public final class Frame: @unchecked Sendable {
         try fill(UnsafeMutableRawBufferPointer(start: zmq_msg_data(message), count: byteCount))
     }
 
-    /// A tensor of `floatCount` values that `fill` writes. They are not cleared before: `fill` must write every one.
-    public convenience init<E: Error>(
-        floatCount: Int, filledBy fill: (_ values: inout MutableSpan<Float>) throws(E) -> Void
+    /// A tensor of `count` values that `fill` writes, float16 as its bits. They are not cleared before: `fill` must write every one.
+    public convenience init<Value: BitwiseCopyable, E: Error>(
+        of type: Value.Type, count: Int, filledBy fill: (_ values: inout MutableSpan<Value>) throws(E) -> Void
     ) throws(E) {
-        precondition(floatCount >= 0 && floatCount <= Int.max / 4)
-        self.init(allocating: 4 * floatCount)
-        let memory = UnsafeMutableBufferPointer<Float>(
-            start: zmq_msg_data(message)?.assumingMemoryBound(to: Float.self), count: floatCount)
-        var values = MutableSpan(_unsafeElements: memory)
-        try fill(&values)
-    }
-
-    /// A tensor of `halfCount` values of half precision that `fill` writes, every one.
-    public convenience init<E: Error>(
-        halfCount: Int, filledBy fill: (_ values: inout MutableSpan<UInt16>) throws(E) -> Void
-    ) throws(E) {
-        precondition(halfCount >= 0 && halfCount <= Int.max / 2)
-        self.init(allocating: 2 * halfCount)
-        let memory = UnsafeMutableBufferPointer<UInt16>(
-            start: zmq_msg_data(message)?.assumingMemoryBound(to: UInt16.self), count: halfCount)
+        let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Value>.size)
+        precondition(count >= 0 && !overflow)
+        self.init(allocating: bytes)
+        let memory = UnsafeMutableBufferPointer<Value>(start: zmq_msg_data(message)?.assumingMemoryBound(to: Value.self), count: count)
         var values = MutableSpan(_unsafeElements: memory)
         try fill(&values)
     }
@@ -87,11 +72,11 @@ public final class Frame: @unchecked Sendable {
     ) throws(E) {
         switch element {
         case .float32:
-            try self.init(floatCount: count) { target throws(E) in
+            try self.init(of: Float.self, count: count) { target throws(E) in
                 try fill { values, start in RowCopy.copy(from: values, to: &target, at: start, count: values.count) }
             }
         case .float16:
-            try self.init(halfCount: count) { target throws(E) in
+            try self.init(of: UInt16.self, count: count) { target throws(E) in
                 try fill { values, start in HalfPrecision.narrow(values, into: &target, at: start) }
             }
         }
@@ -110,7 +95,7 @@ public final class Frame: @unchecked Sendable {
     }
 
     public convenience init(floats values: some Collection<Float>) {
-        self.init(floatCount: values.count) { span in
+        self.init(of: Float.self, count: values.count) { span in
             for (i, value) in values.enumerated() { span[i] = value }
         }
     }
@@ -119,7 +104,7 @@ public final class Frame: @unchecked Sendable {
     public convenience init(_ values: [Float], as element: CanvasElement) {
         switch element {
         case .float32: self.init(floats: values)
-        case .float16: self.init(halfCount: values.count) { HalfPrecision.narrow(values.span, into: &$0) }
+        case .float16: self.init(of: UInt16.self, count: values.count) { HalfPrecision.narrow(values.span, into: &$0) }
         }
     }
 
@@ -166,16 +151,12 @@ public final class Frame: @unchecked Sendable {
         try body(UnsafeRawBufferPointer(start: zmq_msg_data(message), count: byteCount))
     }
 
-    /// The float32 values, for as long as `body` runs.
-    public func withFloats<R, E: Error>(_ body: (Span<Float>) throws(E) -> R) throws(E) -> R {
-        let memory = UnsafeBufferPointer<Float>(
-            start: zmq_msg_data(message)?.assumingMemoryBound(to: Float.self), count: floatCount)
-        return try body(Span(_unsafeElements: memory))
-    }
-
-    /// The values of half precision, for as long as `body` runs; a byte beyond is not counted.
-    public func withHalves<R, E: Error>(_ body: (Span<UInt16>) throws(E) -> R) throws(E) -> R {
-        let memory = UnsafeBufferPointer<UInt16>(start: zmq_msg_data(message)?.assumingMemoryBound(to: UInt16.self), count: byteCount / 2)
+    /// The values, for as long as `body` runs, float16 as its bits; bytes beyond the last whole one are not counted.
+    public func withValues<Value: BitwiseCopyable, R, E: Error>(of type: Value.Type, _ body: (Span<Value>) throws(E) -> R) throws(E) -> R {
+        // Frames that are received lie where floats may, and no better.
+        precondition(MemoryLayout<Value>.alignment <= MemoryLayout<Float>.alignment)
+        let memory = UnsafeBufferPointer<Value>(
+            start: zmq_msg_data(message)?.assumingMemoryBound(to: Value.self), count: byteCount / MemoryLayout<Value>.size)
         return try body(Span(_unsafeElements: memory))
     }
 
@@ -185,8 +166,8 @@ public final class Frame: @unchecked Sendable {
         switch element {
         case .float32:
             let count = values.count
-            withFloats { RowCopy.copy(from: $0, start: start, to: &values, count: count) }
-        case .float16: withHalves { HalfPrecision.widen($0, from: start, into: &values) }
+            withValues(of: Float.self) { RowCopy.copy(from: $0, start: start, to: &values, count: count) }
+        case .float16: withValues(of: UInt16.self) { HalfPrecision.widen($0, from: start, into: &values) }
         }
     }
 
