@@ -1,3 +1,4 @@
+import DequeModule
 import Logging
 import Protocol
 
@@ -9,9 +10,10 @@ extension Farm {
         guard !isCarryingOut else { return }
         isCarryingOut = true
         defer { isCarryingOut = false }
-        while !pending.isEmpty {
-            for command in scheduler.handle(pending.removeFirst(), at: Clock.now) { carryOut(command) }
+        while let event = pending.popFirst() {
+            for command in scheduler.handle(event, at: Clock.now) { carryOut(command) }
         }
+        workers.forgetDeparted()
     }
 
     func carryOut(_ command: Scheduler.Command) {
@@ -28,19 +30,23 @@ extension Farm {
         case .resend(let tile, let number, let attempt):
             if let task = tiles.task(of: tile) { send(tile, attempt: attempt, task, to: number) }
         case .accept(let tile):
-            tiles.accept(arriving?.frame, of: tile)
-            if let note = arriving?.note {
+            guard let arriving else { return }
+            tiles.accept(arriving.frame, of: tile)
+            if let note = arriving.note {
                 let isNegative = plan.phases[tile.step] == .encodeText && tile.index == 1
                 logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
             }
         case .drop(let tile, let number):
             logger.debug("late answer dropped", metadata: ["worker": "\(workers.name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
         case .merge(let tile):
-            guard let (task, answer) = tiles.takeMerged(tile) else { return }
+            guard let (work, answer) = tiles.takeAnswer(of: tile) else { return }
             lastWritten = max(lastWritten, tile.step)
-            copying.time { rendering.merge(answer, of: task.work, phase: tile.step, tile: tile.index) }
+            copying.time { rendering.merge(answer, of: work, phase: tile.step, tile: tile.index) }
             jobProgress.merged(phase: tile.step)
         case .requeued(let tile, let number, let cause):
+            // When a thousand workers are lost at once, writing of each tile would hold up those that are left.
+            requeues += 1
+            guard requeues <= Self.mostRequeuesTold else { return }
             logger.info("tile requeued", metadata: ["tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(workers.name(number))", "reason": "\(cause)"])
         case .hung(let number, let seconds):
             logger.warning("worker hangs, it gets nothing until it moves", metadata: ["worker": "\(workers.name(number))", "seconds": "\(Int(seconds))"])

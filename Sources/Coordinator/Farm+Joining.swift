@@ -15,7 +15,7 @@ extension Farm {
             bytesSent = worker.bytesSent
             remove(worker.number, reason: "began a new session")
         }
-        if let old = workers.first(session: hello.session, user: received.user) {
+        if let old = workers.worker(session: hello.session, user: received.user) {
             remove(old.number, reason: "connected anew")
         }
         // With keys nobody chooses a name.

@@ -1,3 +1,4 @@
+import DequeModule
 import Engine
 import Foundation
 import Logging
@@ -13,6 +14,9 @@ final class Farm {
     static let silenceSeconds = 5.0
     /// What a worker may have under way before it has tasks: requests for the model, heartbeats.
     static let idleBytesInFlight = 256 << 10
+
+    /// Tiles requeued between two ticks that have a line each in the log.
+    static let mostRequeuesTold = 100
 
     /// Tasks that one worker may have: they have to fit the socket's queue.
     static let mostCredit = 480
@@ -61,7 +65,9 @@ final class Farm {
     var tiles = TilesInHand()
     var fetches = FetchQueue()
     /// What happened while commands were carried out.
-    var pending: [Scheduler.Event] = []
+    var pending: Deque<Scheduler.Event> = []
+    /// Since the last tick.
+    var requeues = 0
     var outcome: Result<Void, CommandError>?
     var strangers = StrangerLog()
     let start = Clock.now
@@ -153,6 +159,7 @@ final class Farm {
         for worker in workers.all {
             if silence(of: worker, at: now) > Self.silenceSeconds {
                 expel(worker, reason: "silent for \(Int(Self.silenceSeconds)) s")
+                beat()
             }
         }
         beat()
@@ -164,13 +171,17 @@ final class Farm {
         }
         serveFetches()
         if !wasAway { happened(.tick) }
+        if requeues > Self.mostRequeuesTold {
+            logger.info("more tiles requeued", metadata: ["tiles": "\(requeues - Self.mostRequeuesTold)"])
+        }
+        requeues = 0
         checkpoint(now)
         noteIncidents()
         strangers.report(to: logger, now: now)
         progress.update(
             done: scheduler.mergedTiles, share: jobProgress.share, phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
             inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
-            workers: scheduler.workerCount, inQuarantine: workers.all.count { scheduler.isQuarantined($0.number) }, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
+            workers: scheduler.workerCount, inQuarantine: scheduler.quarantinedWorkers, waiting: configuration.workersAreLocal ? nil : socket.endpoint,
             slowest: workers.slowest,
             elapsed: now - start, logger: logger)
     }

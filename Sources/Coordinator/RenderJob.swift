@@ -57,6 +57,7 @@ struct RenderJob {
         plan.element = output.storage
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
+        plan.memoryForTiles = machine / 4
 
         // Where the canvas lies.
         let stores = plan.stores(canvases: folder == nil ? 1 : 3)

@@ -50,6 +50,8 @@ package struct RenderPlan: Sendable {
     package var hasBarrier = false
     /// Of the canvas.
     package var element = CanvasElement.float32
+    /// What windows and answers of tiles that are at workers may take: workers without number would have the coordinator keep as many tiles.
+    package var memoryForTiles = Int.max
     let upsampler: BicubicUpsampler
     /// Of the sampler's steps; every tile's task asks for one.
     package let grids: [TileGrid]
@@ -155,15 +157,22 @@ package struct RenderPlan: Sendable {
     package func step(_ index: Int) -> Scheduler.Step {
         switch phases[index] {
         case .denoise(let step):
-            return Scheduler.Step(denoising: grids[step], of: tiling, readsCanvas: step > 0 || !startsWithNoise, waits: hasBarrier, kind: 1)
+            return Scheduler.Step(denoising: grids[step], of: tiling, readsCanvas: step > 0 || !startsWithNoise, waits: hasBarrier, kind: 1, mostOut: mostOut(windowBytes))
         case .encodeText:
             return Scheduler.Step(.barrier(count: latent?.prompts.count ?? 0, inOrder: false), kind: 2)
         case .encode(let pass):
-            return Scheduler.Step(latent?.encoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 3, keys: latent?.encoding[pass].keys ?? [])
+            return Scheduler.Step(
+                latent?.encoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 3, keys: latent?.encoding[pass].keys ?? [],
+                mostOut: mostOut(largestFrame))
         case .decode(let pass):
-            return Scheduler.Step(latent?.decoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 4, keys: latent?.decoding[pass].keys ?? [])
+            return Scheduler.Step(
+                latent?.decoding[pass].shape ?? .barrier(count: 0, inOrder: false), kind: 4, keys: latent?.decoding[pass].keys ?? [],
+                mostOut: mostOut(largestFrame))
         }
     }
+
+    /// Tiles that may be at workers where each takes a window and an answer of so many bytes; a few in any case.
+    private func mostOut(_ frameBytes: Int) -> Int { max(16, memoryForTiles / (2 * frameBytes)) }
 
     /// Large networks have to be loaded before they answer for the first time.
     package var leases: Scheduler.LeasePolicy {

@@ -17,11 +17,14 @@ extension Scheduler {
         /// A name for each tile, or none. A tile goes, if it can, to the worker that has answered the tile of the same name in the step before: that one
         /// may have kept what both have in common. Other workers come to the same bits, only later.
         package var keys: [Int]
+        /// No tile of it is sent while so many of any step are at workers: what is kept of them takes memory.
+        package var mostOut: Int
 
-        package init(_ shape: Shape, kind: Int = 0, keys: [Int] = []) {
+        package init(_ shape: Shape, kind: Int = 0, keys: [Int] = [], mostOut: Int = .max) {
             self.shape = shape
             self.kind = kind
             self.keys = keys
+            self.mostOut = mostOut
         }
 
         /// How many tiles it has.
@@ -53,8 +56,9 @@ extension Scheduler.Step {
     ///   - grid: the step's
     ///   - readsCanvas: not where the windows are pure noise, as at the first step: nothing has to wait
     ///   - waits: for the whole step before; slower, and there to be compared with
-    package init(denoising grid: TileGrid, of tiling: Tiling, readsCanvas: Bool, waits: Bool = false, kind: Int = 0) {
+    package init(denoising grid: TileGrid, of tiling: Tiling, readsCanvas: Bool, waits: Bool = false, kind: Int = 0, mostOut: Int = .max) {
         self.init(
-            tiling.writesDisjointCells ? .cells(grid, readsCanvas: readsCanvas, waits: waits) : .barrier(count: grid.count, inOrder: true), kind: kind)
+            tiling.writesDisjointCells ? .cells(grid, readsCanvas: readsCanvas, waits: waits) : .barrier(count: grid.count, inOrder: true), kind: kind,
+            mostOut: mostOut)
     }
 }

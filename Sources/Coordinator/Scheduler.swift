@@ -197,9 +197,9 @@ package struct Scheduler {
         takeChanges(&commands)
     }
 
-    /// Workers that have joined and not left, without those in quarantine.
+    /// Workers that have joined and not left, without those in quarantine, and those.
     package var workerCount: Int { workers.count - quarantinedWorkers }
-    private var quarantinedWorkers = 0
+    package private(set) var quarantinedWorkers = 0
 
     package func isQuarantined(_ worker: Worker) -> Bool { workers[worker].map { records[$0.record].isQuarantined } ?? false }
     /// Tasks that a worker was given and has not answered or returned.
@@ -433,7 +433,8 @@ package struct Scheduler {
     private mutating func dispatch(at now: Double, _ commands: inout [Command]) {
         // Tiles that none of those in line should get: they have them already, or have failed on them.
         var aside: [Tile] = []
-        while !isOver, let tile = nextReady() {
+        // What is lost is not out, and goes first: it is older.
+        while !isOver, let tile = nextReady(), inFlight < graph.mostOut(of: tile) {
             var refused: [Place] = []
             var isSent = false
             while !isSent, let place = nextPlace() {

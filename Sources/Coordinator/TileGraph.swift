@@ -62,9 +62,14 @@ struct TileGraph {
         return active[index].status[tile.index]
     }
 
-    func kind(of tile: Tile) -> Int {
+    func kind(of tile: Tile) -> Int { step(of: tile).kind }
+
+    /// See `Scheduler.Step.mostOut`.
+    func mostOut(of tile: Tile) -> Int { step(of: tile).mostOut }
+
+    private func step(of tile: Tile) -> Step {
         let index = tile.step - firstActive
-        return active.indices.contains(index) ? active[index].step.kind : makeStep(tile.step).kind
+        return active.indices.contains(index) ? active[index].step : makeStep(tile.step)
     }
 
     /// The tile's name among the tiles of other steps.

@@ -1,7 +1,7 @@
 import Engine
 import Protocol
 
-/// Inputs of tiles that are not merged yet, and answers that wait for their neighbours.
+/// Tasks of tiles that are not answered yet, and answers that wait for their neighbours.
 struct TilesInHand {
     struct Task {
         let work: Work
@@ -9,18 +9,18 @@ struct TilesInHand {
     }
 
     private var tasks: [Scheduler.Tile: Task] = [:]
-    private var answers: [Scheduler.Tile: Frame] = [:]
+    private var answers: [Scheduler.Tile: (work: Work, frame: Frame)] = [:]
 
-    /// The task of a tile that was cut and is not merged.
+    /// The task of a tile that was cut and is not answered.
     func task(of tile: Scheduler.Tile) -> Task? { tasks[tile] }
 
     mutating func keep(_ task: Task, of tile: Scheduler.Tile) { tasks[tile] = task }
 
-    mutating func accept(_ answer: Frame?, of tile: Scheduler.Tile) { answers[tile] = answer }
-
-    /// The task of a tile and its answer, for the last time.
-    mutating func takeMerged(_ tile: Scheduler.Tile) -> (Task, answer: Frame)? {
-        guard let answer = answers.removeValue(forKey: tile), let task = tasks.removeValue(forKey: tile) else { return nil }
-        return (task, answer)
+    /// The tile's inputs are needed no longer.
+    mutating func accept(_ answer: Frame, of tile: Scheduler.Tile) {
+        if let task = tasks.removeValue(forKey: tile) { answers[tile] = (task.work, answer) }
     }
+
+    /// The answer of a tile, for the last time.
+    mutating func takeAnswer(of tile: Scheduler.Tile) -> (work: Work, frame: Frame)? { answers.removeValue(forKey: tile) }
 }

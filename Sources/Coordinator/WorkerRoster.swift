@@ -30,10 +30,19 @@ final class WorkerPeer {
     }
 }
 
-/// The workers that are here, by their numbers and by their peers. No number is given twice.
+/// The workers that are here, by all that they are asked for by: thousands of them join within seconds. No number is given twice.
 struct WorkerRoster {
+    private struct Session: Hashable {
+        let session: UInt64
+        let user: String?
+    }
+
     private var workers: [Int: WorkerPeer] = [:]
     private var byPeer: [Peer: WorkerPeer] = [:]
+    private var bySession: [Session: WorkerPeer] = [:]
+    private var names: Set<String> = []
+    /// Names of those that have left, while it is still spoken of them.
+    private var departed: [Int: String] = [:]
     private var nextNumber = 0
 
     subscript(number: Int) -> WorkerPeer? { workers[number] }
@@ -42,11 +51,9 @@ struct WorkerRoster {
     /// In the order in which they came.
     var all: [WorkerPeer] { workers.values.sorted { $0.number < $1.number } }
 
-    func first(session: UInt64, user: String?) -> WorkerPeer? { workers.values.first { $0.hello.session == session && $0.user == user } }
+    func worker(session: UInt64, user: String?) -> WorkerPeer? { bySession[Session(session: session, user: user)] }
 
-    func contains(where condition: (WorkerPeer) -> Bool) -> Bool { workers.values.contains(where: condition) }
-
-    func name(_ number: Int) -> String { workers[number]?.name ?? "worker \(number)" }
+    func name(_ number: Int) -> String { workers[number]?.name ?? departed[number] ?? "worker \(number)" }
 
     /// The name of the one that takes longest for a tile.
     var slowest: String? { workers.values.filter { $0.tiles > 0 }.max { $0.smoothedSeconds < $1.smoothedSeconds }?.name }
@@ -57,17 +64,21 @@ struct WorkerRoster {
     /// - Returns: its number.
     mutating func add(_ hello: Hello, peer: Peer, connection: ConnectionID?, user: String?, bytesSent: Int, at now: Double) -> Int {
         defer { nextNumber += 1 }
-        let name = user ?? hello.name, isTaken = contains { $0.name == name }
+        let wanted = user ?? hello.name, name = names.contains(wanted) ? "\(wanted)#\(nextNumber)" : wanted
         let worker = WorkerPeer(
-            number: nextNumber, peer: peer, connection: connection, hello: hello, name: isTaken ? "\(name)#\(nextNumber)" : name, user: user, lastHeard: now,
-            bytesSent: bytesSent)
-        (workers[nextNumber], byPeer[peer]) = (worker, worker)
+            number: nextNumber, peer: peer, connection: connection, hello: hello, name: name, user: user, lastHeard: now, bytesSent: bytesSent)
+        (workers[nextNumber], byPeer[peer], bySession[Session(session: hello.session, user: user)]) = (worker, worker, worker)
+        names.insert(name)
         return nextNumber
     }
 
     mutating func remove(_ number: Int) -> WorkerPeer? {
         guard let worker = workers.removeValue(forKey: number) else { return nil }
-        byPeer[worker.peer] = nil
+        (byPeer[worker.peer], bySession[Session(session: worker.hello.session, user: worker.user)]) = (nil, nil)
+        names.remove(worker.name)
+        departed[number] = worker.name
         return worker
     }
+
+    mutating func forgetDeparted() { departed = [:] }
 }

@@ -37,6 +37,7 @@ final class FarmLoop {
     /// Times in a row that the coordinator was reached and did not welcome us, and when it is tried again.
     private var rebuffs = 0
     private var reconnectAt: ContinuousClock.Instant?
+    private var socketMade = ContinuousClock.now
     private var lastRefusal: (failure: HandshakeFailure, at: ContinuousClock.Instant)?
     /// Bytes that had arrived at the last beat.
     private var bytesReceived: UInt64 = 0
@@ -52,6 +53,9 @@ final class FarmLoop {
 
     /// Beats without a word after which the coordinator counts as gone.
     private static let patience = 5
+    /// Beats without a word after which another socket is made: libzmq gives an endpoint up without telling when what listens there does not speak its
+    /// protocol.
+    private static let socketPatience = 30
 
     var logger: Logger { link.logger }
     var settings: WorkerSettings { link.settings }
@@ -76,7 +80,7 @@ final class FarmLoop {
             let pause = max(.zero, min(nextBeat, flushDeadline ?? nextBeat) - now)
             _ = try socket.wait(
                 link.wakeup, milliseconds: Int(pause / .milliseconds(1)) + 1, writable: greets || !outbox.isEmpty)
-            while let event = try socket.event() { try happened(event) }
+            while ending == nil, let event = try socket.event() { ending = try happened(event) }
             // Bounded, so that a flood holds up no heartbeat.
             for _ in 0..<256 {
                 guard ending == nil, let frames = try socket.receive() else { break }
@@ -109,15 +113,18 @@ final class FarmLoop {
 
     // MARK: - The connection
 
-    private func happened(_ event: DealerSocket.Event) throws {
+    private func happened(_ event: DealerSocket.Event) throws -> WorkerEnding? {
         switch event {
         case .connected:
             lastRefusal = nil
         case .lost:
-            guard reconnectAt == nil else { return }
+            guard reconnectAt == nil else { return nil }
             // libzmq connects again by itself, but the coordinator will not know the new connection.
             if case .seeking = phase {
                 if !isWaiting { try rebuffed(least: 3) }
+            } else if settings.parent != nil {
+                // What it said last is gone with the connection, if it was not read before.
+                return .stopped(reason: "the program that started this worker has ended the connection")
             } else {
                 logger.info("connection lost, joining anew", metadata: ["endpoint": "\(settings.endpoint)"])
                 beginSession()
@@ -130,6 +137,7 @@ final class FarmLoop {
             }
             try rebuffed(least: 1)
         }
+        return nil
     }
 
     /// libzmq's pauses grow while nobody answers; where somebody does and ends it, ours do: up to half a minute, no two workers' alike.
@@ -159,7 +167,6 @@ final class FarmLoop {
     // MARK: - What comes in
 
     private func receive(_ frames: [Frame]) throws -> WorkerEnding? {
-        heard()
         let message: CoordinatorMessage
         do {
             message = try CoordinatorMessage(frames: frames)
@@ -169,6 +176,7 @@ final class FarmLoop {
             logger.warning("message not understood", metadata: ["error": "\(error)"])
             return nil
         }
+        heard()
         switch message {
         case .welcome(let welcome):
             guard welcome.session == session, case .seeking = phase else { return nil }
@@ -367,7 +375,7 @@ final class FarmLoop {
         }
         if case .seeking = phase {
             // The connection may lead nowhere (a host that was restarted): make another.
-            if greetings >= 2 * Self.patience { try reconnect() }
+            if greetings >= 2 * Self.patience || now - max(lastHeard, socketMade) > beat * Self.socketPatience { try reconnect() }
             greets = leaving == nil
         } else {
             if outbox.count < 2 { post(.heartbeat(link.lanes.heartbeat)) }
@@ -386,6 +394,7 @@ final class FarmLoop {
         beginSession()
         reconnectAt = nil
         bytesReceived = 0
+        socketMade = .now
         socket = try DealerSocket(context, connect: settings.endpoint, keys: settings.keys)
     }
 

@@ -4,8 +4,8 @@ import Testing
 
 extension Scheduler {
     /// A job that denoises and does nothing else, from noise.
-    init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy()) {
-        self.init(steps: steps, leases: leases) { Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0) }
+    init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy(), mostOut: Int = .max) {
+        self.init(steps: steps, leases: leases) { Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, mostOut: mostOut) }
     }
 }
 
@@ -28,11 +28,11 @@ struct SimulatedFarm {
     var requeues = 0
     var mostKept = 0
 
-    init(tiling: Tiling, steps: Int, seed: UInt64, sendsCopies: Bool = true) {
+    init(tiling: Tiling, steps: Int, seed: UInt64, sendsCopies: Bool = true, mostOut: Int = .max) {
         self.tiling = tiling
         var leases = Scheduler.LeasePolicy()
         (leases.sendsCopies, leases.othersMayCome) = (sendsCopies, true)
-        scheduler = Scheduler(tiling: tiling, steps: steps, leases: leases)
+        scheduler = Scheduler(tiling: tiling, steps: steps, leases: leases, mostOut: mostOut)
         random = SplitMix64(state: seed)
         canvas = Array(repeating: 0, count: tiling.canvasHeight * tiling.canvasWidth)
         width = tiling.canvasWidth
@@ -251,6 +251,27 @@ struct SchedulerTests {
         for tile in slow { farm.send(.answered(0, tile)) }
         while !farm.nothingToAnswer { farm.answerOne() }
         #expect(farm.finished)
+    }
+
+    @Test("no more tiles are at workers than a step allows, however many workers come, go and lose what they have, and the job ends", arguments: [1, 2, 7])
+    func mostOut(limit: Int) throws {
+        for tiling in try Self.tilings() {
+            var farm = SimulatedFarm(tiling: tiling, steps: 4, seed: UInt64(limit), mostOut: limit)
+            var random = SplitMix64(state: UInt64(limit)), most = 0
+            for worker in 0..<40 { farm.join(worker, lanes: 2) }
+            while !farm.nothingToAnswer {
+                most = max(most, farm.scheduler.inFlight)
+                if Int.random(in: 0..<10, using: &random) == 0, let worker = farm.queues.filter({ !$0.value.isEmpty }).keys.min() {
+                    farm.queues[worker] = nil
+                    farm.send(.left(worker, reason: "lost"))
+                    farm.join(worker, lanes: 2)
+                } else {
+                    farm.answerOne()
+                }
+            }
+            #expect(farm.finished && farm.scheduler.inFlight == 0)
+            #expect(most <= limit && most > 0)
+        }
     }
 
     @Test("only the windows of tiles that are out or wait for a neighbour are kept")

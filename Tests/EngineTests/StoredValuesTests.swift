@@ -17,7 +17,6 @@ struct StoredValuesTests {
         let values = (0..<60).map { element == .float32 ? Float($0) / 7 : Float($0) / 8 }
         for store in stores {
             store.store(values.span, start: 13, stride: 100, rows: 6, length: 10)
-            store.release()
             var read = [Float](repeating: -1, count: 70)
             var span = read.mutableSpan
             store.load(start: 13, stride: 100, rows: 6, length: 10, into: &span, at: 5)

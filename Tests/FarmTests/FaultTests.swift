@@ -34,6 +34,7 @@ struct FaultTests {
         let summary = Self.summary(job.program), retried = try #require(summary["retried"].flatMap { Int($0) })
         print("killed \(times) times: \(summary)")
         #expect(job.program.standardError.components(separatedBy: "worker left worker=doomed-").count == 1 + times)
+        #expect(job.program.standardError.split(separator: "\n").allSatisfy { !$0.contains("tile requeued") || $0.contains(" worker=doomed-") })
         // What one lane has: a tile at work and one that waits.
         #expect(retried <= 2 * times, "\(summary)")
         job.dismiss(last)

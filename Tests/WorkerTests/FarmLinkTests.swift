@@ -46,6 +46,25 @@ import Worker
         #expect(try hand.end() == .drained)
     }
 
+    @Test("a worker with keys that meets something else at the address first joins the coordinator that comes there")
+    func meetsAnother() throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "tilefarm-keys-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let (farm, own) = (folder.appending(path: "farm").path, folder.appending(path: "n1").path)
+        try CoordinatorKeys.make(path: farm)
+        try WorkerKeys.make(path: own, name: "n1", for: farm)
+
+        let other = try OtherServer()
+        let endpoint = try Endpoint("tcp://127.0.0.1:\(other.port)")
+        let hand = try Hand(endpoint, model, keys: WorkerKeys(path: own))
+        #expect(other.turnsAway("SSH-2.0-other\r\n"))
+        other.end()
+        #expect(try Farmer(at: endpoint, keys: CoordinatorKeys(path: farm)).employ(model).hello.name == "hand")
+        hand.link.drain(reason: "enough")
+        _ = try hand.end()
+    }
+
     @Test("half precision is answered in half precision, and an answer that is too large for it is a failure")
     func halves() throws {
         let hand = try Hand(farmer.endpoint, model)

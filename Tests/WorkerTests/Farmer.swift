@@ -15,7 +15,7 @@ final class Farmer {
     let router: RouterSocket
     var endpoint: Endpoint { get throws { try Endpoint(router.endpoint) } }
 
-    init(at endpoint: Endpoint? = nil) throws {
+    init(at endpoint: Endpoint? = nil, keys: CoordinatorKeys? = nil) throws {
         context = try SocketContext()
         let deadline = ContinuousClock.now + .seconds(10)
         while true {
@@ -23,7 +23,7 @@ final class Farmer {
                 // It admits nobody, so its door is open.
                 var limits = ConnectionLimits()
                 (limits.strangerBytes, limits.strangerSeconds) = (1 << 30, 3600)
-                router = try RouterSocket(context, bind: endpoint ?? Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 200, limits: limits)
+                router = try RouterSocket(context, bind: endpoint ?? Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 200, keys: keys, limits: limits)
                 return
             } catch SocketError.addressInUse where ContinuousClock.now < deadline {
                 continue
@@ -167,7 +167,7 @@ final class Hand: Sendable {
 
     enum Source { case cache, folder(URL), loaded }
 
-    init(_ endpoint: Endpoint, _ model: TestModel, lanes: Int = 1, gate: Gate? = nil, source: Source = .cache, local: Bool = false) throws {
+    init(_ endpoint: Endpoint, _ model: TestModel, lanes: Int = 1, gate: Gate? = nil, source: Source = .cache, local: Bool = false, keys: WorkerKeys? = nil) throws {
         let denoiser = LoadedModel {
             { work, inputs in
                 gate?.pass()
@@ -188,6 +188,7 @@ final class Hand: Sendable {
         var settings = WorkerSettings(endpoint: endpoint, name: "hand", lanes: lanes, kernels: "test", model: origin)
         settings.heartbeatMilliseconds = 20
         settings.parent = local ? getppid() : nil
+        settings.keys = keys
         link = try FarmLink(settings, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         _ = try OSThread(name: "hand") { [self] in
             let reason = link.run()
@@ -203,5 +204,47 @@ final class Hand: Sendable {
     func end(seconds: Int = 20) throws -> WorkerEnding {
         guard over.wait(timeout: .now() + .seconds(seconds)) == .success, let ending = ending.withLock({ $0 }) else { throw Late() }
         return ending
+    }
+}
+
+/// What is no coordinator and listens where one is looked for.
+final class OtherServer {
+    private var descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    let port: UInt16
+
+    init() throws {
+        var address = sockaddr_in(), size = socklen_t(MemoryLayout<sockaddr_in>.size), limit = timeval(tv_sec: 10, tv_usec: 0)
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        let descriptor = descriptor
+        let isBound = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, size) == 0 && listen(descriptor, 8) == 0 && getsockname(descriptor, $0, &size) == 0 }
+        }
+        try #require(isBound)
+        port = UInt16(bigEndian: address.sin_port)
+    }
+
+    deinit { end() }
+
+    /// Greets the next that comes in its own way.
+    /// - Returns: whether that one left.
+    func turnsAway(_ words: String) -> Bool {
+        let guest = accept(descriptor, nil, nil)
+        guard guest >= 0 else { return false }
+        defer { close(guest) }
+        var bytes = Array(words.utf8), limit = timeval(tv_sec: 10, tv_usec: 0)
+        setsockopt(guest, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        send(guest, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+        while true {
+            let count = recv(guest, &bytes, bytes.count, 0)
+            if count <= 0 { return count == 0 || errno == ECONNRESET }
+        }
+    }
+
+    /// Nobody listens any more.
+    func end() {
+        if descriptor >= 0 { close(descriptor) }
+        descriptor = -1
     }
 }

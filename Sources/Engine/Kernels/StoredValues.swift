@@ -152,9 +152,6 @@ package final class StoredValues: @unchecked Sendable {
         }
         return memory + start * element.size
     }
-
-    /// Lets go of the pages of a file; what they hold stays, and comes back when it is asked for.
-    package func release() { residency?.withLock { $0.releaseAll(of: memory) } }
 }
 
 /// Which parts of a mapped file may be in memory. They come and go as a queue does.
@@ -195,15 +192,6 @@ private struct Residency {
             // Before Linux 5.14 there is no such advice, and nothing is lost.
             if isWritten { advise(part, MADV_POPULATE_WRITE, of: memory) }
         }
-    }
-
-    mutating func releaseAll(of memory: UnsafeMutableRawPointer) {
-        for part in queue where part >= 0 {
-            advise(part, MADV_DONTNEED, of: memory)
-            uses[part] = .none
-        }
-        queue = [Int](repeating: -1, count: queue.count)
-        turn = 0
     }
 
     private func advise(_ part: Int, _ advice: Int32, of memory: UnsafeMutableRawPointer) {

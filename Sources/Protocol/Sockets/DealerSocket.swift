@@ -60,7 +60,8 @@ public final class DealerSocket {
         for index in frames.indices {
             switch socket.send(frames[index], more: index != frames.indices.last) {
             case 0: continue
-            case EAGAIN where index == 0: return false
+            // Between two parts the connection was lost. libzmq passes over what is said next, up to the end of a message.
+            case EAGAIN: return false
             case _: throw .last("zmq_msg_send")
             }
         }

@@ -59,6 +59,8 @@ public final class RouterSocket {
             try socket.set(ZMQ_CURVE_SERVER, Int32(1))
             try socket.set(ZMQ_CURVE_SECRETKEY, keys.pair.secret)
         }
+        // Over TCP libzmq goes on without descriptors, over IPC it aborts.
+        _ = raise_descriptor_limit()
         guard endpoint.isTCP else {
             // Without a door that asks for it, CURVE admits every key.
             guard keys == nil else { throw .badEndpoint(endpoint.description, reason: "keys need tcp://") }
@@ -94,7 +96,7 @@ public final class RouterSocket {
         return number
     }
 
-    /// What was sent is delivered as long as `lingerMilliseconds` allow. There is no other way to stop listening: `zmq_unbind` ends the connections
+    /// What was sent is delivered as long as `lingerMilliseconds` allow. It is also the one way to stop listening: `zmq_unbind` ends the connections
     /// too, and where one of them has read half of a message and is lost then, libzmq aborts the process (its issue 3442).
     deinit {
         // In this order: telling waits while nobody reads.

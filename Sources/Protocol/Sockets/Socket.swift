@@ -7,16 +7,17 @@ class Socket {
     private let context: SocketContext
     private let handle: UnsafeMutableRawPointer
 
-    /// Messages queued per peer, in each direction. Credit bounds what is on the way; this bounds what a peer without manners sends.
-    static let highWaterMark: Int32 = 512
+    /// Messages queued per peer. Credit bounds what is on the way; the lower one bounds what a peer without manners sends. A sender hears of what was
+    /// taken only after half of its queue, so half of it is what it can count on.
+    static let highWaterMarks: (sent: Int32, received: Int32) = (1024, 512)
 
     init(_ context: SocketContext, type: Int32, maximumFrameBytes: Int, lingerMilliseconds: Int32) throws(SocketError) {
         guard let handle = zmq_socket(context.handle, type) else { throw .last("zmq_socket") }
         self.context = context
         self.handle = handle
         try set(ZMQ_LINGER, lingerMilliseconds)
-        try set(ZMQ_SNDHWM, Self.highWaterMark)
-        try set(ZMQ_RCVHWM, Self.highWaterMark)
+        try set(ZMQ_SNDHWM, Self.highWaterMarks.sent)
+        try set(ZMQ_RCVHWM, Self.highWaterMarks.received)
         // "If a peer sends a message larger than ZMQ_MAXMSGSIZE it is disconnected."
         try set(ZMQ_MAXMSGSIZE, Int64(max(maximumFrameBytes, WireLimits.headerBytes)))
         try set(ZMQ_HANDSHAKE_IVL, Int32(10_000))
