@@ -3,7 +3,7 @@
 # make bench  prints one JSON object with every figure of speed and memory
 # make soak   runs what takes long; MODEL=DIR, an image-to-image pipeline of the real size, adds the autoencoder's tiles
 # make fuzz   fuzzes what reads others' bytes; TARGET=messages, safetensors, settings or png, SECONDS=3600 (Tests/Fuzz/README.md)
-.PHONY: setup build demo test bench soak fuzzer fuzz
+.PHONY: setup lint build demo test bench soak fuzzer fuzz
 
 PACKAGES = libopenblas-dev libpng-dev libzmq3-dev
 BIN = .build/release
@@ -18,6 +18,10 @@ setup:
 	fi
 	@command -v swift >/dev/null || { echo "Swift 6.2 or later is needed: https://www.swift.org/install/linux"; exit 1; }
 
+# .swift-format has the rules; `swift format --in-place --recursive Sources Tests Package.swift` mends most of what this finds.
+lint:
+	swift format lint --strict --recursive Sources Tests Package.swift
+
 build: setup
 	swift build -c release
 
@@ -27,7 +31,7 @@ demo: build
 	@echo "The pictures are in demo/; examples/ has what they were made from."
 
 # Release builds are tested: what is run is what was tested.
-test: setup
+test: setup lint
 	swift build -c release --build-tests
 	swift test -c release --skip-build
 

@@ -70,18 +70,22 @@ let package = Package(
         .testTarget(name: "ProtocolTests", dependencies: ["Protocol"]),
         .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator"]),
         .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
-        .testTarget(name: "FarmTests", dependencies: ["Engine", "Protocol", "Coordinator", "Worker"], exclude: ["Network"]),
+        .testTarget(
+            name: "FarmTests", dependencies: ["Engine", "Protocol", "Coordinator", "Worker"], exclude: ["Network"]),
     ],
     swiftLanguageModes: [.v6]
 )
 
-// What the fuzzer feeds is in a test of its own, too. The fuzzer links libFuzzer, which is there only when it is built with `-sanitize=fuzzer`: `make fuzz`.
+// What the fuzzer feeds is in a test of its own, too. The fuzzer links libFuzzer, which is there only when it is built
+// with `-sanitize=fuzzer`: `make fuzz`.
 let isFuzzing = Context.environment["TILEFARM_FUZZER"] != nil
 package.targets.append(
     isFuzzing
         ? .executableTarget(
-            name: "Fuzzer", dependencies: ["Engine", "Protocol"], path: "Tests/Fuzz", exclude: ["Tests", "Corpus", "README.md", "make_seeds.py"],
+            name: "Fuzzer", dependencies: ["Engine", "Protocol"], path: "Tests/Fuzz",
+            exclude: ["Tests", "Corpus", "README.md", "make_seeds.py"],
             sources: ["Targets", "Driver"])
         : .testTarget(
-            name: "FuzzTests", dependencies: ["Engine", "Protocol"], path: "Tests/Fuzz", exclude: ["Driver", "Corpus", "README.md", "make_seeds.py"],
+            name: "FuzzTests", dependencies: ["Engine", "Protocol"], path: "Tests/Fuzz",
+            exclude: ["Driver", "Corpus", "README.md", "make_seeds.py"],
             sources: ["Targets", "Tests"]))

@@ -7,7 +7,8 @@ struct TileFarm: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tilefarm", abstract: "A render farm that enlarges pictures with diffusion models.",
         subcommands: [
-            UpscaleCommand.self, ResumeCommand.self, PlanCommand.self, SimulateCommand.self, ModelCommand.self, KeygenCommand.self, VerifyCommand.self, BenchCommand.self,
+            UpscaleCommand.self, ResumeCommand.self, PlanCommand.self, SimulateCommand.self, ModelCommand.self,
+            KeygenCommand.self, VerifyCommand.self, BenchCommand.self,
             CompareCommand.self,
         ])
 }
@@ -42,7 +43,9 @@ enum Main {
             default:
                 complain("\(error)")
                 switch error {
-                case CommandError.cancelled, CommandError.interrupted, CommandError.cancelledWriting, CommandError.interruptedWriting: return 130
+                case CommandError.cancelled, CommandError.interrupted, CommandError.cancelledWriting,
+                    CommandError.interruptedWriting:
+                    return 130
                 case let error as CommandError where error.isUsage: return 2
                 case is TilingError: return 2
                 case let error as KeyFileError where error.isUsage: return 2

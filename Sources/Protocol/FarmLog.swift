@@ -2,10 +2,11 @@ import Foundation
 public import Logging
 import Synchronization
 
-/// Writes one line per event to standard error: `12:04:31 worker joined job=7 worker=n3 lanes=8`, or the same facts as a JSON object.
+/// Writes one line per event to standard error: `12:04:31 worker joined job=7 worker=n3 lanes=8`, or the same facts as
+/// a JSON object.
 ///
-/// The log is a user interface: keys stand in a fixed order (`job worker stage step tiles done rate elapsed eta ...`, then the others by name), so that
-/// the eye finds them in the same place in every line.
+/// The log is a user interface: keys stand in a fixed order (`job worker stage step tiles done rate elapsed eta ...`,
+/// then the others by name), so that the eye finds them in the same place in every line.
 public struct FarmLogHandler: LogHandler {
     public enum Format: String, Sendable, CaseIterable {
         case logfmt, json
@@ -56,7 +57,8 @@ public struct FarmLogHandler: LogHandler {
     }
 
     private static let order = [
-        "job", "worker", "stage", "phase", "step", "tiles", "done", "rate", "elapsed", "eta", "workers", "inflight", "retried", "slowest", "reason",
+        "job", "worker", "stage", "phase", "step", "tiles", "done", "rate", "elapsed", "eta", "workers", "inflight",
+        "retried", "slowest", "reason",
     ]
 
     private static func sorted(_ facts: Logger.Metadata) -> [(key: String, value: String)] {
@@ -67,12 +69,16 @@ public struct FarmLogHandler: LogHandler {
     }
 
     private static func logfmt(level: Logger.Level, message: String, facts: Logger.Metadata) -> String {
-        let clock = Date().formatted(Date.VerbatimFormatStyle(
-            format: "\(hour: .twoDigits(clock: .twentyFourHour, hourCycle: .zeroBased)):\(minute: .twoDigits):\(second: .twoDigits)",
-            timeZone: .current, calendar: Calendar(identifier: .gregorian)))
+        let clock = Date().formatted(
+            Date.VerbatimFormatStyle(
+                format:
+                    "\(hour: .twoDigits(clock: .twentyFourHour, hourCycle: .zeroBased)):\(minute: .twoDigits):\(second: .twoDigits)",
+                timeZone: .current, calendar: Calendar(identifier: .gregorian)))
         var line = clock + (level >= .warning ? " \(level.rawValue):" : "") + " " + message
         for (key, value) in sorted(facts) {
-            let plain = !value.isEmpty && value.unicodeScalars.allSatisfy { $0 != " " && $0 != "\"" && $0 != "=" && $0.value >= 0x20 }
+            let plain =
+                !value.isEmpty
+                && value.unicodeScalars.allSatisfy { $0 != " " && $0 != "\"" && $0 != "=" && $0.value >= 0x20 }
             line += " \(key)=" + (plain ? value : quoted(value))
         }
         return line
@@ -80,7 +86,8 @@ public struct FarmLogHandler: LogHandler {
 
     private static func json(level: Logger.Level, label: String, message: String, facts: Logger.Metadata) -> String {
         var fields = [
-            "\"time\":\(quoted(Date().formatted(.iso8601)))", "\"level\":\(quoted(level.rawValue))", "\"program\":\(quoted(label))",
+            "\"time\":\(quoted(Date().formatted(.iso8601)))", "\"level\":\(quoted(level.rawValue))",
+            "\"program\":\(quoted(label))",
             "\"message\":\(quoted(message))",
         ]
         fields += sorted(facts).map { "\(quoted($0.key)):\(quoted($0.value))" }
@@ -96,7 +103,8 @@ public struct FarmLogHandler: LogHandler {
             case "\\": result += "\\\\"
             case "\n": result += "\\n"
             case "\t": result += "\\t"
-            case _ where scalar.value < 0x20 || scalar.value == 0x7F: result += "\\u" + String(scalar.value + 0x10000, radix: 16).dropFirst()
+            case _ where scalar.value < 0x20 || scalar.value == 0x7F:
+                result += "\\u" + String(scalar.value + 0x10000, radix: 16).dropFirst()
             default: result.unicodeScalars.append(scalar)
             }
         }

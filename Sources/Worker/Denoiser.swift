@@ -17,12 +17,17 @@ package enum Denoiser {
         LoadedModel {
             let workspace = Workspace()
             return { work, inputs in
-                guard case .denoise(let request) = work, let conditioning = inputs.last else { throw TileDenoiserError.conditioning }
-                let sample: TileDenoiser.Sample? = request.sampleIsNoise ? nil : { inputs[0].read(request.element, from: $0, into: &$1) }
+                guard case .denoise(let request) = work, let conditioning = inputs.last else {
+                    throw TileDenoiserError.conditioning
+                }
+                let sample: TileDenoiser.Sample? =
+                    request.sampleIsNoise ? nil : { inputs[0].read(request.element, from: $0, into: &$1) }
                 return LaneAnswer(
-                    try Frame(count: work.answerByteCount / request.answerElement.size, of: request.answerElement) { answer in
+                    try Frame(count: work.answerByteCount / request.answerElement.size, of: request.answerElement) {
+                        answer in
                         try conditioning.withValues(of: Float.self) {
-                            try model.denoise(request, sample: sample, conditioning: $0, workspace: workspace, answer: answer)
+                            try model.denoise(
+                                request, sample: sample, conditioning: $0, workspace: workspace, answer: answer)
                         }
                     })
             }
@@ -39,7 +44,9 @@ package enum Denoiser {
                 case .denoise(let request):
                     let sample = request.sampleIsNoise ? nil : inputs.popFirst()?.values(of: request.element)
                     let pixels = request.conditioning == .none ? nil : inputs.popFirst()?.floats
-                    let answer = try model.denoise(request, sample: sample, pixels: pixels, text: inputs.popFirst()?.floats ?? [], workspace: workspace)
+                    let answer = try model.denoise(
+                        request, sample: sample, pixels: pixels, text: inputs.popFirst()?.floats ?? [],
+                        workspace: workspace)
                     return LaneAnswer(Frame(answer, as: request.answerElement))
                 case .encodeText(let request):
                     let prompt = inputs.popFirst().map { $0.withBytes { String(decoding: $0, as: UTF8.self) } } ?? ""
@@ -47,7 +54,9 @@ package enum Denoiser {
                     return LaneAnswer(Frame(floats: embeddings), note: note)
                 case .autoencode(let request):
                     let values = inputs.popFirst()?.floats ?? []
-                    switch try model.autoencode(request, values: values, sums: inputs.popFirst()?.doubles, workspace: workspace) {
+                    switch try model.autoencode(
+                        request, values: values, sums: inputs.popFirst()?.doubles, workspace: workspace)
+                    {
                     case .values(let values): return LaneAnswer(Frame(floats: values))
                     case .statistics(let sums): return LaneAnswer(Frame(doubles: sums))
                     }

@@ -13,8 +13,8 @@ package struct LaneAnswer: Sendable {
     }
 }
 
-/// A lane's own way of doing work, workspace included; it stays on the lane's thread. The inputs are what `Work.inputByteCounts` says, the answer's
-/// size is `Work.answerByteCount`.
+/// A lane's own way of doing work, workspace included; it stays on the lane's thread. The inputs are what
+/// `Work.inputByteCounts` says, the answer's size is `Work.answerByteCount`.
 package typealias LaneWork = (_ work: Work, _ inputs: [Frame]) throws -> LaneAnswer
 
 /// A model in memory, shared by all lanes.
@@ -25,8 +25,8 @@ package final class LoadedModel: Sendable {
         self.makeLane = makeLane
     }
 
-    /// Answers with zeros, after so many seconds in which the processor is not used: what is left is the coordinator's own cost and the wire's, or
-    /// what unequal workers do to a job.
+    /// Answers with zeros, after so many seconds in which the processor is not used: what is left is the coordinator's
+    /// own cost and the wire's, or what unequal workers do to a job.
     package static func echo(seconds: Double) -> LoadedModel {
         LoadedModel {
             { work, _ in

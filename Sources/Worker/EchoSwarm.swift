@@ -5,7 +5,8 @@ import Protocol
 
 /// Many workers that answer at once with zeros, on one thread: the load that measures a coordinator's ceiling.
 ///
-/// Each has a connection and a session of its own and says what a worker says. One that loses its connection is gone for good.
+/// Each has a connection and a session of its own and says what a worker says. One that loses its connection is gone
+/// for good.
 final class EchoSwarm {
     private struct Connection {
         let socket: DealerSocket
@@ -40,9 +41,11 @@ final class EchoSwarm {
         let context = try SocketContext()
         DealerSocket.raiseDescriptorLimit()
         for _ in 0..<count {
-            connections.append(Connection(
-                socket: try DealerSocket(context, connect: settings.endpoint, lingerMilliseconds: 0, keys: settings.keys),
-                session: .random(in: 0 ... .max)))
+            connections.append(
+                Connection(
+                    socket: try DealerSocket(
+                        context, connect: settings.endpoint, lingerMilliseconds: 0, keys: settings.keys),
+                    session: .random(in: 0 ... .max)))
         }
     }
 
@@ -85,9 +88,11 @@ final class EchoSwarm {
             _ = try say(.heartbeat(Heartbeat(progress: connection.progress, running: [])), index)
         } else {
             connections[index].hasGreeted = try say(
-                .hello(Hello(
-                    session: connection.session, name: "\(name)-\(index)", host: Machine.name, lanes: lanes, kernels: kernels,
-                    memoryBytes: Machine.memoryBytes)), index)
+                .hello(
+                    Hello(
+                        session: connection.session, name: "\(name)-\(index)", host: Machine.name, lanes: lanes,
+                        kernels: kernels,
+                        memoryBytes: Machine.memoryBytes)), index)
         }
     }
 
@@ -114,7 +119,9 @@ final class EchoSwarm {
     }
 
     /// - Returns: false without a connection.
-    private func say(_ message: WorkerMessage, _ index: Int) throws -> Bool { try connections[index].socket.send(try message.frames()) }
+    private func say(_ message: WorkerMessage, _ index: Int) throws -> Bool {
+        try connections[index].socket.send(try message.frames())
+    }
 
     private func answer(to work: Work) -> Answer {
         let size = work.answerByteCount

@@ -34,7 +34,8 @@ package enum WorkerEnding: Sendable, Hashable {
     case failed(reason: String)
 }
 
-/// The worker's side of the protocol. `run` owns the socket and does everything; the rest may be called from any thread.
+/// The worker's side of the protocol. `run` owns the socket and does everything; the rest may be called from any
+/// thread.
 package final class FarmLink: Sendable {
     let settings: WorkerSettings
     let logger: Logger

@@ -16,7 +16,9 @@ extension FarmLoop {
         case .folder(let folder, let load):
             try prepare(welcome) {
                 guard ModelStore.matches(manifest, folder: folder) else {
-                    return .mismatch("the model in \(folder.path) is not the job's (\(manifest.digest.short)); leave --model out to fetch that")
+                    return .mismatch(
+                        "the model in \(folder.path) is not the job's (\(manifest.digest.short)); leave --model out to fetch that"
+                    )
                 }
                 return .loaded(try load(folder, precision))
             }
@@ -67,7 +69,8 @@ extension FarmLoop {
             // Asked for before the download began anew.
             return nil
         } catch ModelFileError.damaged(let name) where downloads < Self.attempts {
-            logger.warning("model arrived damaged, fetching it again", metadata: ["file": "\(name)", "attempt": "\(downloads)"])
+            logger.warning(
+                "model arrived damaged, fetching it again", metadata: ["file": "\(name)", "attempt": "\(downloads)"])
             return fetch(welcome)
         } catch {
             return leave(.failed(reason: "\(error)"))
@@ -83,8 +86,8 @@ extension FarmLoop {
                 "seconds": "\(Self.format(seconds: (ContinuousClock.now - since) / .seconds(1)))",
             ])
         let precision = welcome.precision
-        // Handed to the thread that starts here, and not used by this one again. Where another worker of this machine was faster, its copy is read
-        // and hashed there.
+        // Handed to the thread that starts here, and not used by this one again. Where another worker of this machine
+        // was faster, its copy is read and hashed there.
         nonisolated(unsafe) let download = download
         try prepare(welcome) { .loaded(try load(download.install(), precision)) }
     }

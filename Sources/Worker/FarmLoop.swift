@@ -53,8 +53,8 @@ final class FarmLoop {
 
     /// Beats without a word after which the coordinator counts as gone.
     private static let patience = 5
-    /// Beats without a word after which another socket is made: libzmq gives an endpoint up without telling when what listens there does not speak its
-    /// protocol.
+    /// Beats without a word after which another socket is made: libzmq gives an endpoint up without telling when what
+    /// listens there does not speak its protocol.
     private static let socketPatience = 30
 
     var logger: Logger { link.logger }
@@ -105,7 +105,8 @@ final class FarmLoop {
         logger.info(
             "worker stopped",
             metadata: [
-                "reason": "\(ending.map(Self.word) ?? "")", "tiles": "\(tiles)", "failed": "\(failures)", "dropped": "\(dropped)",
+                "reason": "\(ending.map(Self.word) ?? "")", "tiles": "\(tiles)", "failed": "\(failures)",
+                "dropped": "\(dropped)",
                 "busy": "\(Self.format(seconds: secondsBusy))",
             ])
         return ending ?? .drained
@@ -132,7 +133,9 @@ final class FarmLoop {
         case .refused(let failure):
             let now = ContinuousClock.now
             if lastRefusal.map({ $0.failure != failure || now - $0.at > .seconds(60) }) ?? true {
-                logger.warning("not let in, still trying", metadata: ["endpoint": "\(settings.endpoint)", "reason": "\(words(failure))"])
+                logger.warning(
+                    "not let in, still trying",
+                    metadata: ["endpoint": "\(settings.endpoint)", "reason": "\(words(failure))"])
                 lastRefusal = (failure, now)
             }
             try rebuffed(least: 1)
@@ -140,12 +143,15 @@ final class FarmLoop {
         return nil
     }
 
-    /// libzmq's pauses grow while nobody answers; where somebody does and ends it, ours do: up to half a minute, no two workers' alike.
+    /// libzmq's pauses grow while nobody answers; where somebody does and ends it, ours do: up to half a minute, no two
+    /// workers' alike.
     private func rebuffed(least: Int) throws {
         rebuffs += 1
         guard rebuffs >= least, reconnectAt == nil else { return }
         try socket.disconnect()
-        reconnectAt = ContinuousClock.now + .seconds(min(30, 0.5 * exp2(Double(min(rebuffs - least, 10)))) * Double.random(in: 0.5...1))
+        reconnectAt =
+            ContinuousClock.now
+            + .seconds(min(30, 0.5 * exp2(Double(min(rebuffs - least, 10)))) * Double.random(in: 0.5...1))
     }
 
     private func words(_ failure: HandshakeFailure) -> String {
@@ -157,7 +163,9 @@ final class FarmLoop {
         case .otherMechanism:
             "the coordinator has no keys, and this worker talks to nobody else: start the coordinator with --keys, or this worker without"
         case .closed, .cryptographic:
-            settings.keys.map { "the coordinator is not the one that \($0.path) is for, or of another kind: compare the keys" }
+            settings.keys.map {
+                "the coordinator is not the one that \($0.path) is for, or of another kind: compare the keys"
+            }
                 ?? "what listens there ended the handshake: it admits only workers with --keys, or is no tilefarm coordinator"
         case .protocolError:
             "what listens there is no tilefarm coordinator: check the address"
@@ -234,7 +242,10 @@ final class FarmLoop {
         downloads = 0
         logger.info(
             "connected",
-            metadata: ["job": "\(welcome.job)", "model": "\(welcome.manifest.digest.short)", "endpoint": "\(settings.endpoint)"])
+            metadata: [
+                "job": "\(welcome.job)", "model": "\(welcome.manifest.digest.short)",
+                "endpoint": "\(settings.endpoint)",
+            ])
         if let loaded, loaded.digest == welcome.manifest.digest, loaded.precision == welcome.precision {
             begin(welcome, loaded.model)
         } else {
@@ -268,7 +279,10 @@ final class FarmLoop {
             let waiting = link.lanes.takeBack().filter { $0.session == session }
             logger.info(
                 "draining",
-                metadata: ["reason": "\(reason)", "running": "\(link.lanes.heartbeat.running.count)", "returned": "\(waiting.count)"])
+                metadata: [
+                    "reason": "\(reason)", "running": "\(link.lanes.heartbeat.running.count)",
+                    "returned": "\(waiting.count)",
+                ])
             if case .seeking = phase { return .drained }
             post(.leaving(reason: reason))
             for assignment in waiting { post(.failure(assignment.task.id, .returned)) }
@@ -311,7 +325,10 @@ final class FarmLoop {
             case .success(let answer):
                 tiles += 1
                 tilesOfJob += 1
-                post(.result(finished.task, seconds: finished.seconds, answer.frame, checksum: finished.checksum, note: answer.note))
+                post(
+                    .result(
+                        finished.task, seconds: finished.seconds, answer.frame, checksum: finished.checksum,
+                        note: answer.note))
             case .failure(let failure):
                 failures += 1
                 logger.warning("task failed", metadata: ["task": "\(finished.task)", "error": "\(failure.reason)"])
@@ -333,7 +350,8 @@ final class FarmLoop {
     private func flush() throws {
         if greets {
             let hello = Hello(
-                session: session, name: settings.name, host: Machine.name, lanes: settings.lanes, kernels: settings.kernels,
+                session: session, name: settings.name, host: Machine.name, lanes: settings.lanes,
+                kernels: settings.kernels,
                 memoryBytes: Machine.memoryBytes)
             if try socket.send(WorkerMessage.hello(hello).frames()) {
                 greets = false
@@ -356,7 +374,9 @@ final class FarmLoop {
             isSilent = true
             logger.warning(
                 "coordinator is silent, still trying",
-                metadata: ["endpoint": "\(settings.endpoint)", "seconds": "\(Self.format(seconds: silence / .seconds(1)))"])
+                metadata: [
+                    "endpoint": "\(settings.endpoint)", "seconds": "\(Self.format(seconds: silence / .seconds(1)))",
+                ])
             if case .seeking = phase {} else { try reconnect() }
         }
         // A piece takes its time on a slow network; heartbeats are far smaller.
@@ -375,7 +395,9 @@ final class FarmLoop {
         }
         if case .seeking = phase {
             // The connection may lead nowhere (a host that was restarted): make another.
-            if greetings >= 2 * Self.patience || now - max(lastHeard, socketMade) > beat * Self.socketPatience { try reconnect() }
+            if greetings >= 2 * Self.patience || now - max(lastHeard, socketMade) > beat * Self.socketPatience {
+                try reconnect()
+            }
             greets = leaving == nil
         } else {
             if outbox.count < 2 { post(.heartbeat(link.lanes.heartbeat)) }
@@ -386,7 +408,8 @@ final class FarmLoop {
     private var tolerance: Duration {
         switch phase {
         case .seeking: beat * Self.patience
-        case .preparing(let welcome), .fetching(let welcome, _, _), .working(let welcome, _): .milliseconds(welcome.silenceMilliseconds)
+        case .preparing(let welcome), .fetching(let welcome, _, _), .working(let welcome, _):
+            .milliseconds(welcome.silenceMilliseconds)
         }
     }
 

@@ -4,8 +4,8 @@ import Protocol
 
 /// The threads that compute, one tile each at a time, and the tasks that wait for them.
 ///
-/// Sendable without the compiler's proof: what changes is in `state`, touched under `condition` alone, and `threads`, which the
-/// one thread that calls `start` and `stop` touches.
+/// Sendable without the compiler's proof: what changes is in `state`, touched under `condition` alone, and `threads`,
+/// which the one thread that calls `start` and `stop` touches.
 final class Lanes: @unchecked Sendable {
     struct Assignment: Sendable {
         var session: UInt64
@@ -62,7 +62,8 @@ final class Lanes: @unchecked Sendable {
     /// - Returns: false when the coordinator sends more than its credit.
     func submit(_ assignment: Assignment) -> Bool {
         condition.withLock {
-            // One more a lane than the credit: every lane may still be at a task of a session that has ended, which this coordinator does not count.
+            // One more a lane than the credit: every lane may still be at a task of a session that has ended, which
+            // this coordinator does not count.
             guard state.waiting.count + state.running.count < credit + count else { return false }
             state.waiting.append(assignment)
             condition.signal()
@@ -88,7 +89,9 @@ final class Lanes: @unchecked Sendable {
     /// What the lanes are at, and a number that grows whenever one begins or ends, and while they compute.
     var heartbeat: Heartbeat {
         condition.withLock {
-            Heartbeat(progress: state.progress &+ ComputeProgress.count, running: state.running.sorted { $0.key < $1.key }.map(\.value))
+            Heartbeat(
+                progress: state.progress &+ ComputeProgress.count,
+                running: state.running.sorted { $0.key < $1.key }.map(\.value))
         }
     }
 
@@ -130,7 +133,10 @@ final class Lanes: @unchecked Sendable {
                 // The coordinator would take it for a lie.
                 outcome =
                     sum.isFinite
-                    ? .success(answer) : .failure(TaskFailure(reason: "the answer has values that are not finite, or too large for the canvas's storage"))
+                    ? .success(answer)
+                    : .failure(
+                        TaskFailure(
+                            reason: "the answer has values that are not finite, or too large for the canvas's storage"))
             } catch {
                 outcome = .failure(TaskFailure(reason: "\(error)"))
             }
@@ -139,7 +145,9 @@ final class Lanes: @unchecked Sendable {
                 state.running[number] = nil
                 state.progress += 1
                 state.finished.append(
-                    Finished(session: assignment.session, task: assignment.task.id, seconds: seconds, outcome: outcome, checksum: checksum))
+                    Finished(
+                        session: assignment.session, task: assignment.task.id, seconds: seconds, outcome: outcome,
+                        checksum: checksum))
             }
             wakeup.wake()
         }

@@ -20,13 +20,20 @@ struct TileFarmWorker: AsyncParsableCommand {
     @Option(help: "Tiles computed at the same time. (default: the number of cores)")
     var lanes: Int?
 
-    @Option(help: "What the coordinator's log calls this worker; with --keys, what its allow-list says. (default: host and process number)")
+    @Option(
+        help:
+            "What the coordinator's log calls this worker; with --keys, what its allow-list says. (default: host and process number)"
+    )
     var name: String?
 
-    @Option(help: ArgumentHelp("This worker's keys, made with `tilefarm keygen`: for a coordinator that has keys too.", valueName: "file"))
+    @Option(
+        help: ArgumentHelp(
+            "This worker's keys, made with `tilefarm keygen`: for a coordinator that has keys too.", valueName: "file"))
     var keys: String?
 
-    @Option(help: ArgumentHelp("Where fetched models are kept. (default: \(ModelStore.defaultFolder.path))", valueName: "folder"))
+    @Option(
+        help: ArgumentHelp(
+            "Where fetched models are kept. (default: \(ModelStore.defaultFolder.path))", valueName: "folder"))
     var cache: String?
 
     @Option(help: ArgumentHelp("Use this copy of the job's model instead of fetching it.", valueName: "folder"))
@@ -59,18 +66,28 @@ struct TileFarmWorker: AsyncParsableCommand {
     func validate() throws {
         _ = try endpoint()
         if let lanes, !Self.laneRange.contains(lanes) {
-            throw ValidationError("--lanes \(lanes) is not possible; give \(Self.laneRange.lowerBound) to \(Self.laneRange.upperBound)")
+            throw ValidationError(
+                "--lanes \(lanes) is not possible; give \(Self.laneRange.lowerBound) to \(Self.laneRange.upperBound)")
         }
         if let name, !Hello.isName(name) {
-            throw ValidationError("--name must be 1 to \(WireLimits.nameBytes) bytes of printable characters without blanks")
+            throw ValidationError(
+                "--name must be 1 to \(WireLimits.nameBytes) bytes of printable characters without blanks")
         }
-        guard (0...3600).contains(echoSeconds) else { throw ValidationError("--echo-seconds \(echoSeconds): must be from 0 to 3600") }
-        if let connections, !(1...3000).contains(connections) || !echo { throw ValidationError("--connections takes 1 to 3000, with --echo") }
+        guard (0...3600).contains(echoSeconds) else {
+            throw ValidationError("--echo-seconds \(echoSeconds): must be from 0 to 3600")
+        }
+        if let connections, !(1...3000).contains(connections) || !echo {
+            throw ValidationError("--connections takes 1 to 3000, with --echo")
+        }
         if connections != nil && echoSeconds > 0 {
             throw ValidationError("--connections and --echo-seconds exclude each other; many workers answer at once")
         }
-        if name != nil && keys != nil { throw ValidationError("--name and --keys exclude each other; with keys the name is the allow-list's") }
-        if model != nil && cache != nil { throw ValidationError("--model and --cache exclude each other; give one of them") }
+        if name != nil && keys != nil {
+            throw ValidationError("--name and --keys exclude each other; with keys the name is the allow-list's")
+        }
+        if model != nil && cache != nil {
+            throw ValidationError("--model and --cache exclude each other; give one of them")
+        }
     }
 
     private func endpoint() throws -> Endpoint {
@@ -100,7 +117,9 @@ struct TileFarmWorker: AsyncParsableCommand {
             model: source)
         settings.parent = exitWithParent
 
-        do { settings.keys = try keys.map { try WorkerKeys(path: $0) } } catch { throw ValidationError("--keys: \(error)") }
+        do { settings.keys = try keys.map { try WorkerKeys(path: $0) } } catch {
+            throw ValidationError("--keys: \(error)")
+        }
         if let keys = settings.keys { settings.name = keys.name }
 
         if let connections {
@@ -134,7 +153,8 @@ struct TileFarmWorker: AsyncParsableCommand {
     private var source: ModelSource {
         if echo || echoSeconds > 0 { return .loaded(.echo(seconds: echoSeconds)) }
         if let model { return .folder(URL(filePath: model), load: Denoiser.load) }
-        return .store(ModelStore(folder: cache.map { URL(filePath: $0) } ?? ModelStore.defaultFolder), load: Denoiser.load)
+        return .store(
+            ModelStore(folder: cache.map { URL(filePath: $0) } ?? ModelStore.defaultFolder), load: Denoiser.load)
     }
 
     private static var defaultName: String { "\(Machine.name.prefix(64))-\(getpid())" }

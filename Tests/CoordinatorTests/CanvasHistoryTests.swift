@@ -9,7 +9,9 @@ struct CanvasHistoryTests {
         arguments: 0..<50)
     func turns(seed: UInt64) throws {
         var random = SplitMix64(state: seed)
-        let canvases = try (0..<3).map { _ in Canvas(height: 1, width: 1, channels: 1, values: try StoredValues(.float32, count: 1)) }
+        let canvases = try (0..<3).map { _ in
+            Canvas(height: 1, width: 1, channels: 1, values: try StoredValues(.float32, count: 1))
+        }
         var history = CanvasHistory(canvases)
         /// Which canvas each phase has written in, from its first tile on.
         var wrote: [Int: Int] = [:]
@@ -45,10 +47,16 @@ struct CanvasHistoryTests {
                     let number = history.number(writtenBy: phase)
                     #expect(wrote[phase] == nil || wrote[phase] == number, "a phase writes one canvas")
                     for kept in [safe, writing].compactMap({ $0 }) {
-                        #expect(number != kept.canvas || phase < kept.phase, "the checkpoint before phase \(kept.phase) is left alone")
+                        #expect(
+                            number != kept.canvas || phase < kept.phase,
+                            "the checkpoint before phase \(kept.phase) is left alone")
                     }
                     wrote[phase] = number
-                    if phase > 0 { #expect(history.number(writtenBy: phase - 1) == wrote[phase - 1], "phase \(phase) reads what phase \(phase - 1) wrote") }
+                    if phase > 0 {
+                        #expect(
+                            history.number(writtenBy: phase - 1) == wrote[phase - 1],
+                            "phase \(phase) reads what phase \(phase - 1) wrote")
+                    }
                 }
             }
         }

@@ -6,7 +6,9 @@ import Testing
 struct FetchQueueTests {
     static let piece = 1 << 20
 
-    static func fetch(_ worker: Int, _ number: Int) -> FetchQueue.Fetch { .init(worker: worker, file: 0, offset: number * piece, length: piece) }
+    static func fetch(_ worker: Int, _ number: Int) -> FetchQueue.Fetch {
+        .init(worker: worker, file: 0, offset: number * piece, length: piece)
+    }
 
     @Test("a worker that takes nothing is served ten pieces and no more, whoever it says it is afterwards")
     func silentReader() {
@@ -44,7 +46,9 @@ struct FetchQueueTests {
         #expect(local.unconfirmed == 0 && !local.isStuck(1, at: 1000))
     }
 
-    @Test("a hundred workers that fetch at once all get the whole model in its order, and no more than the bound is ever on its way", arguments: 0..<5)
+    @Test(
+        "a hundred workers that fetch at once all get the whole model in its order, and no more than the bound is ever on its way",
+        arguments: 0..<5)
     func crowd(seed: UInt64) {
         var random = SplitMix64(state: seed)
         var queue = FetchQueue(), now = 0.0

@@ -20,28 +20,41 @@ final class JobFolderTests {
     private func put(_ names: [String]) throws {
         for name in names {
             let url = URL(filePath: folder).appending(path: name)
-            try FileManager.default.createDirectory(at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
+            try FileManager.default.createDirectory(
+                at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
             try Data("mine: \(name)".utf8).write(to: url)
         }
     }
 
     private func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: folder).sorted() }
 
-    @Test("somebody's own files are left alone, whatever they are called", arguments: [
-        ["input.png"], ["input/a.png", "input/b.png"], ["canvas.png"], ["canvas.0"], ["features.csv"], ["sum", "pixels"], ["prediction.1", "checkpoint.json"],
-        ["lock", "canvas.png"], ["lock", "canvas."], ["lock", "features.csv"], ["lock", "input/a.png"], ["lock", "canvas.0", "mine.png"],
-    ])
+    @Test(
+        "somebody's own files are left alone, whatever they are called",
+        arguments: [
+            ["input.png"], ["input/a.png", "input/b.png"], ["canvas.png"], ["canvas.0"], ["features.csv"],
+            ["sum", "pixels"], ["prediction.1", "checkpoint.json"],
+            ["lock", "canvas.png"], ["lock", "canvas."], ["lock", "features.csv"], ["lock", "input/a.png"],
+            ["lock", "canvas.0", "mine.png"],
+        ])
     func strangers(files: [String]) throws {
         try put(files)
         let before = try names()
         #expect(throws: JobFolderError.notEmpty(path: folder)) { try JobFolder.create(folder, input: input) }
         #expect(try names() == before)
-        for file in files { #expect(try Data(contentsOf: URL(filePath: folder).appending(path: file)) == Data("mine: \(file)".utf8)) }
+        for file in files {
+            #expect(try Data(contentsOf: URL(filePath: folder).appending(path: file)) == Data("mine: \(file)".utf8))
+        }
     }
 
-    @Test("what a start that did not get further has left, its lock beside it, makes room for a new one", arguments: [
-        [], ["lock"], ["lock", "input.png"], ["lock", "input.png", "input", "canvas.0", "canvas.12", "prediction.1", "features.encode", "sum", "pixels"],
-    ])
+    @Test(
+        "what a start that did not get further has left, its lock beside it, makes room for a new one",
+        arguments: [
+            [], ["lock"], ["lock", "input.png"],
+            [
+                "lock", "input.png", "input", "canvas.0", "canvas.12", "prediction.1", "features.encode", "sum",
+                "pixels",
+            ],
+        ])
     func leftovers(files: [String]) throws {
         try put(files)
         _ = try JobFolder.create(folder, input: input)
@@ -52,7 +65,8 @@ final class JobFolderTests {
     @Test("a name that the folder has for itself is claimed, by whatever way it is reached")
     func claims() throws {
         try put(["input.png"])
-        let files = FileManager.default, link = scratch.appending(path: "link").path, alias = scratch.appending(path: "alias.png").path
+        let files = FileManager.default, link = scratch.appending(path: "link").path,
+            alias = scratch.appending(path: "alias.png").path
         try files.createSymbolicLink(atPath: link, withDestinationPath: folder)
         try files.createSymbolicLink(atPath: alias, withDestinationPath: folder + "/input.png")
         for path in [folder + "/input.png", link + "/input.png", link + "/canvas.3", folder + "/../job/lock", alias] {

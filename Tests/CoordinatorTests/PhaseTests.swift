@@ -7,7 +7,8 @@ import Testing
 /// Jobs of several kinds of work: texts and the autoencoder's tiles around the sampler's steps.
 @Suite("Phases")
 struct PhaseTests {
-    /// A job of a text step, two gathering steps, three of the sampler's from what was written before, and a last one in any order.
+    /// A job of a text step, two gathering steps, three of the sampler's from what was written before, and a last one
+    /// in any order.
     static func scheduler(_ tiling: Tiling) -> Scheduler {
         Scheduler(steps: 7) { step in
             switch step {
@@ -19,7 +20,9 @@ struct PhaseTests {
         }
     }
 
-    @Test("no phase begins before the last tile of the one before is merged, sums are merged in their order, and windows are cut before they are overwritten")
+    @Test(
+        "no phase begins before the last tile of the one before is merged, sums are merged in their order, and windows are cut before they are overwritten"
+    )
     func order() throws {
         let tilings: [Tiling] = try [.implicit(halo: 2), .none, .explicit(width: 3, weights: .mean)].map {
             try Tiling(canvasHeight: 20, canvasWidth: 33, tile: 8, overlap: $0, offset: .random, alignment: 1, seed: 4)
@@ -37,14 +40,17 @@ struct PhaseTests {
                         sent.append((worker, tile))
                         cut.insert(tile)
                         if ![4, 5].contains(tile.step) || !tiling.writesDisjointCells {
-                            #expect(finished.count == tile.step, "step \(tile.step) began after \(finished.count) steps")
+                            #expect(
+                                finished.count == tile.step, "step \(tile.step) began after \(finished.count) steps")
                         }
                     case .merge(let tile):
                         merged.append(tile)
                         if (3...5).contains(tile.step), tiling.writesDisjointCells {
                             let grid = tiling.grid(step: tile.step - 3)
                             for reader in grid.tilesReading(grid.cell(tile.index)) {
-                                #expect(cut.contains(.init(step: tile.step, index: reader)), "a cell was written before its readers were cut")
+                                #expect(
+                                    cut.contains(.init(step: tile.step, index: reader)),
+                                    "a cell was written before its readers were cut")
                             }
                         }
                     case .finishedStep(let step): finished.append(step)
@@ -67,9 +73,12 @@ struct PhaseTests {
         }
     }
 
-    @Test("a sticky step's tiles go to the workers that answered the same numbers before, and to others when those are gone")
+    @Test(
+        "a sticky step's tiles go to the workers that answered the same numbers before, and to others when those are gone"
+    )
     func sticky() throws {
-        var scheduler = Scheduler(steps: 3) { _ in Scheduler.Step(.barrier(count: 8, inOrder: true), keys: Array(0..<8)) }
+        var scheduler = Scheduler(steps: 3) { _ in Scheduler.Step(.barrier(count: 8, inOrder: true), keys: Array(0..<8))
+        }
         var holders: [[Int: Int]] = [[:], [:], [:]]
         var sent: [(worker: Int, tile: Scheduler.Tile)] = []
         func take(_ commands: [Scheduler.Command]) {
@@ -99,9 +108,13 @@ struct PhaseTests {
         #expect(holders[2].filter { holders[1][$0.key] != 2 } == holders[1].filter { $0.value != 2 })
     }
 
-    @Test("deaths, failures, returns, expired leases and late answers of earlier phases leave every tile merged once, and sums in their order", arguments: 0..<20)
+    @Test(
+        "deaths, failures, returns, expired leases and late answers of earlier phases leave every tile merged once, and sums in their order",
+        arguments: 0..<20)
     func faults(seed: UInt64) throws {
-        let tiling = try Tiling(canvasHeight: 20, canvasWidth: 33, tile: 8, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: seed)
+        let tiling = try Tiling(
+            canvasHeight: 20, canvasWidth: 33, tile: 8, overlap: .implicit(halo: 2), offset: .random, alignment: 1,
+            seed: seed)
         var random = SplitMix64(state: seed)
         var scheduler = Self.scheduler(tiling)
         var sent: [(worker: Int, tile: Scheduler.Tile)] = [], old: [(worker: Int, tile: Scheduler.Tile)] = []
@@ -147,7 +160,9 @@ struct PhaseTests {
                 now += 200
                 take(scheduler.handle(.tick, at: now))
             case 4:
-                if let late = old.randomElement(using: &random) { take(scheduler.handle(.answered(late.worker, late.tile), at: now)) }
+                if let late = old.randomElement(using: &random) {
+                    take(scheduler.handle(.answered(late.worker, late.tile), at: now))
+                }
             default:
                 sent.remove(at: index)
                 old.append((worker, tile))
@@ -156,19 +171,25 @@ struct PhaseTests {
         }
         #expect(isFinished && merged.count == scheduler.totalTiles && Set(merged).count == merged.count)
         for step in [1, 2] { #expect(merged.filter { $0.step == step }.map(\.index) == Array(0..<9)) }
-        #expect(merged.map { $0.step >= 3 && $0.step <= 5 ? 3 : $0.step } == merged.map { $0.step >= 3 && $0.step <= 5 ? 3 : $0.step }.sorted())
+        #expect(
+            merged.map { $0.step >= 3 && $0.step <= 5 ? 3 : $0.step }
+                == merged.map { $0.step >= 3 && $0.step <= 5 ? 3 : $0.step }.sorted())
     }
 
     static func pipeline(_ name: String) throws -> ModelFolder {
-        let cases = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "EngineTests/Cases")
+        let cases = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(
+            path: "EngineTests/Cases")
         return try ModelFolder(url: cases.appending(path: "pipeline-\(name)/model"))
     }
 
-    @Test("a latent job encodes text, encodes pictures if it begins with one, denoises, and decodes norm by norm; every task fits its frames")
+    @Test(
+        "a latent job encodes text, encodes pictures if it begins with one, denoises, and decodes norm by norm; every task fits its frames"
+    )
     func latentPlan() throws {
         for (name, arguments) in [("upscale", []), ("img2img", ["--scale", "8", "--strength", "0.5"])] {
             let folder = try Self.pipeline(name)
-            let plan = try UpscaleOptions.plan(["--steps", "4"] + arguments, folder: folder, inputHeight: 70, inputWidth: 90)
+            let plan = try UpscaleOptions.plan(
+                ["--steps", "4"] + arguments, folder: folder, inputHeight: 70, inputWidth: 90)
             let latent = try #require(plan.latent)
             let norms = latent.autoencoder.norms(.decode, .detail).count
             #expect(latent.decoding.count == norms + 2, "the trunk, every norm, the pixels")
@@ -180,41 +201,56 @@ struct PhaseTests {
                 for tile in 0..<plan.step(phase).count {
                     let work = try plan.work(phase: phase, tile: tile)
                     #expect(work.answerByteCount <= plan.largestFrame)
-                    if case .autoencode(let request) = work { #expect(canvas.contains(request.window) && request.window.contains(request.cell)) }
-                    if case .denoise(let request) = work { #expect(request.sampleIsNoise == (name == "upscale" && plan.phases[phase] == .denoise(0))) }
+                    if case .autoencode(let request) = work {
+                        #expect(canvas.contains(request.window) && request.window.contains(request.cell))
+                    }
+                    if case .denoise(let request) = work {
+                        #expect(request.sampleIsNoise == (name == "upscale" && plan.phases[phase] == .denoise(0)))
+                    }
                 }
             }
         }
     }
 
-    @Test("windows that no frame could carry are refused when the plan is made, and the option is named; those that the canvas cuts short are not")
+    @Test(
+        "windows that no frame could carry are refused when the plan is made, and the option is named; those that the canvas cuts short are not"
+    )
     func windowTooLarge() throws {
         let folder = try Self.pipeline("img2img")
         func plan(_ options: [String], side: Int) throws -> RenderPlan {
-            try UpscaleOptions.plan(["--scale", "1", "--steps", "1"] + options, folder: folder, inputHeight: side, inputWidth: side)
+            try UpscaleOptions.plan(
+                ["--scale", "1", "--steps", "1"] + options, folder: folder, inputHeight: side, inputWidth: side)
         }
         let latent = try #require(try plan([], side: 512).latent)
         // Pixels and features of a window, 4 bytes a value, in 256 MiB.
-        let values = max(3 * latent.factor * latent.factor, latent.featureChannels(.decode), latent.featureChannels(.encode))
+        let values = max(
+            3 * latent.factor * latent.factor, latent.featureChannels(.decode), latent.featureChannels(.encode))
         let most = Int((Double(64 << 20) / Double(values)).squareRoot())
         try #require((65...1000).contains(most), "the case's autoencoder does not reach the limit")
         for tile in [most + 1, 1024] {
             #expect(
-                throws: CommandError.self, performing: { try plan(["--vae-tile", "\(tile)"], side: 1100 * latent.factor) })
+                throws: CommandError.self,
+                performing: { try plan(["--vae-tile", "\(tile)"], side: 1100 * latent.factor) })
         }
         _ = try plan(["--vae-tile", "1024"], side: 60 * latent.factor)
         let large = try plan(["--vae-tile", "\(most)"], side: 1100 * latent.factor)
         #expect(large.largestFrame <= WireLimits.tensorBytes)
     }
 
-    @Test("statistics of a canvas of many tiles come from some that are spread over it, and a huge canvas leaves the attention to its windows")
+    @Test(
+        "statistics of a canvas of many tiles come from some that are spread over it, and a huge canvas leaves the attention to its windows"
+    )
     func passes() throws {
         let folder = try Self.pipeline("img2img")
         let autoencoder = try #require(folder.pipeline).vaeConfiguration
         let tiling = AutoencoderTiling()
         let large = try AutoencoderPass.passes(.decode, tiling, autoencoder, height: 256, width: 256)
-        #expect(large.first?.layers == .trunk && large[1].tiles.count == tiling.statisticsTiles && large.last?.tiles.count == large.last?.grid.count)
-        #expect(Set(large[1].tiles).count == tiling.statisticsTiles && large[1].tiles.allSatisfy { $0 < large[1].grid.count })
+        #expect(
+            large.first?.layers == .trunk && large[1].tiles.count == tiling.statisticsTiles
+                && large.last?.tiles.count == large.last?.grid.count)
+        #expect(
+            Set(large[1].tiles).count == tiling.statisticsTiles
+                && large[1].tiles.allSatisfy { $0 < large[1].grid.count })
         let huge = try AutoencoderPass.passes(.decode, tiling, autoencoder, height: 2000, width: 300)
         #expect(huge.allSatisfy { $0.layers == .all } && huge.count == autoencoder.decoderNorms + 1)
         let small = try AutoencoderPass.passes(.decode, tiling, autoencoder, height: 64, width: 40)

@@ -26,7 +26,8 @@ struct ProgressLineTests {
         var progress = ProgressLine(job: 7, steps: 2, total: 10)
         for (elapsed, workers) in moments {
             progress.update(
-                done: 0, share: 0, phase: .denoise(0), inFlight: 0, retried: 0, copies: 0, workers: workers, inQuarantine: 0, waiting: waiting, slowest: nil,
+                done: 0, share: 0, phase: .denoise(0), inFlight: 0, retried: 0, copies: 0, workers: workers,
+                inQuarantine: 0, waiting: waiting, slowest: nil,
                 elapsed: elapsed, logger: logger)
         }
         return lines.all.withLock { $0.filter { $0.contains("the job waits") } }

@@ -10,20 +10,27 @@ struct RenderPlanTests {
         let alignment = try RenderPlan.alignment(of: folder, scale: scale)
         return try RenderPlan(
             folder: folder, inputHeight: height, inputWidth: width, scale: scale, steps: steps, sampler: .ddim(eta: 0),
-            tile: RenderPlan.roundUp(tile, alignment), overlap: .implicit(halo: alignment), offset: .random, offsetRange: nil, seed: 1)
+            tile: RenderPlan.roundUp(tile, alignment), overlap: .implicit(halo: alignment), offset: .random,
+            offsetRange: nil, seed: 1)
     }
 
     @Test("the canvas is the output rounded up to the alignment, never smaller than a small window")
     func sizes() throws {
         for (width, height, scale) in [(1, 1, 4.0), (33, 21, 4), (100, 7, 2), (64, 64, 3), (50, 40, 2.5), (16, 16, 1)] {
             let plan = try Self.plan(width: width, height: height, scale: scale)
-            #expect(plan.outputWidth == Int((Double(width) * scale).rounded()) && plan.outputHeight == Int((Double(height) * scale).rounded()))
-            #expect(plan.tiling.canvasWidth % plan.tiling.alignment == 0 && plan.tiling.canvasWidth >= max(plan.outputWidth, 64))
+            #expect(
+                plan.outputWidth == Int((Double(width) * scale).rounded())
+                    && plan.outputHeight == Int((Double(height) * scale).rounded()))
+            #expect(
+                plan.tiling.canvasWidth % plan.tiling.alignment == 0
+                    && plan.tiling.canvasWidth >= max(plan.outputWidth, 64))
             #expect(plan.tiling.canvasWidth < max(plan.outputWidth, 64) + plan.tiling.alignment)
         }
     }
 
-    @Test("every task of a job holds its own geometry: cell in window in canvas, source in the input, noise at the first step alone")
+    @Test(
+        "every task of a job holds its own geometry: cell in window in canvas, source in the input, noise at the first step alone"
+    )
     func requests() throws {
         let plan = try Self.plan(width: 61, height: 43)
         let input = Rect(y: 0, x: 0, height: 43, width: 61)
@@ -31,19 +38,27 @@ struct RenderPlanTests {
         #expect(plan.phases == (0..<plan.steps).map { .denoise($0) })
         for step in 0..<plan.steps {
             for tile in 0..<plan.tiling.grid(step: step).count {
-                guard case .denoise(let request) = try plan.work(phase: step, tile: tile), case .enlarged(let enlargement) = request.conditioning else {
+                guard case .denoise(let request) = try plan.work(phase: step, tile: tile),
+                    case .enlarged(let enlargement) = request.conditioning
+                else {
                     Issue.record("no denoising of an enlarged picture")
                     return
                 }
-                #expect(canvas.contains(request.window) && request.window.contains(request.cell) && input.contains(enlargement.source))
-                #expect(request.sampleIsNoise == (step == 0) && request.step == step && request.seed == 1 && request.answer == .cell)
+                #expect(
+                    canvas.contains(request.window) && request.window.contains(request.cell)
+                        && input.contains(enlargement.source))
+                #expect(
+                    request.sampleIsNoise == (step == 0) && request.step == step && request.seed == 1
+                        && request.answer == .cell)
                 #expect(Int(request.timestep) == plan.sampler[step].timestep)
             }
         }
         #expect(plan.sampler[0].timestep == 999, "trailing steps begin at the last timestep")
     }
 
-    @Test("the finished picture is the bicubic guess where the canvas is zero, and moves by half the residual over its scale")
+    @Test(
+        "the finished picture is the bicubic guess where the canvas is zero, and moves by half the residual over its scale"
+    )
     func finishing() throws {
         let plan = try Self.plan(width: 20, height: 12)
         var input = RGBImage(width: 20, height: 12)
@@ -59,7 +74,8 @@ struct RenderPlanTests {
         #expect(guess == expected)
         for tile in 0..<plan.tiling.grid(step: 0).count {
             let work = try plan.work(phase: 0, tile: tile)
-            rendering.merge(Frame(floats: Array(repeating: 1, count: work.answerByteCount / 4)), of: work, phase: 0, tile: tile)
+            rendering.merge(
+                Frame(floats: Array(repeating: 1, count: work.answerByteCount / 4)), of: work, phase: 0, tile: tile)
         }
         let moved = try rendering.finishedRows(rows)
         guard case .superResolution(let superResolution) = plan.model else { return }
@@ -80,7 +96,8 @@ struct RenderPlanTests {
         func random(_ count: Int) -> [Float] { (0..<count).map { _ in .random(in: 0...1, using: &cases) } }
         var image = RGBImage(width: size.width, height: size.height, pixels: random(size.width * size.height * 3))
         if kind.alpha { image.alpha = random(size.width * size.height) }
-        let rendering = try Rendering(plan: plan, input: InputImage(image, format: format), stores: plan.stores(canvases: 1))
+        let rendering = try Rendering(
+            plan: plan, input: InputImage(image, format: format), stores: plan.stores(canvases: 1))
         for tile in 0..<plan.tiling.grid(step: 0).count {
             let work = try plan.work(phase: 0, tile: tile)
             rendering.merge(Frame(floats: random(work.answerByteCount / 4)), of: work, phase: 0, tile: tile)
@@ -99,8 +116,11 @@ struct RenderPlanTests {
         func enlarged(_ values: [Float], channels: Int) throws -> [Float] {
             var result = [Float](repeating: 0, count: height * width * channels)
             var span = result.mutableSpan
-            try BicubicUpsampler(inputHeight: size.height, inputWidth: size.width, outputHeight: height, outputWidth: width).upsample(
-                crop: values.span, cropRect: Rect(y: 0, x: 0, height: size.height, width: size.width), channels: channels,
+            try BicubicUpsampler(
+                inputHeight: size.height, inputWidth: size.width, outputHeight: height, outputWidth: width
+            ).upsample(
+                crop: values.span, cropRect: Rect(y: 0, x: 0, height: size.height, width: size.width),
+                channels: channels,
                 window: Rect(y: 0, x: 0, height: height, width: width), into: &span)
             return result
         }
@@ -108,7 +128,9 @@ struct RenderPlanTests {
         let alpha = kind.alpha ? try enlarged(opacity, channels: 1) : []
         let (residual, gain) = (rendering.latents, 0.5 / superResolution.residualScale)
         for y in 0..<height {
-            for i in 0..<width * 3 { numbers[y * width * 3 + i] += gain * residual[y * plan.tiling.canvasWidth * 3 + i] }
+            for i in 0..<width * 3 {
+                numbers[y * width * 3 + i] += gain * residual[y * plan.tiling.canvasWidth * 3 + i]
+            }
         }
         var expected = [UInt8](repeating: 0, count: height * format.rowBytes(width: width))
         do {

@@ -5,12 +5,14 @@ import Testing
 extension Scheduler {
     /// A job that denoises and does nothing else, from noise.
     init(tiling: Tiling, steps: Int, leases: LeasePolicy = LeasePolicy(), mostOut: Int = .max) {
-        self.init(steps: steps, leases: leases) { Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, mostOut: mostOut) }
+        self.init(steps: steps, leases: leases) {
+            Step(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, mostOut: mostOut)
+        }
     }
 }
 
-/// A farm without machines: carries the scheduler's commands out on a canvas whose pixels only count the steps they have
-/// been through, so that a window cut too early or a cell written too soon shows at once.
+/// A farm without machines: carries the scheduler's commands out on a canvas whose pixels only count the steps they
+/// have been through, so that a window cut too early or a cell written too soon shows at once.
 struct SimulatedFarm {
     var scheduler: Scheduler
     var random: SplitMix64
@@ -43,7 +45,9 @@ struct SimulatedFarm {
             switch command {
             case .cutAndSend(let tile, let worker):
                 // The first step's windows are noise, made from coordinates.
-                if tile.step > 0 { expect(tiling.grid(step: tile.step).window(tile.index), at: tile.step, "cut \(tile)") }
+                if tile.step > 0 {
+                    expect(tiling.grid(step: tile.step).window(tile.index), at: tile.step, "cut \(tile)")
+                }
                 #expect(kept.insert(tile).inserted)
                 mostKept = max(mostKept, kept.count)
                 queues[worker, default: []].append(tile)
@@ -57,7 +61,9 @@ struct SimulatedFarm {
             case .merge(let tile):
                 #expect(held.remove(tile) != nil && kept.remove(tile) != nil)
                 merges.append(tile)
-                if tiling.writesDisjointCells { advance(tiling.grid(step: tile.step).cell(tile.index), to: tile.step + 1) }
+                if tiling.writesDisjointCells {
+                    advance(tiling.grid(step: tile.step).cell(tile.index), to: tile.step + 1)
+                }
             case .requeued:
                 requeues += 1
             case .finishedStep(let step):
@@ -106,7 +112,8 @@ struct SimulatedFarm {
 struct SchedulerTests {
     static func tilings() throws -> [Tiling] {
         let overlaps: [Tiling.Overlap] = [
-            .implicit(halo: 0), .implicit(halo: 1), .implicit(halo: 2), .none, .reference, .explicit(width: 3, weights: .mean),
+            .implicit(halo: 0), .implicit(halo: 1), .implicit(halo: 2), .none, .reference,
+            .explicit(width: 3, weights: .mean),
         ]
         return try overlaps.flatMap { overlap in
             try [(20, 33), (7, 40), (6, 6), (50, 50)].map { height, width in
@@ -132,7 +139,9 @@ struct SchedulerTests {
         }
     }
 
-    @Test("workers that die, hang, fail, lie, return tasks, answer late or twice and come back change nothing", arguments: 0..<10 as Range<UInt64>)
+    @Test(
+        "workers that die, hang, fail, lie, return tasks, answer late or twice and come back change nothing",
+        arguments: 0..<10 as Range<UInt64>)
     func faults(seed: UInt64) throws {
         for (number, tiling) in try Self.tilings().enumerated() {
             var farm = SimulatedFarm(tiling: tiling, steps: 5, seed: 100 + UInt64(number) + 1000 * seed)
@@ -156,17 +165,23 @@ struct SchedulerTests {
                 case 3:
                     if let tile = farm.merges.randomElement(using: &random) { farm.send(.answered(0, tile)) }
                 case 4:
-                    if let worker = farm.queues.keys.sorted().randomElement(using: &random), let tile = farm.queues[worker]?.popLast() {
+                    if let worker = farm.queues.keys.sorted().randomElement(using: &random),
+                        let tile = farm.queues[worker]?.popLast()
+                    {
                         farm.send(.returned(worker, tile))
                     }
                 case 5 where failures < 2:
-                    if let worker = farm.queues.keys.sorted().randomElement(using: &random), let tile = farm.queues[worker]?.popLast() {
+                    if let worker = farm.queues.keys.sorted().randomElement(using: &random),
+                        let tile = farm.queues[worker]?.popLast()
+                    {
                         failures += 1
                         farm.send(.failed(worker, tile, reason: "out of memory"))
                     }
                 case 6:
                     // Lies until it is in quarantine; what it says then is dropped.
-                    if let worker = farm.queues.keys.sorted().randomElement(using: &random) { farm.send(.misbehaved(worker, nil, reason: "lies")) }
+                    if let worker = farm.queues.keys.sorted().randomElement(using: &random) {
+                        farm.send(.misbehaved(worker, nil, reason: "lies"))
+                    }
                 case 7:
                     if let worker = farm.queues.keys.sorted().randomElement(using: &random) {
                         farm.now += Double.random(in: 0...200, using: &random)
@@ -185,7 +200,8 @@ struct SchedulerTests {
     @Test("blended answers are merged in the order of the tiles")
     func blendedOrder() throws {
         let tiling = try Tiling(
-            canvasHeight: 40, canvasWidth: 40, tile: 8, overlap: .explicit(width: 4, weights: .gaussian), offset: .none, alignment: 4, seed: 1)
+            canvasHeight: 40, canvasWidth: 40, tile: 8, overlap: .explicit(width: 4, weights: .gaussian), offset: .none,
+            alignment: 4, seed: 1)
         var farm = SimulatedFarm(tiling: tiling, steps: 3, seed: 4)
         for worker in 0..<9 { farm.join(worker) }
         while !farm.nothingToAnswer { farm.answerOne() }
@@ -194,7 +210,8 @@ struct SchedulerTests {
 
     @Test("no worker gets more than its credit, and an idle lane comes before a prefetch")
     func credit() throws {
-        let tiling = try Tiling(canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var farm = SimulatedFarm(tiling: tiling, steps: 1, seed: 1)
         farm.join(0, lanes: 2)
         #expect(farm.queues[0]?.count == 4)
@@ -203,7 +220,8 @@ struct SchedulerTests {
         farm.answerOne()
         #expect((farm.queues[0]?.count ?? 0) + (farm.queues[1]?.count ?? 0) == 6)
         // With two tiles left, a worker that is idle gets one before a busy one prefetches.
-        let few = try Tiling(canvasHeight: 8, canvasWidth: 24, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let few = try Tiling(
+            canvasHeight: 8, canvasWidth: 24, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var small = SimulatedFarm(tiling: few, steps: 1, seed: 1)
         small.join(0, lanes: 2)
         #expect(small.queues[0]?.count == 2, "the last one waits for whoever is idle first")
@@ -217,7 +235,8 @@ struct SchedulerTests {
 
     @Test("a draining worker gets nothing more and answers what it has")
     func draining() throws {
-        let tiling = try Tiling(canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var farm = SimulatedFarm(tiling: tiling, steps: 1, seed: 1)
         farm.join(0)
         farm.join(1)
@@ -236,7 +255,8 @@ struct SchedulerTests {
     @Test("steps overlap: tiles of later steps are sent before a slow one of the first step is answered")
     func dataflow() throws {
         let tiling = try Tiling(
-            canvasHeight: 128, canvasWidth: 128, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
+            canvasHeight: 128, canvasWidth: 128, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1,
+            seed: 2)
         var farm = SimulatedFarm(tiling: tiling, steps: 8, seed: 1, sendsCopies: false)
         farm.join(0)
         farm.join(1)
@@ -253,7 +273,9 @@ struct SchedulerTests {
         #expect(farm.finished)
     }
 
-    @Test("no more tiles are at workers than a step allows, however many workers come, go and lose what they have, and the job ends", arguments: [1, 2, 7])
+    @Test(
+        "no more tiles are at workers than a step allows, however many workers come, go and lose what they have, and the job ends",
+        arguments: [1, 2, 7])
     func mostOut(limit: Int) throws {
         for tiling in try Self.tilings() {
             var farm = SimulatedFarm(tiling: tiling, steps: 4, seed: UInt64(limit), mostOut: limit)
@@ -261,7 +283,9 @@ struct SchedulerTests {
             for worker in 0..<40 { farm.join(worker, lanes: 2) }
             while !farm.nothingToAnswer {
                 most = max(most, farm.scheduler.inFlight)
-                if Int.random(in: 0..<10, using: &random) == 0, let worker = farm.queues.filter({ !$0.value.isEmpty }).keys.min() {
+                if Int.random(in: 0..<10, using: &random) == 0,
+                    let worker = farm.queues.filter({ !$0.value.isEmpty }).keys.min()
+                {
                     farm.queues[worker] = nil
                     farm.send(.left(worker, reason: "lost"))
                     farm.join(worker, lanes: 2)
@@ -277,7 +301,8 @@ struct SchedulerTests {
     @Test("only the windows of tiles that are out or wait for a neighbour are kept")
     func memory() throws {
         let tiling = try Tiling(
-            canvasHeight: 320, canvasWidth: 320, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
+            canvasHeight: 320, canvasWidth: 320, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1,
+            seed: 2)
         var farm = SimulatedFarm(tiling: tiling, steps: 4, seed: 1)
         for worker in 0..<4 { farm.join(worker) }
         while !farm.nothingToAnswer { farm.answerOne() }
@@ -288,7 +313,8 @@ struct SchedulerTests {
 
     @Test("a worker that fails on everything loses no job while another works")
     func brokenWorker() throws {
-        let tiling = try Tiling(canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 64, canvasWidth: 64, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var farm = SimulatedFarm(tiling: tiling, steps: 3, seed: 1)
         farm.join(0)
         farm.join(1)
@@ -307,7 +333,8 @@ struct SchedulerTests {
 
     @Test("nobody's answer, failure or return counts who was not given the task")
     func impostor() throws {
-        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 16, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 8, canvasWidth: 16, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var scheduler = Scheduler(tiling: tiling, steps: 1)
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
         let tile = Scheduler.Tile(step: 0, index: 0)
@@ -319,10 +346,12 @@ struct SchedulerTests {
 
     @Test("a slow worker keeps its credit and is measured, although its leases expired")
     func slowWorker() throws {
-        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 80, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 8, canvasWidth: 80, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var scheduler = Scheduler(tiling: tiling, steps: 1)
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 2), at: 0)
-        // The lease of 120 s expires, and with it what waits behind the task; there is nobody else, and it is not sent again what it has.
+        // The lease of 120 s expires, and with it what waits behind the task; there is nobody else, and it is not sent
+        // again what it has.
         let expired = scheduler.handle(.tick, at: 200)
         #expect(expired.count == 2 && expired.allSatisfy { if case .requeued = $0 { true } else { false } })
         let first = Scheduler.Tile(step: 0, index: 0)
@@ -337,7 +366,8 @@ struct SchedulerTests {
 
     @Test("a tile that fails three times ends the job with its reason")
     func givingUp() throws {
-        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 8, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 8, canvasWidth: 8, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var scheduler = Scheduler(tiling: tiling, steps: 1)
         let tile = Scheduler.Tile(step: 0, index: 0)
         #expect(scheduler.handle(.joined(7, lanes: 1, credit: 2), at: 0) == [.cutAndSend(tile, to: 7)])
@@ -352,7 +382,8 @@ struct SchedulerTests {
 
     @Test("a lease grows with the worker's own measured time")
     func leases() throws {
-        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 16, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 8, canvasWidth: 16, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var scheduler = Scheduler(tiling: tiling, steps: 1)
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
         // Answered after 100 s, which is thought to deviate by 50: the second task's lease is 300 s.
@@ -361,7 +392,10 @@ struct SchedulerTests {
         let second = Scheduler.Tile(step: 0, index: 1)
         #expect(scheduler.handle(.tick, at: 401) == [.requeued(second, from: 1, cause: "no answer within the lease")])
         // The late answer is as good as any other.
-        #expect(scheduler.handle(.answered(1, second), at: 902) == [.accept(second), .merge(second), .finishedStep(0), .finishedJob])
+        #expect(
+            scheduler.handle(.answered(1, second), at: 902) == [
+                .accept(second), .merge(second), .finishedStep(0), .finishedJob,
+            ])
         #expect(scheduler.dropped == 0)
         #expect(scheduler.handle(.answered(1, second), at: 903) == [.drop(second, from: 1)])
         #expect(scheduler.dropped == 1)
@@ -369,7 +403,8 @@ struct SchedulerTests {
 
     @Test("a tile does not wait for a worker that is in quarantine")
     func passedOver() throws {
-        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 32, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 8, canvasWidth: 32, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         var scheduler = Scheduler(tiling: tiling, steps: 1)
         var sent: [(worker: Int, tile: Scheduler.Tile)] = [], isFinished = false
         func take(_ commands: [Scheduler.Command]) {
@@ -407,7 +442,8 @@ struct SchedulerTests {
 
     /// A row of tiles that need nothing of one another.
     static func row(_ tiles: Int, _ leases: Scheduler.LeasePolicy = .init()) throws -> Scheduler {
-        let tiling = try Tiling(canvasHeight: 8, canvasWidth: 8 * tiles, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
+        let tiling = try Tiling(
+            canvasHeight: 8, canvasWidth: 8 * tiles, tile: 8, overlap: .none, offset: .none, alignment: 1, seed: 1)
         return Scheduler(tiling: tiling, steps: 1, leases: leases)
     }
 
@@ -428,7 +464,10 @@ struct SchedulerTests {
         #expect(scheduler.handle(.joined(2, lanes: 1, credit: 1), at: now) == [.cutAndSend(Self.tile(11), to: 2)])
         #expect(scheduler.handle(.tick, at: now + 19) == [])
         let expired = scheduler.handle(.tick, at: now + 30)
-        #expect(Set(expired.compactMap { if case .requeued(let tile, _, _) = $0 { tile } else { nil } }) == [Self.tile(10), Self.tile(11)])
+        #expect(
+            Set(expired.compactMap { if case .requeued(let tile, _, _) = $0 { tile } else { nil } }) == [
+                Self.tile(10), Self.tile(11),
+            ])
         // The late answer is taken, the worker that gave it gets the other's tile.
         let commands = scheduler.handle(.answered(2, Self.tile(11)), at: now + 40)
         #expect(commands == [.accept(Self.tile(11)), .merge(Self.tile(11)), .resend(Self.tile(10), to: 2, attempt: 1)])
@@ -465,11 +504,16 @@ struct SchedulerTests {
         take(scheduler.handle(.tick, at: now))
         #expect(Set(requeued) == Set(queue))
         // It hangs once it has stood still for longer than the next lease would be.
-        for seconds in [39.0, 40] { #expect(scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + seconds) == []) }
-        #expect(scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + 41).first == .hung(1, seconds: 41))
+        for seconds in [39.0, 40] {
+            #expect(scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + seconds) == [])
+        }
+        #expect(
+            scheduler.handle(.alive(1, progress: 0, isWorking: true), at: now - 21 + 41).first == .hung(1, seconds: 41))
     }
 
-    @Test("the last straggler gets one second copy on an idle worker that is clearly faster; the first answer wins, the other is dropped")
+    @Test(
+        "the last straggler gets one second copy on an idle worker that is clearly faster; the first answer wins, the other is dropped"
+    )
     func speculation() throws {
         var scheduler = try Self.row(6)
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
@@ -498,9 +542,12 @@ struct SchedulerTests {
         let now = 2.5
         #expect(scheduler.handle(.left(1, reason: "killed"), at: now).isEmpty)
         #expect(scheduler.inFlight == 1)
-        #expect(scheduler.handle(.left(2, reason: "killed"), at: now) == [.requeued(Self.tile(0), from: 2, cause: "killed")])
+        #expect(
+            scheduler.handle(.left(2, reason: "killed"), at: now) == [.requeued(Self.tile(0), from: 2, cause: "killed")]
+        )
         #expect(scheduler.inFlight == 0)
-        #expect(scheduler.handle(.joined(3, lanes: 1, credit: 1), at: now) == [.resend(Self.tile(0), to: 3, attempt: 2)])
+        #expect(
+            scheduler.handle(.joined(3, lanes: 1, credit: 1), at: now) == [.resend(Self.tile(0), to: 3, attempt: 2)])
         #expect(scheduler.handle(.answered(3, Self.tile(0)), at: now + 1).contains(.finishedJob))
     }
 
@@ -510,11 +557,17 @@ struct SchedulerTests {
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 2), at: 0)
         _ = scheduler.handle(.answered(1, Self.tile(0)), at: 10)
         // Growing progress is life, however long it takes; standing still within the lease is too.
-        for second in 11..<40 { #expect(scheduler.handle(.alive(1, progress: UInt64(second), isWorking: true), at: Double(second)) == []) }
+        for second in 11..<40 {
+            #expect(scheduler.handle(.alive(1, progress: UInt64(second), isWorking: true), at: Double(second)) == [])
+        }
         #expect(scheduler.handle(.alive(1, progress: 39, isWorking: true), at: 60) == [])
         let commands = scheduler.handle(.alive(1, progress: 39, isWorking: true), at: 75)
         #expect(commands.first == .hung(1, seconds: 36))
-        #expect(commands.dropFirst() == [.requeued(Self.tile(1), from: 1, cause: "the worker hangs"), .requeued(Self.tile(2), from: 1, cause: "the worker hangs")])
+        #expect(
+            commands.dropFirst() == [
+                .requeued(Self.tile(1), from: 1, cause: "the worker hangs"),
+                .requeued(Self.tile(2), from: 1, cause: "the worker hangs"),
+            ])
         #expect(scheduler.handle(.alive(1, progress: 39, isWorking: true), at: 80) == [], "said once")
         #expect(scheduler.handle(.joined(2, lanes: 4, credit: 4), at: 81).count == 4)
         #expect(scheduler.handle(.alive(1, progress: 40, isWorking: true), at: 82) == [.recovered(1)])
@@ -527,10 +580,14 @@ struct SchedulerTests {
         var scheduler = try Self.row(1)
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
         _ = scheduler.handle(.joined(2, lanes: 1, credit: 1), at: 0)
-        for second in 0..<10_000 { #expect(scheduler.handle(.alive(2, progress: 1, isWorking: false), at: Double(second)) == []) }
+        for second in 0..<10_000 {
+            #expect(scheduler.handle(.alive(2, progress: 1, isWorking: false), at: Double(second)) == [])
+        }
     }
 
-    @Test("three bad results put an identity into quarantine, under whatever connection it comes back, and the job goes on without it")
+    @Test(
+        "three bad results put an identity into quarantine, under whatever connection it comes back, and the job goes on without it"
+    )
     func quarantine() throws {
         var leases = Scheduler.LeasePolicy()
         leases.othersMayCome = true
@@ -542,7 +599,9 @@ struct SchedulerTests {
             quarantines += commands.count { if case .quarantined = $0 { true } else { false } }
             _ = scheduler.handle(.left(connection, reason: "connection lost"), at: 1)
         }
-        #expect(scheduler.handle(.joined(4, lanes: 1, credit: 1, identity: "rogue"), at: 2).isEmpty && scheduler.workerCount == 0)
+        #expect(
+            scheduler.handle(.joined(4, lanes: 1, credit: 1, identity: "rogue"), at: 2).isEmpty
+                && scheduler.workerCount == 0)
         #expect(quarantines == 1 && scheduler.bad == 3 && !scheduler.isOver && scheduler.isQuarantined(4))
         _ = scheduler.handle(.joined(9, lanes: 1, credit: 1), at: 2)
         for index in 0..<20 { _ = scheduler.handle(.answered(9, Self.tile(index)), at: 3) }
@@ -556,12 +615,13 @@ struct SchedulerTests {
         var scheduler = try Self.row(60, leases)
         var commands = scheduler.handle(.joined(1, lanes: 1, credit: 1), at: 0)
         func sent() throws -> Scheduler.Tile {
-            try #require(commands.compactMap { command in
-                switch command {
-                case .cutAndSend(let tile, _), .resend(let tile, _, _): tile
-                default: nil
-                }
-            }.last)
+            try #require(
+                commands.compactMap { command in
+                    switch command {
+                    case .cutAndSend(let tile, _), .resend(let tile, _, _): tile
+                    default: nil
+                    }
+                }.last)
         }
         for _ in 0..<10 {
             for _ in 0..<2 { commands = scheduler.handle(.failed(1, try sent(), reason: "out of memory"), at: 1) }
@@ -573,7 +633,9 @@ struct SchedulerTests {
         }
         let last = try sent()
         commands = scheduler.handle(.misbehaved(1, last, reason: "damaged"), at: 4)
-        #expect(commands.contains(.quarantined(1, last, reason: "damaged")) && scheduler.workerCount == 0 && !scheduler.isOver)
+        #expect(
+            commands.contains(.quarantined(1, last, reason: "damaged")) && scheduler.workerCount == 0
+                && !scheduler.isOver)
     }
 
     @Test("a tile that fails on three workers ends the job, while others could still take it")
@@ -582,11 +644,18 @@ struct SchedulerTests {
         for worker in 1...5 { _ = scheduler.handle(.joined(worker, lanes: 1, credit: 1), at: 0) }
         let first = scheduler.handle(.failed(1, Self.tile(0), reason: "bad"), at: 1)
         #expect(first == [.requeued(Self.tile(0), from: 1, cause: "bad"), .resend(Self.tile(0), to: 2, attempt: 1)])
-        #expect(scheduler.handle(.misbehaved(2, Self.tile(0), reason: "bad"), at: 2).last == .resend(Self.tile(0), to: 3, attempt: 2))
-        #expect(scheduler.handle(.failed(3, Self.tile(0), reason: "worse"), at: 3) == [.gaveUp(Self.tile(0), reason: "worse")])
+        #expect(
+            scheduler.handle(.misbehaved(2, Self.tile(0), reason: "bad"), at: 2).last
+                == .resend(Self.tile(0), to: 3, attempt: 2))
+        #expect(
+            scheduler.handle(.failed(3, Self.tile(0), reason: "worse"), at: 3) == [
+                .gaveUp(Self.tile(0), reason: "worse")
+            ])
     }
 
-    @Test("where others may come, two machines that fail six times on a tile end the job, and one alone waits for another", arguments: [false, true])
+    @Test(
+        "where others may come, two machines that fail six times on a tile end the job, and one alone waits for another",
+        arguments: [false, true])
     func twoMachines(lies: Bool) throws {
         var leases = Scheduler.LeasePolicy()
         leases.othersMayCome = true
@@ -606,7 +675,11 @@ struct SchedulerTests {
             while let worker = holder {
                 (holder, failures) = (nil, failures + 1)
                 let tile = Self.tile(0)
-                take(scheduler.handle(lies ? .misbehaved(worker, tile, reason: "not finite") : .failed(worker, tile, reason: "not finite"), at: 1))
+                take(
+                    scheduler.handle(
+                        lies
+                            ? .misbehaved(worker, tile, reason: "not finite")
+                            : .failed(worker, tile, reason: "not finite"), at: 1))
             }
             #expect(failures == 3 * machines && scheduler.isOver == (machines == 2) && gaveUp == machines - 1)
             if machines == 1 {
@@ -616,7 +689,9 @@ struct SchedulerTests {
         }
     }
 
-    @Test("a local worker that is just being started again is waited for when the other is put into quarantine, and the job ends when both are")
+    @Test(
+        "a local worker that is just being started again is waited for when the other is put into quarantine, and the job ends when both are"
+    )
     func restarting() throws {
         var leases = Scheduler.LeasePolicy()
         leases.identities = 2
@@ -633,7 +708,9 @@ struct SchedulerTests {
         _ = scheduler.handle(.joined(1, lanes: 1, credit: 1, identity: "local-1"), at: 0)
         _ = scheduler.handle(.joined(2, lanes: 1, credit: 1, identity: "local-2"), at: 0)
         _ = scheduler.handle(.left(2, reason: "killed"), at: 1)
-        #expect(lie(1, Self.tile(0)).contains { if case .quarantined(1, _, _) = $0 { true } else { false } } && !scheduler.isOver && scheduler.workerCount == 0)
+        #expect(
+            lie(1, Self.tile(0)).contains { if case .quarantined(1, _, _) = $0 { true } else { false } }
+                && !scheduler.isOver && scheduler.workerCount == 0)
         let sent = scheduler.handle(.joined(3, lanes: 1, credit: 1, identity: "local-2"), at: 2)
         #expect(sent == [.resend(Self.tile(0), to: 3, attempt: 3)])
         let last = lie(3, Self.tile(0)).last
@@ -641,12 +718,17 @@ struct SchedulerTests {
         if case .gaveUp = last {} else { Issue.record("\(String(describing: last))") }
     }
 
-    @Test("a step that waits begins after the whole step before it, and cells are still written after their readers were cut")
+    @Test(
+        "a step that waits begins after the whole step before it, and cells are still written after their readers were cut"
+    )
     func barrier() throws {
         let tiling = try Tiling(
-            canvasHeight: 40, canvasWidth: 40, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1, seed: 2)
+            canvasHeight: 40, canvasWidth: 40, tile: 16, overlap: .implicit(halo: 2), offset: .random, alignment: 1,
+            seed: 2)
         var random = SplitMix64(state: 3)
-        var scheduler = Scheduler(steps: 5) { .init(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, waits: true) }
+        var scheduler = Scheduler(steps: 5) {
+            .init(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, waits: true)
+        }
         var sent: [(worker: Int, tile: Scheduler.Tile)] = [], finished = 0, cut: Set<Scheduler.Tile> = []
         func take(_ commands: [Scheduler.Command]) {
             for command in commands {
@@ -657,7 +739,9 @@ struct SchedulerTests {
                     sent.append((worker, tile))
                 case .merge(let tile) where tile.step > 0:
                     let grid = tiling.grid(step: tile.step)
-                    for reader in grid.tilesReading(grid.cell(tile.index)) { #expect(cut.contains(.init(step: tile.step, index: reader))) }
+                    for reader in grid.tilesReading(grid.cell(tile.index)) {
+                        #expect(cut.contains(.init(step: tile.step, index: reader)))
+                    }
                 case .finishedStep: finished += 1
                 default: break
                 }

@@ -12,11 +12,13 @@ struct SimulationTests {
 
     static let mixed: [Double] = [1, 1, 1, 3]
 
-    @Test("steps that overlap keep a farm busy where a barrier leaves lanes idle", arguments: [
-        Row(grid: 8, workers: 50, slowness: [1], barrier: 0.77, dataflow: 0.99),
-        Row(grid: 16, workers: 50, slowness: mixed, barrier: 0.76, dataflow: 0.99),
-        Row(grid: 61, workers: 1000, slowness: mixed, barrier: 0.70, dataflow: 0.98),
-    ])
+    @Test(
+        "steps that overlap keep a farm busy where a barrier leaves lanes idle",
+        arguments: [
+            Row(grid: 8, workers: 50, slowness: [1], barrier: 0.77, dataflow: 0.99),
+            Row(grid: 16, workers: 50, slowness: mixed, barrier: 0.76, dataflow: 0.99),
+            Row(grid: 61, workers: 1000, slowness: mixed, barrier: 0.70, dataflow: 0.98),
+        ])
     func efficiency(row: Row) throws {
         var settings = Simulation.Settings()
         (settings.grid, settings.workers, settings.slowness, settings.steps) = (row.grid, row.workers, row.slowness, 50)
@@ -53,7 +55,9 @@ struct SimulationTests {
         #expect(with.seconds < 0.9 * without.seconds, "\(with.seconds) against \(without.seconds)")
     }
 
-    @Test("errors, deaths and workers that hang repeat what was lost and little else, and the job ends", arguments: 0..<4 as Range<UInt64>)
+    @Test(
+        "errors, deaths and workers that hang repeat what was lost and little else, and the job ends",
+        arguments: 0..<4 as Range<UInt64>)
     func faults(seed: UInt64) throws {
         var settings = Simulation.Settings()
         (settings.grid, settings.workers, settings.slowness, settings.steps) = (16, 50, Self.mixed, 20)
@@ -66,10 +70,14 @@ struct SimulationTests {
         #expect(report.mostKept < 4 * settings.workers + 2 * 17 * 17)
     }
 
-    @Test("ten thousand workers, a gigapixel of 61x61 tiles and 200 steps with 1 % of the tasks failing come to their end")
+    @Test(
+        "ten thousand workers, a gigapixel of 61x61 tiles and 200 steps with 1 % of the tasks failing come to their end"
+    )
     func tenThousand() throws {
         var settings = Simulation.Settings()
-        (settings.grid, settings.steps, settings.workers, settings.slowness, settings.failing) = (61, 200, 10_000, Self.mixed, 0.01)
+        (settings.grid, settings.steps, settings.workers, settings.slowness, settings.failing) = (
+            61, 200, 10_000, Self.mixed, 0.01
+        )
         let report = try Simulation.run(settings)
         #expect(report.finished && report.tiles > 61 * 61 * 200)
         print("10,000 workers: \(report)")

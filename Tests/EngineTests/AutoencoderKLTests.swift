@@ -7,14 +7,18 @@ import Testing
         try AutoencoderKL(folder: NetworkFolder(url: Case.folder(name).appending(path: "model")), kernels: kernels)
     }
 
-    @Test("encodings and decodings equal those of diffusers, with every kernel set", arguments: ["vae-old-names", "vae-bare"], KernelSet.available)
+    @Test(
+        "encodings and decodings equal those of diffusers, with every kernel set",
+        arguments: ["vae-old-names", "vae-bare"], KernelSet.available)
     func matchesDiffusers(name: String, kernels: KernelSet) throws {
         let vae = try Self.load(name, kernels: kernels)
         let tensors = try Safetensors(url: Case.folder(name).appending(path: "case.safetensors"))
         let image = try vae.decode(Activation(try tensors.tensor("in.latent"), image: 0), workspace: Workspace())
         #expect(relativeError(image, Activation(try tensors.tensor("out.image"), image: 0)) < 2e-5)
         let moments = try vae.encode(Activation(try tensors.tensor("in.image"), image: 0), workspace: Workspace())
-        let (mean, logarithm) = (Activation(try tensors.tensor("out.mean"), image: 0), Activation(try tensors.tensor("out.logvar"), image: 0))
+        let (mean, logarithm) = (
+            Activation(try tensors.tensor("out.mean"), image: 0), Activation(try tensors.tensor("out.logvar"), image: 0)
+        )
         let expected = Activation(height: mean.height, width: mean.width, channels: 2 * mean.channels)
         var span = expected.mutableSpan
         for i in 0..<mean.height * mean.width {
@@ -33,7 +37,10 @@ import Testing
         var span = result.mutableSpan
         for y in 0..<height {
             for x in 0..<width {
-                for c in 0..<channels { span[(y * width + x) * channels + c] *= Float(1 + x / 4); span[(y * width + x) * channels + c] += Float(y) / 5 }
+                for c in 0..<channels {
+                    span[(y * width + x) * channels + c] *= Float(1 + x / 4);
+                    span[(y * width + x) * channels + c] += Float(y) / 5
+                }
             }
         }
         return result
@@ -43,7 +50,8 @@ import Testing
         let result = Activation(height: rect.height, width: rect.width, channels: image.channels)
         var span = result.mutableSpan
         RowCopy.copy(
-            from: image.span, start: (rect.y * image.width + rect.x) * image.channels, stride: image.width * image.channels, to: &span, start: 0,
+            from: image.span, start: (rect.y * image.width + rect.x) * image.channels,
+            stride: image.width * image.channels, to: &span, start: 0,
             stride: rect.width * image.channels, rows: rect.height, count: rect.width * image.channels)
         return result
     }
@@ -54,7 +62,8 @@ import Testing
             stride(from: 0, to: width, by: cell).map { x in
                 let (top, left) = (max(0, y - halo), max(0, x - halo))
                 let (endY, endX) = (min(height, y + cell), min(width, x + cell))
-                let window = Rect(y: top, x: left, height: min(height, endY + halo) - top, width: min(width, endX + halo) - left)
+                let window = Rect(
+                    y: top, x: left, height: min(height, endY + halo) - top, width: min(width, endX + halo) - left)
                 return (window, Rect(y: y - top, x: x - left, height: endY - y, width: endX - x))
             }
         }
@@ -65,7 +74,8 @@ import Testing
         let vae = try Self.load("vae-old-names")
         let latent = latent(6, 9, 4), workspace = Workspace()
         let norms = 0..<vae.configuration.decoderNorms
-        let statistics = try vae.decoderStatistics(latent, cell: Rect(y: 0, x: 0, height: 6, width: 9), norms: norms, workspace: workspace)
+        let statistics = try vae.decoderStatistics(
+            latent, cell: Rect(y: 0, x: 0, height: 6, width: 9), norms: norms, workspace: workspace)
         #expect(statistics.norms == norms)
         let with = try vae.decode(latent, statistics: statistics, workspace: workspace)
         let without = try vae.decode(latent, workspace: workspace)
@@ -73,8 +83,10 @@ import Testing
 
         let image = latentImage(vae)
         let cell = Rect(y: 0, x: 0, height: image.height, width: image.width)
-        let encoded = try vae.encoderStatistics(image, cell: cell, norms: 0..<vae.configuration.encoderNorms, workspace: workspace)
-        let moments = try vae.encode(image, statistics: encoded, workspace: workspace), own = try vae.encode(image, workspace: workspace)
+        let encoded = try vae.encoderStatistics(
+            image, cell: cell, norms: 0..<vae.configuration.encoderNorms, workspace: workspace)
+        let moments = try vae.encode(image, statistics: encoded, workspace: workspace),
+            own = try vae.encode(image, workspace: workspace)
         #expect(moments.span.indices.allSatisfy { moments.span[$0] == own.span[$0] })
     }
 
@@ -104,9 +116,13 @@ import Testing
         let factor = vae.configuration.factor
         var largest: Float = 0, alone: Float = 0
         for (window, cell) in tiles {
-            let there = crop(whole, Rect(
-                y: (window.y + cell.y) * factor, x: (window.x + cell.x) * factor, height: cell.height * factor, width: cell.width * factor))
-            let inside = Rect(y: cell.y * factor, x: cell.x * factor, height: cell.height * factor, width: cell.width * factor)
+            let there = crop(
+                whole,
+                Rect(
+                    y: (window.y + cell.y) * factor, x: (window.x + cell.x) * factor, height: cell.height * factor,
+                    width: cell.width * factor))
+            let inside = Rect(
+                y: cell.y * factor, x: cell.x * factor, height: cell.height * factor, width: cell.width * factor)
             let image = crop(try vae.decode(crop(latent, window), statistics: statistics, workspace: workspace), inside)
             let without = crop(try vae.decode(crop(latent, window), workspace: workspace), inside)
             largest = max(largest, relativeError(image, there))
@@ -116,7 +132,8 @@ import Testing
         #expect(alone > 100 * largest)  // or the statistics would not have mattered
     }
 
-    /// The layers that can be done in tiles, of a network with attention: by tiles kept from norm to norm, and by calls that begin anew each time.
+    /// The layers that can be done in tiles, of a network with attention: by tiles kept from norm to norm, and by calls
+    /// that begin anew each time.
     enum Detail: CaseIterable {
         case decoder, encoder
 
@@ -135,17 +152,24 @@ import Testing
             }
         }
 
-        func tile(_ vae: AutoencoderKL, _ input: Activation, _ cell: Rect, _ workspace: Workspace) throws -> AutoencoderTile {
+        func tile(_ vae: AutoencoderKL, _ input: Activation, _ cell: Rect, _ workspace: Workspace) throws
+            -> AutoencoderTile
+        {
             switch self {
             case .decoder: try .decoding(vae, features: input, cell: cell, workspace: workspace)
             case .encoder: try .encoding(vae, image: input, cell: cell, workspace: workspace)
             }
         }
 
-        func sums(_ vae: AutoencoderKL, _ input: Activation, _ cell: Rect, given: CanvasStatistics?, _ norms: Range<Int>) throws -> CanvasStatistics {
+        func sums(
+            _ vae: AutoencoderKL, _ input: Activation, _ cell: Rect, given: CanvasStatistics?, _ norms: Range<Int>
+        ) throws -> CanvasStatistics {
             switch self {
-            case .decoder: try vae.decoderStatistics(features: input, cell: cell, given: given, norms: norms, workspace: Workspace())
-            case .encoder: try vae.encoderStatistics(input, cell: cell, given: given, norms: norms, workspace: Workspace())
+            case .decoder:
+                try vae.decoderStatistics(
+                    features: input, cell: cell, given: given, norms: norms, workspace: Workspace())
+            case .encoder:
+                try vae.encoderStatistics(input, cell: cell, given: given, norms: norms, workspace: Workspace())
             }
         }
 
@@ -161,7 +185,9 @@ import Testing
             let factor = vae.configuration.factor
             switch self {
             case .decoder: return rect.scaled(by: factor)
-            case .encoder: return Rect(y: rect.y / factor, x: rect.x / factor, height: rect.height / factor, width: rect.width / factor)
+            case .encoder:
+                return Rect(
+                    y: rect.y / factor, x: rect.x / factor, height: rect.height / factor, width: rect.width / factor)
             }
         }
     }
@@ -175,17 +201,22 @@ import Testing
     }
 
     private func equal(_ a: Activation, _ b: Activation) -> Bool {
-        (a.height, a.width, a.channels) == (b.height, b.width, b.channels) && a.span.indices.allSatisfy { a.span[$0] == b.span[$0] }
+        (a.height, a.width, a.channels) == (b.height, b.width, b.channels)
+            && a.span.indices.allSatisfy { a.span[$0] == b.span[$0] }
     }
 
     @Test("a decoding in two parts has the bits of one")
     func decoderParts() throws {
         let vae = try Self.load("vae-old-names"), workspace = Workspace(), latent = latent(6, 9, 4)
         let features = try vae.decoderFeatures(latent, workspace: workspace)
-        #expect(equal(try vae.decode(features: features, workspace: workspace), try vae.decode(latent, workspace: workspace)))
+        #expect(
+            equal(
+                try vae.decode(features: features, workspace: workspace), try vae.decode(latent, workspace: workspace)))
     }
 
-    @Test("with the layers at the latents' resolution done on the whole canvas, tiles make the others' result as if whole", arguments: Detail.allCases)
+    @Test(
+        "with the layers at the latents' resolution done on the whole canvas, tiles make the others' result as if whole",
+        arguments: Detail.allCases)
     func exactWithAttention(detail: Detail) throws {
         let vae = try Self.load("vae-old-names"), workspace = Workspace()
         let input = try input(detail, vae, 16, 24)
@@ -200,13 +231,18 @@ import Testing
         let whole = try detail.result(vae, input, nil)
         for (window, cell, tile) in tiles {
             let there = Rect(y: window.y + cell.y, x: window.x + cell.x, height: cell.height, width: cell.width)
-            #expect(relativeError(crop(try tile.result(), detail.scaled(cell, vae)), crop(whole, detail.scaled(there, vae))) < 1e-5)
+            #expect(
+                relativeError(crop(try tile.result(), detail.scaled(cell, vae)), crop(whole, detail.scaled(there, vae)))
+                    < 1e-5)
         }
     }
 
-    @Test("a tile that is kept from norm to norm has the sums and the bits of one that begins anew each time", arguments: Detail.allCases)
+    @Test(
+        "a tile that is kept from norm to norm has the sums and the bits of one that begins anew each time",
+        arguments: Detail.allCases)
     func keptTile(detail: Detail) throws {
-        let vae = try Self.load("vae-old-names"), workspace = Workspace(), unit = detail == .decoder ? 1 : vae.configuration.factor
+        let vae = try Self.load("vae-old-names"), workspace = Workspace(),
+            unit = detail == .decoder ? 1 : vae.configuration.factor
         let input = try input(detail, vae, 7, 9), cell = Rect(y: 1, x: 2, height: 4, width: 5).scaled(by: unit)
         let tile = try detail.tile(vae, input, cell, workspace)
         #expect(throws: ModelError.self) { try tile.result() }
@@ -230,7 +266,9 @@ import Testing
         #expect(equal(try late.result(), expected))
 
         let other = try detail.sums(vae, input, cell, given: nil, detail.norms(vae).dropFirst())
-        #expect(throws: ModelError.self) { try detail.tile(vae, input, cell, workspace).advance(by: other, workspace: workspace) }
+        #expect(throws: ModelError.self) {
+            try detail.tile(vae, input, cell, workspace).advance(by: other, workspace: workspace)
+        }
         let outside = Rect(y: 4, x: 0, height: 4, width: 9).scaled(by: unit)
         #expect(throws: ModelError.self) { try detail.tile(vae, input, outside, workspace) }
     }
@@ -238,7 +276,8 @@ import Testing
     @Test("another lane goes on with a tile, of whose memory the first lane keeps nothing", arguments: Detail.allCases)
     func detached(detail: Detail) throws {
         let vae = try Self.load("vae-old-names"), unit = detail == .decoder ? 1 : vae.configuration.factor
-        let input = try input(detail, vae, 7, 9), cell = Rect(y: 1, x: 2, height: 4, width: 5).scaled(by: unit), norms = detail.norms(vae)
+        let input = try input(detail, vae, 7, 9), cell = Rect(y: 1, x: 2, height: 4, width: 5).scaled(by: unit),
+            norms = detail.norms(vae)
         let statistics = try detail.sums(vae, input, cell, given: nil, norms)
         // Before the first norm of a residual block, where it holds one activation, and before the second.
         for done in [2, 3] {
@@ -246,14 +285,17 @@ import Testing
             let tile = try detail.tile(vae, input, cell, first)
             let size = 3 * statistics.groups, middle = norms.lowerBound + done
             try tile.advance(
-                by: CanvasStatistics(groups: statistics.groups, norms: norms.lowerBound..<middle, values: Array(statistics.values[..<(done * size)])),
+                by: CanvasStatistics(
+                    groups: statistics.groups, norms: norms.lowerBound..<middle,
+                    values: Array(statistics.values[..<(done * size)])),
                 workspace: first)
             let before = first.allocatedBytes
             tile.detach(from: first)
             #expect(first.allocatedBytes <= before - tile.byteCount)
             try tile.advance(
                 by: CanvasStatistics(
-                    groups: statistics.groups, norms: middle..<norms.upperBound, values: Array(statistics.values[(done * size)...])),
+                    groups: statistics.groups, norms: middle..<norms.upperBound,
+                    values: Array(statistics.values[(done * size)...])),
                 workspace: second)
             _ = try detail.tile(vae, input, cell, first).advance(by: statistics, workspace: first)
             #expect(equal(try tile.result(), try detail.result(vae, input, statistics)))
@@ -266,7 +308,8 @@ import Testing
         let image = latentImage(vae), workspace = Workspace()
         let features = try vae.encoderFeatures(image, workspace: workspace)
         #expect(features.channels == vae.configuration.encoderFeatureChannels)
-        let parts = try vae.encode(features: features, workspace: workspace), whole = try vae.encode(image, workspace: workspace)
+        let parts = try vae.encode(features: features, workspace: workspace),
+            whole = try vae.encode(image, workspace: workspace)
         #expect(whole.span.indices.allSatisfy { whole.span[$0] == parts.span[$0] })
     }
 
@@ -279,17 +322,24 @@ import Testing
         var statistics: CanvasStatistics?
         for norm in 0..<vae.configuration.encoderNorms {
             let parts = try tiles.map {
-                try vae.encoderStatistics(crop(image, $0.window), cell: $0.cell, given: statistics, norms: norm..<norm + 1, workspace: workspace)
+                try vae.encoderStatistics(
+                    crop(image, $0.window), cell: $0.cell, given: statistics, norms: norm..<norm + 1,
+                    workspace: workspace)
             }
             var sums = parts[0]
             for part in parts.dropFirst() { try sums.add(part) }
-            statistics = try CanvasStatistics(groups: sums.groups, norms: 0..<norm + 1, values: (statistics?.values ?? []) + sums.values)
+            statistics = try CanvasStatistics(
+                groups: sums.groups, norms: 0..<norm + 1, values: (statistics?.values ?? []) + sums.values)
         }
         let whole = try vae.encode(image, workspace: workspace)
         for (window, cell) in tiles {
-            func halved(_ rect: Rect) -> Rect { Rect(y: rect.y / 2, x: rect.x / 2, height: rect.height / 2, width: rect.width / 2) }
-            let there = crop(whole, halved(Rect(y: window.y + cell.y, x: window.x + cell.x, height: cell.height, width: cell.width)))
-            let here = crop(try vae.encode(crop(image, window), statistics: statistics, workspace: workspace), halved(cell))
+            func halved(_ rect: Rect) -> Rect {
+                Rect(y: rect.y / 2, x: rect.x / 2, height: rect.height / 2, width: rect.width / 2)
+            }
+            let there = crop(
+                whole, halved(Rect(y: window.y + cell.y, x: window.x + cell.x, height: cell.height, width: cell.width)))
+            let here = crop(
+                try vae.encode(crop(image, window), statistics: statistics, workspace: workspace), halved(cell))
             #expect(relativeError(here, there) < 1e-5)
         }
     }
@@ -299,35 +349,62 @@ import Testing
         let vae = try Self.load("vae-bare")
         let latent = latent(4, 4, 3), whole = Rect(y: 0, x: 0, height: 4, width: 4), workspace = Workspace()
         let count = vae.configuration.decoderNorms
-        func name(_ body: () throws -> Void) throws -> String { caseName(try #require(throws: ModelError.self) { try body() }) }
+        func name(_ body: () throws -> Void) throws -> String {
+            caseName(try #require(throws: ModelError.self) { try body() })
+        }
         let good = try vae.decoderStatistics(latent, cell: whole, norms: 0..<3, workspace: workspace)
         for norms in [0..<0, 0..<count + 1, count..<count + 1] {
-            #expect(try name { _ = try vae.decoderStatistics(latent, cell: whole, norms: norms, workspace: workspace) } == "wrongStatistics")
+            #expect(
+                try name { _ = try vae.decoderStatistics(latent, cell: whole, norms: norms, workspace: workspace) }
+                    == "wrongStatistics")
         }
-        for cell in [Rect(y: 0, x: 0, height: 5, width: 4), Rect(y: -1, x: 0, height: 2, width: 2), Rect(y: 0, x: 0, height: 0, width: 4)] {
-            #expect(try name { _ = try vae.decoderStatistics(latent, cell: cell, norms: 0..<1, workspace: workspace) } == "wrongStatistics")
+        for cell in [
+            Rect(y: 0, x: 0, height: 5, width: 4), Rect(y: -1, x: 0, height: 2, width: 2),
+            Rect(y: 0, x: 0, height: 0, width: 4),
+        ] {
+            #expect(
+                try name { _ = try vae.decoderStatistics(latent, cell: cell, norms: 0..<1, workspace: workspace) }
+                    == "wrongStatistics")
         }
         let image = Activation(height: 8, width: 8, channels: 3)
         let odd = Rect(y: 0, x: 1, height: 8, width: 4)
-        #expect(try name { _ = try vae.encoderStatistics(image, cell: odd, norms: 0..<1, workspace: workspace) } == "wrongStatistics")
-        let later = try CanvasStatistics(groups: good.groups, norms: 1..<2, values: Array(good.values.prefix(3 * good.groups)))
+        #expect(
+            try name { _ = try vae.encoderStatistics(image, cell: odd, norms: 0..<1, workspace: workspace) }
+                == "wrongStatistics")
+        let later = try CanvasStatistics(
+            groups: good.groups, norms: 1..<2, values: Array(good.values.prefix(3 * good.groups)))
         #expect(try name { _ = try vae.decode(latent, statistics: later, workspace: workspace) } == "wrongStatistics")
-        #expect(try name { var sum = good; try sum.add(later) } == "wrongStatistics")
-        let many = try CanvasStatistics(groups: good.groups, norms: 0..<count + 1, values: Array(repeating: 1, count: 3 * good.groups * (count + 1)))
+        #expect(
+            try name {
+                var sum = good; try sum.add(later)
+            } == "wrongStatistics")
+        let many = try CanvasStatistics(
+            groups: good.groups, norms: 0..<count + 1, values: Array(repeating: 1, count: 3 * good.groups * (count + 1))
+        )
         #expect(try name { _ = try vae.decode(latent, statistics: many, workspace: workspace) } == "wrongStatistics")
         #expect(try name { _ = try CanvasStatistics(groups: 2, norms: 0..<2, values: [1, 1, 1]) } == "wrongStatistics")
         #expect(try name { _ = try CanvasStatistics(groups: 1, norms: 0..<1, values: [1, 1, 0]) } == "wrongStatistics")
-        #expect(try name { _ = try CanvasStatistics(groups: 1, norms: 0..<1, values: [.nan, 1, 1]) } == "wrongStatistics")
-        #expect(try name { _ = try CanvasStatistics(groups: .max, norms: 0..<Int.max, values: []) } == "wrongStatistics")
+        #expect(
+            try name { _ = try CanvasStatistics(groups: 1, norms: 0..<1, values: [.nan, 1, 1]) } == "wrongStatistics")
+        #expect(
+            try name { _ = try CanvasStatistics(groups: .max, norms: 0..<Int.max, values: []) } == "wrongStatistics")
     }
 
     @Test("inputs that do not fit are named errors")
     func wrongShapes() throws {
         let vae = try Self.load("vae-bare")
-        #expect(throws: ModelError.self) { try vae.decode(Activation(height: 4, width: 4, channels: 4), workspace: Workspace()) }
-        #expect(throws: ModelError.self) { try vae.decode(Activation(height: 0, width: 4, channels: 3), workspace: Workspace()) }
-        #expect(throws: ModelError.self) { try vae.encode(Activation(height: 4, width: 5, channels: 3), workspace: Workspace()) }
-        #expect(throws: ModelError.self) { try vae.encode(Activation(height: 4, width: 4, channels: 1), workspace: Workspace()) }
+        #expect(throws: ModelError.self) {
+            try vae.decode(Activation(height: 4, width: 4, channels: 4), workspace: Workspace())
+        }
+        #expect(throws: ModelError.self) {
+            try vae.decode(Activation(height: 0, width: 4, channels: 3), workspace: Workspace())
+        }
+        #expect(throws: ModelError.self) {
+            try vae.encode(Activation(height: 4, width: 5, channels: 3), workspace: Workspace())
+        }
+        #expect(throws: ModelError.self) {
+            try vae.encode(Activation(height: 4, width: 4, channels: 1), workspace: Workspace())
+        }
     }
 
     @Test("the configuration has the defaults of diffusers, and refuses what the engine cannot do")
@@ -335,7 +412,9 @@ import Testing
         func read(_ options: String) throws -> AutoencoderKLConfiguration {
             try withTemporaryFolder { folder in
                 let file = folder.appending(path: "config.json")
-                try Data("{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [128, 256, 512, 512]\(options)}".utf8).write(to: file)
+                try Data(
+                    "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [128, 256, 512, 512]\(options)}".utf8
+                ).write(to: file)
                 return try AutoencoderKLConfiguration(file: file)
             }
         }
@@ -347,9 +426,14 @@ import Testing
         #expect(try read(#", "layers_per_block": 2"#).decoderNorms == 30)
         #expect(try read(#", "layers_per_block": 2"#).encoderNorms == 22)
         for (expected, options) in [
-            ("unsupported", #""shift_factor": 0.1"#), ("unsupported", #""latents_mean": [0]"#), ("unsupported", #""act_fn": "relu""#),
-            ("unsupported", #""up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "AttnUpDecoderBlock2D"]"#),
-            ("malformed", #""norm_num_groups": 48"#), ("malformed", #""scaling_factor": 0"#), ("malformed", #""down_block_types": []"#),
+            ("unsupported", #""shift_factor": 0.1"#), ("unsupported", #""latents_mean": [0]"#),
+            ("unsupported", #""act_fn": "relu""#),
+            (
+                "unsupported",
+                #""up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "AttnUpDecoderBlock2D"]"#
+            ),
+            ("malformed", #""norm_num_groups": 48"#), ("malformed", #""scaling_factor": 0"#),
+            ("malformed", #""down_block_types": []"#),
             ("unknownOption", #""tiling": true"#),
         ] {
             let error = try #require(throws: ModelError.self) { try read(", " + options) }
@@ -359,7 +443,8 @@ import Testing
 
     @Test("the count of operations is that of the definition")
     func flops() throws {
-        // By hooks on torch.nn.Conv2d, torch.nn.Linear and scaled_dot_product_attention of diffusers' decoder and encoder.
+        // By hooks on torch.nn.Conv2d, torch.nn.Linear and scaled_dot_product_attention of diffusers' decoder and
+        // encoder.
         let configuration = try Self.load("vae-old-names").configuration
         #expect(configuration.decoderFlops(height: 6, width: 10) == 23_754_240)
         #expect(configuration.encoderFlops(height: 6, width: 10) == 12_026_880)

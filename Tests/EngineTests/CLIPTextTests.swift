@@ -26,10 +26,12 @@ import Testing
         try withEncoder { folder in
             let plain = try CLIPText(folder: NetworkFolder(url: folder)).encode(ids: Self.ids, workspace: Workspace())
             let file = try Safetensors(url: folder.appending(path: "model.safetensors"))
-            var renamed = Dictionary(uniqueKeysWithValues: try file.names.map { ("text_model." + $0, try file.tensor($0)) })
+            var renamed = Dictionary(
+                uniqueKeysWithValues: try file.names.map { ("text_model." + $0, try file.tensor($0)) })
             renamed["text_model.embeddings.position_ids"] = Tensor(shape: [1, 77], values: (0..<77).map { Float($0) })
             try Safetensors.write(renamed, to: folder.appending(path: "model.safetensors"))
-            let prefixed = try CLIPText(folder: NetworkFolder(url: folder)).encode(ids: Self.ids, workspace: Workspace())
+            let prefixed = try CLIPText(folder: NetworkFolder(url: folder)).encode(
+                ids: Self.ids, workspace: Workspace())
             #expect(values(plain) == values(prefixed))
         }
     }
@@ -48,8 +50,11 @@ import Testing
     @Test("in bfloat16 the answer is close, and not the same")
     func bfloat16() throws {
         try withEncoder { folder in
-            let exact = values(try CLIPText(folder: NetworkFolder(url: folder)).encode(ids: Self.ids, workspace: Workspace()))
-            let rounded = values(try CLIPText(folder: NetworkFolder(url: folder), precision: .bfloat16).encode(ids: Self.ids, workspace: Workspace()))
+            let exact = values(
+                try CLIPText(folder: NetworkFolder(url: folder)).encode(ids: Self.ids, workspace: Workspace()))
+            let rounded = values(
+                try CLIPText(folder: NetworkFolder(url: folder), precision: .bfloat16).encode(
+                    ids: Self.ids, workspace: Workspace()))
             let difference = zip(exact, rounded).reduce(0) { max($0, abs($1.0 - $1.1)) }
             #expect(difference > 0 && difference < 0.03 * exact.reduce(0) { max($0, abs($1)) })
         }
@@ -65,13 +70,19 @@ import Testing
         }
     }
 
-    @Test("a configuration that the engine cannot run is an error of one line that names the option", arguments: [
-        ("architectures", ["CLIPTextModelWithProjection"]), ("architectures", ["T5EncoderModel"]), ("hidden_act", "gelu_new"),
-        ("num_attention_heads", 5), ("hidden_size", 0), ("hidden_size", "24"), ("layer_norm_eps", 0), ("surprise", 1), ("model_type", "t5"),
-    ] as [(String, any Sendable)])
+    @Test(
+        "a configuration that the engine cannot run is an error of one line that names the option",
+        arguments: [
+            ("architectures", ["CLIPTextModelWithProjection"]), ("architectures", ["T5EncoderModel"]),
+            ("hidden_act", "gelu_new"),
+            ("num_attention_heads", 5), ("hidden_size", 0), ("hidden_size", "24"), ("layer_norm_eps", 0),
+            ("surprise", 1), ("model_type", "t5"),
+        ] as [(String, any Sendable)])
     func refused(option: String, value: any Sendable) throws {
         try withEncoder([option: value]) { folder in
-            let error = try #require(throws: ModelError.self) { try CLIPTextConfiguration(file: folder.appending(path: "config.json")) }
+            let error = try #require(throws: ModelError.self) {
+                try CLIPTextConfiguration(file: folder.appending(path: "config.json"))
+            }
             #expect(error.description.contains(option) && !error.description.contains("\n"))
             if let names = value as? [String] { #expect(error.description.contains(names[0])) }
         }
@@ -79,8 +90,11 @@ import Testing
 
     @Test("options without meaning for the answer are accepted, whichever version wrote them")
     func harmless() throws {
-        try withEncoder(["torch_dtype": "float16", "dropout": 0.1, "attention_dropout": 0.0, "projection_dim": 768, "transformers_version": "4.2",
-            "_name_or_path": "x", "pad_token_id": 1]) { folder in
+        try withEncoder([
+            "torch_dtype": "float16", "dropout": 0.1, "attention_dropout": 0.0, "projection_dim": 768,
+            "transformers_version": "4.2",
+            "_name_or_path": "x", "pad_token_id": 1,
+        ]) { folder in
             _ = try CLIPText(folder: NetworkFolder(url: folder))
         }
     }
@@ -97,7 +111,9 @@ import Testing
             let encoder = try CLIPText(folder: NetworkFolder(url: folder))
             let count = encoder.configuration.vocabularySize
             for id in [-1, count, Int.max] {
-                #expect(throws: CLIPTextError.unknownToken(id, count: count)) { try encoder.encode(ids: [0, id], workspace: Workspace()) }
+                #expect(throws: CLIPTextError.unknownToken(id, count: count)) {
+                    try encoder.encode(ids: [0, id], workspace: Workspace())
+                }
             }
             for length in [0, 78] {
                 #expect(throws: CLIPTextError.tokenCount(length, limit: 77)) {

@@ -41,10 +41,14 @@ struct ChecksumTests {
         }
     }
 
-    @Test("one value that is not finite is seen wherever it stands, and finite ones never are", arguments: KernelSet.available)
+    @Test(
+        "one value that is not finite is seen wherever it stands, and finite ones never are",
+        arguments: KernelSet.available)
     func finite(kernels: KernelSet) {
         for count in 1..<20 {
-            let good: [Float] = (0..<count).map { [0, -0, .greatestFiniteMagnitude, -.greatestFiniteMagnitude, .leastNonzeroMagnitude][$0 % 5] }
+            let good: [Float] = (0..<count).map {
+                [0, -0, .greatestFiniteMagnitude, -.greatestFiniteMagnitude, .leastNonzeroMagnitude][$0 % 5]
+            }
             #expect(Checksum(good.span.bytes, of: .floats, kernels: kernels).isFinite)
             let wide = good.map(Double.init)
             #expect(Checksum(wide.span.bytes, of: .doubles, kernels: kernels).isFinite)

@@ -7,33 +7,42 @@ import Testing
     static let seeds = Array(0..<16)
     static let algorithms: [Convolution.Algorithm] = [.winograd, .wideWinograd, .direct]
 
-    @Test("every algorithm computes a 3x3 convolution as defined, whatever is fused into it", arguments: KernelSet.available, seeds)
+    @Test(
+        "every algorithm computes a 3x3 convolution as defined, whatever is fused into it",
+        arguments: KernelSet.available, seeds)
     func everyAlgorithm(kernels: KernelSet, seed: Int) {
         for algorithm in Self.algorithms { check(algorithm, .float32, kernels: kernels, seed: seed) }
     }
 
     /// More tiles than a block has, in rows and within a row, and more inputs and outputs than its weights have.
-    @Test("wide convolutions and direct ones are right across the borders of their blocks", arguments: KernelSet.available)
+    @Test(
+        "wide convolutions and direct ones are right across the borders of their blocks", arguments: KernelSet.available
+    )
     func blocks(kernels: KernelSet) {
         var random = SplitMix64(seed: 77)
         for (height, width, inputs, outputs, enlarging) in [
-            (3, 270, 20, 20, false), (38, 33, 50, 17, false), (2, 140, 49, 9, true), (8, 8, 200, 150, false), (16, 16, 130, 100, false), (1, 2, 300, 200, true),
+            (3, 270, 20, 20, false), (38, 33, 50, 17, false), (2, 140, 49, 9, true), (8, 8, 200, 150, false),
+            (16, 16, 130, 100, false), (1, 2, 300, 200, true),
         ] {
             for algorithm in [Convolution.Algorithm.wideWinograd, .direct] {
                 checkConvolution(
-                    Shape(inputs: inputs, outputs: outputs, enlarging: enlarging), random.activation(height, width, inputs), nil, algorithm: algorithm,
-                    precision: .float32, residual: true, shortcut: false, normalized: true, kernels: kernels, random: &random)
+                    Shape(inputs: inputs, outputs: outputs, enlarging: enlarging),
+                    random.activation(height, width, inputs), nil, algorithm: algorithm,
+                    precision: .float32, residual: true, shortcut: false, normalized: true, kernels: kernels,
+                    random: &random)
             }
         }
     }
 
-    @Test("a 1x1 convolution of two inputs is right in any precision", arguments: KernelSet.available, Precision.allCases)
+    @Test(
+        "a 1x1 convolution of two inputs is right in any precision", arguments: KernelSet.available, Precision.allCases)
     func pointwise(kernels: KernelSet, precision: Precision) {
         var random = SplitMix64(seed: 5)
         for (a, b, outputs) in [(3, 5, 7), (64, 48, 80), (700, 900, 33)] {
             let first = random.activation(13, 11, a), second = random.activation(13, 11, b)
             checkConvolution(
-                Shape(inputs: a + b, outputs: outputs, size: 1, padding: 0), first, second, algorithm: nil, precision: precision, residual: true,
+                Shape(inputs: a + b, outputs: outputs, size: 1, padding: 0), first, second, algorithm: nil,
+                precision: precision, residual: true,
                 shortcut: false, normalized: a == 64, kernels: kernels, random: &random)
         }
     }
@@ -41,9 +50,12 @@ import Testing
     @Test("narrow layers keep transformed weights, wide ones transform theirs on the way, and strides are direct")
     func choice() {
         let kernels = KernelSet.available[0]
-        func chosen(_ inputs: Int, _ outputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1) -> Convolution.Algorithm {
+        func chosen(_ inputs: Int, _ outputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1)
+            -> Convolution.Algorithm
+        {
             Convolution(
-                weights: [Float](repeating: 0, count: outputs * inputs * size * size), bias: [Float](repeating: 0, count: outputs), outputs: outputs,
+                weights: [Float](repeating: 0, count: outputs * inputs * size * size),
+                bias: [Float](repeating: 0, count: outputs), outputs: outputs,
                 inputs: inputs, size: size, stride: stride, padding: padding, kernels: kernels
             ).algorithm
         }
@@ -57,7 +69,8 @@ import Testing
         #expect(chosen(16, 16, padding: 0) == .direct)
     }
 
-    @Test("weights in half precision or bfloat16 are those weights rounded", arguments: KernelSet.available, Array(0..<6))
+    @Test(
+        "weights in half precision or bfloat16 are those weights rounded", arguments: KernelSet.available, Array(0..<6))
     func precisions(kernels: KernelSet, seed: Int) {
         for algorithm in Self.algorithms {
             check(algorithm, .float16, kernels: kernels, seed: seed)
@@ -78,7 +91,8 @@ import Testing
         if algorithm == .direct, !enlarging, seed % 2 == 1 { (shape.stride, shape.padding) = (2, seed / 2 % 2) }
         checkConvolution(
             shape, first, second, algorithm: algorithm, precision: precision, residual: Bool.random(using: &random),
-            shortcut: Bool.random(using: &random), normalized: Bool.random(using: &random), kernels: kernels, random: &random)
+            shortcut: Bool.random(using: &random), normalized: Bool.random(using: &random), kernels: kernels,
+            random: &random)
     }
 
     struct Shape {
@@ -88,23 +102,31 @@ import Testing
     }
 
     private func checkConvolution(
-        _ shape: Shape, _ first: Activation, _ second: Activation?, algorithm: Convolution.Algorithm?, precision: Precision, residual hasResidual: Bool,
+        _ shape: Shape, _ first: Activation, _ second: Activation?, algorithm: Convolution.Algorithm?,
+        precision: Precision, residual hasResidual: Bool,
         shortcut hasShortcut: Bool, normalized: Bool, kernels: KernelSet, random: inout SplitMix64
     ) {
         let workspace = Workspace()
-        func rounded(_ weights: [Float]) -> [Float] { algorithm == .winograd ? weights : weights.map(precision.rounded) }
+        func rounded(_ weights: [Float]) -> [Float] {
+            algorithm == .winograd ? weights : weights.map(precision.rounded)
+        }
         let (inputs, outputs) = (shape.inputs, shape.outputs)
         let weights = random.floats(outputs * inputs * shape.size * shape.size), bias = random.floats(outputs)
         let shortcutInputs = (random.channels(), random.channels())
-        let shortcutWeights = random.floats(outputs * (shortcutInputs.0 + shortcutInputs.1)), shortcutBias = random.floats(outputs)
+        let shortcutWeights = random.floats(outputs * (shortcutInputs.0 + shortcutInputs.1)),
+            shortcutBias = random.floats(outputs)
         let convolution = Convolution(
-            weights: weights, bias: bias, outputs: outputs, inputs: inputs, size: shape.size, stride: shape.stride, padding: shape.padding,
-            enlarging: shape.enlarging, shortcut: hasShortcut ? (shortcutWeights, shortcutBias, shortcutInputs.0 + shortcutInputs.1) : nil,
+            weights: weights, bias: bias, outputs: outputs, inputs: inputs, size: shape.size, stride: shape.stride,
+            padding: shape.padding,
+            enlarging: shape.enlarging,
+            shortcut: hasShortcut ? (shortcutWeights, shortcutBias, shortcutInputs.0 + shortcutInputs.1) : nil,
             precision: precision, algorithm: algorithm, kernels: kernels)
         let (height, width) = (convolution.outputSize(first.height), convolution.outputSize(first.width))
         guard height > 0, width > 0 else { return }
         let residual = hasResidual && !hasShortcut ? random.activation(height, width, outputs) : nil
-        let shortcut = (random.activation(height, width, shortcutInputs.0), random.activation(height, width, shortcutInputs.1))
+        let shortcut = (
+            random.activation(height, width, shortcutInputs.0), random.activation(height, width, shortcutInputs.1)
+        )
         let timeBias = random.floats(outputs)
 
         var input = Reference.concatenated(Image(first), second.map { Image($0) })
@@ -120,19 +142,24 @@ import Testing
             }
         }
         var expected = Reference.convolution(
-            shape.enlarging ? Reference.enlarged(input) : input, weights: rounded(weights), bias: bias, outputs: outputs, size: shape.size,
+            shape.enlarging ? Reference.enlarged(input) : input, weights: rounded(weights), bias: bias,
+            outputs: outputs, size: shape.size,
             stride: shape.stride, before: shape.padding, outputHeight: height, outputWidth: width)
         expected = expected + Image(height: height, width: width, channels: outputs) { _, _, c in Double(timeBias[c]) }
         if let residual { expected = expected + Image(residual) }
         if hasShortcut {
-            expected = expected + Reference.convolution(
-                Reference.concatenated(Image(shortcut.0), Image(shortcut.1)), weights: rounded(shortcutWeights), bias: shortcutBias, outputs: outputs,
-                size: 1, before: 0, outputHeight: height, outputWidth: width)
+            expected =
+                expected
+                + Reference.convolution(
+                    Reference.concatenated(Image(shortcut.0), Image(shortcut.1)), weights: rounded(shortcutWeights),
+                    bias: shortcutBias, outputs: outputs,
+                    size: 1, before: 0, outputHeight: height, outputWidth: width)
         }
 
         func run() -> Activation {
             convolution(
-                first, second, normalization: normalization, timeBias: timeBias, residual: residual, shortcutInput: hasShortcut ? shortcut.0 : nil,
+                first, second, normalization: normalization, timeBias: timeBias, residual: residual,
+                shortcutInput: hasShortcut ? shortcut.0 : nil,
                 hasShortcut ? shortcut.1 : nil, workspace: workspace)
         }
         let output = run()

@@ -6,9 +6,10 @@ import Testing
 struct ImageMetricsTests {
     // NumPy and scikit-image 0.26, on the images made below:
     //   peak_signal_noise_ratio(A, B, data_range=1)
-    //   structural_similarity(A, B, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)
-    //   p = (A @ [.299, .587, .114])[:32, 4:36]; win = lambda n: .5 - .5*cos(2*pi*(arange(n) + .5)/n); w = outer(win(32), win(32))
-    //   F = abs(fft2((p - p.mean())*w))**2; F[hypot(fftfreq(32)[:, None], fftfreq(32)[None]) > .25].sum()/32**2/(w**2).sum()
+    //   structural_similarity(A, B, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    //   data_range=1) p = (A @ [.299, .587, .114])[:32, 4:36]; win = lambda n: .5 - .5*cos(2*pi*(arange(n) + .5)/n); w
+    //   = outer(win(32), win(32)) F = abs(fft2((p - p.mean())*w))**2; F[hypot(fftfreq(32)[:, None], fftfreq(32)[None])
+    //   > .25].sum()/32**2/(w**2).sum()
     private let a = pattern(width: 40, height: 33, 3, 5, 53, 7)
     private let b = pattern(width: 40, height: 33, 3, 5, 50, 9)
 
@@ -17,7 +18,8 @@ struct ImageMetricsTests {
         for y in 0..<height {
             for x in 0..<width {
                 for c in 0..<3 {
-                    image.pixels[(y * width + x) * 3 + c] = Float((x * dx + y * dy + c * dc + (x * y) % modulus) % 256) / 255
+                    image.pixels[(y * width + x) * 3 + c] =
+                        Float((x * dx + y * dy + c * dc + (x * y) % modulus) % 256) / 255
                 }
             }
         }

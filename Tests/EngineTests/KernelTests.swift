@@ -11,7 +11,9 @@ import Testing
         var random = SplitMix64(seed: Int(truncatingIfNeeded: seed))
         let workspace = Workspace()
         let small = seed % 5 == 0  // far more outputs than inputs
-        let (height, width) = (Int.random(in: 1...21, using: &random), Int.random(in: 1...(small ? 3 : seed % 2 * 40 + 20), using: &random))
+        let (height, width) = (
+            Int.random(in: 1...21, using: &random), Int.random(in: 1...(small ? 3 : seed % 2 * 40 + 20), using: &random)
+        )
         let outputs = small ? 128 : random.channels(), enlarging = seed % 4 == 3
         let first = random.activation(height, width, small ? 1 : random.channels())
         let second = Bool.random(using: &random) ? random.activation(height, width, random.channels()) : nil
@@ -20,8 +22,12 @@ import Testing
 
         let weights = random.floats(outputs * inputs * 9), bias = random.floats(outputs)
         let residual = Bool.random(using: &random) ? random.activation(outputHeight, outputWidth, outputs) : nil
-        let shortcutInputs = residual == nil && Bool.random(using: &random)
-            ? (random.activation(outputHeight, outputWidth, random.channels()), random.activation(outputHeight, outputWidth, random.channels())) : nil
+        let shortcutInputs =
+            residual == nil && Bool.random(using: &random)
+            ? (
+                random.activation(outputHeight, outputWidth, random.channels()),
+                random.activation(outputHeight, outputWidth, random.channels())
+            ) : nil
         let shortcutCount = shortcutInputs.map { $0.0.channels + $0.1.channels } ?? 0
         let shortcutWeights = random.floats(outputs * shortcutCount), shortcutBias = random.floats(outputs)
         let timeBias = Bool.random(using: &random) ? random.floats(outputs) : nil
@@ -42,18 +48,27 @@ import Testing
             weights: weights, bias: bias, outputs: outputs, inputs: inputs, enlarging: enlarging,
             shortcut: shortcutInputs == nil ? nil : (shortcutWeights, shortcutBias, shortcutCount), kernels: kernels)
         let output = convolution(
-            first, second, normalization: normalization, timeBias: timeBias, residual: residual, shortcutInput: shortcutInputs?.0, shortcutInputs?.1,
+            first, second, normalization: normalization, timeBias: timeBias, residual: residual,
+            shortcutInput: shortcutInputs?.0, shortcutInputs?.1,
             workspace: workspace)
 
         var expected = Reference.convolution(
-            enlarging ? Reference.enlarged(input) : input, weights: weights, bias: bias, outputs: outputs, size: 3, before: 1,
+            enlarging ? Reference.enlarged(input) : input, weights: weights, bias: bias, outputs: outputs, size: 3,
+            before: 1,
             outputHeight: outputHeight, outputWidth: outputWidth)
-        if let timeBias { expected = expected + Image(height: outputHeight, width: outputWidth, channels: outputs) { _, _, c in Double(timeBias[c]) } }
+        if let timeBias {
+            expected =
+                expected
+                + Image(height: outputHeight, width: outputWidth, channels: outputs) { _, _, c in Double(timeBias[c]) }
+        }
         if let residual { expected = expected + Image(residual) }
         if let (a, b) = shortcutInputs {
-            expected = expected + Reference.convolution(
-                Reference.concatenated(Image(a), Image(b)), weights: shortcutWeights, bias: shortcutBias, outputs: outputs, size: 1, before: 0,
-                outputHeight: outputHeight, outputWidth: outputWidth)
+            expected =
+                expected
+                + Reference.convolution(
+                    Reference.concatenated(Image(a), Image(b)), weights: shortcutWeights, bias: shortcutBias,
+                    outputs: outputs, size: 1, before: 0,
+                    outputHeight: outputHeight, outputWidth: outputWidth)
         }
         #expect(relativeError(output, expected) < 1.5e-5)
         expectMoments(output, expected)
@@ -68,15 +83,18 @@ import Testing
         let size = seed % 3 == 0 ? 1 : 3, padding = size == 1 ? 0 : seed % 2
         let weights = random.floats(outputs * input.channels * size * size), bias = random.floats(outputs)
         let convolution = Convolution(
-            weights: weights, bias: bias, outputs: outputs, inputs: input.channels, size: size, stride: size == 1 ? 1 : 2, padding: padding,
+            weights: weights, bias: bias, outputs: outputs, inputs: input.channels, size: size,
+            stride: size == 1 ? 1 : 2, padding: padding,
             kernels: kernels)
         let (outputHeight, outputWidth) = (convolution.outputSize(height), convolution.outputSize(width))
-        if size == 3 { #expect(outputHeight == (padding == 1 ? (height + 1) / 2 : height / 2)) }  // as torch.nn.Conv2d counts
+        // as torch.nn.Conv2d counts
+        if size == 3 { #expect(outputHeight == (padding == 1 ? (height + 1) / 2 : height / 2)) }
         let residual = Bool.random(using: &random) ? random.activation(outputHeight, outputWidth, outputs) : nil
 
         let output = convolution(input, residual: residual, workspace: workspace)
         var expected = Reference.convolution(
-            Image(input), weights: weights, bias: bias, outputs: outputs, size: size, stride: size == 1 ? 1 : 2, before: padding,
+            Image(input), weights: weights, bias: bias, outputs: outputs, size: size, stride: size == 1 ? 1 : 2,
+            before: padding,
             outputHeight: outputHeight, outputWidth: outputWidth)
         if let residual { expected = expected + Image(residual) }
         #expect(relativeError(output, expected) < 3e-6)
@@ -98,7 +116,8 @@ import Testing
         }
     }
 
-    @Test("SiLU is right to seven digits over its whole range, and finite far outside it", arguments: KernelSet.available)
+    @Test(
+        "SiLU is right to seven digits over its whole range, and finite far outside it", arguments: KernelSet.available)
     func silu(kernels: KernelSet) {
         // A 1x1 convolution with the weight 1 shows what the convolution reads.
         let convolution = Convolution(weights: [1], bias: [0], outputs: 1, inputs: 1, size: 1, kernels: kernels)
@@ -117,14 +136,17 @@ import Testing
         #expect(abs(y[2]) < 1e-16)
         #expect(y[3] == 100)
         // In the tail e^x takes x's own rounding, half a unit in its last place, to the power.
-        let worst = (4..<x.count).map { i in
-            let expected = Reference.silu(x[i])
-            return expected == 0 ? 0 : abs(y[i] / expected - 1) / (3e-7 + 1e-7 * max(0, -x[i]))
-        }.max() ?? 0
+        let worst =
+            (4..<x.count).map { i in
+                let expected = Reference.silu(x[i])
+                return expected == 0 ? 0 : abs(y[i] / expected - 1) / (3e-7 + 1e-7 * max(0, -x[i]))
+            }.max() ?? 0
         #expect(worst < 1)
     }
 
-    @Test("a group norm equals its definition, across two inputs and far from zero", arguments: KernelSet.available, seeds)
+    @Test(
+        "a group norm equals its definition, across two inputs and far from zero", arguments: KernelSet.available, seeds
+    )
     func groupNorm(kernels: KernelSet, seed: Int) {
         var random = SplitMix64(seed: 200 + seed)
         let workspace = Workspace()
@@ -133,7 +155,8 @@ import Testing
         let offset = Float.random(in: -4...4, using: &random)
         let cut = channels > 1 ? Int.random(in: 1..<channels, using: &random) : 1
         let first = random.activation(height, width, cut, in: offset - 1...offset + 1)
-        let second = cut < channels ? random.activation(height, width, channels - cut, in: offset - 1...offset + 1) : nil
+        let second =
+            cut < channels ? random.activation(height, width, channels - cut, in: offset - 1...offset + 1) : nil
         let gamma = random.floats(channels), beta = random.floats(channels)
         let norm = GroupNorm(gamma: gamma, beta: beta, groups: groups, eps: 1e-5, kernels: kernels)
 
@@ -144,7 +167,8 @@ import Testing
         for position in 0..<both.positions {
             for c in 0..<channels {
                 let (scale, shift) = scaleShift[c]
-                difference = max(difference, abs(both[position, c] * Double(scale) + Double(shift) - expected[position, c]))
+                difference = max(
+                    difference, abs(both[position, c] * Double(scale) + Double(shift) - expected[position, c]))
             }
         }
         #expect(difference < 2e-5)
@@ -159,13 +183,16 @@ import Testing
         for (queries, keys, headWidth) in [(1, 1, 4), (7, 77, 5), (70, 30, 16), (3, 7000, 8), (60, 7001, 3)] {
             let inner = heads * headWidth
             // Query, key and value stand in wider activations, as a fused projection leaves them.
-            let query = random.activation(1, queries, inner + 2, in: -4...4), pair = random.activation(keys, 1, 2 * inner, in: -4...4)
+            let query = random.activation(1, queries, inner + 2, in: -4...4),
+                pair = random.activation(keys, 1, 2 * inner, in: -4...4)
             let output = Attention.attend(
-                query: query, at: 2, key: pair, at: 0, value: pair, at: inner, heads: heads, headWidth: headWidth, kernels: kernels, workspace: workspace)
+                query: query, at: 2, key: pair, at: 0, value: pair, at: inner, heads: heads, headWidth: headWidth,
+                kernels: kernels, workspace: workspace)
             func part(_ image: Image, _ from: Int) -> Image {
                 Image(height: image.height, width: image.width, channels: inner) { image[$0, $1, from + $2] }
             }
-            let expected = Reference.attention(query: part(Image(query), 2), key: part(Image(pair), 0), value: part(Image(pair), inner), heads: heads)
+            let expected = Reference.attention(
+                query: part(Image(query), 2), key: part(Image(pair), 0), value: part(Image(pair), inner), heads: heads)
             #expect(relativeError(output, expected) < 3e-6)
         }
     }

@@ -32,15 +32,17 @@ struct PNGReaderTests {
         #expect(image == sample.expected)
     }
 
-    // Made by Pillow 13: a 3x2 palette image of indices 0 1 2 / 3 1 0, without and with transparency=bytes([0, 128, 255]);
-    // a 9x2 one-bit image, 255 and 0 in turn; a 3x2 16-bit image.
+    // Made by Pillow 13: a 3x2 palette image of indices 0 1 2 / 3 1 0, without and with transparency=bytes([0, 128,
+    // 255]); a 9x2 one-bit image, 255 and 0 in turn; a 3x2 16-bit image.
     @Test("files of another encoder are read exactly")
     func pillow() throws {
         let head = "89504e470d0a1a0a0000000d49484452"
         let palette = head + "00000003000000020203000000e01a8e890000000c504c54450a141ec86432ffffff0000006071083e"
         let transparency = "0000000374524e530080ffecf7b318"
         let indices = "0000000c49444154789c639060b80000011c00e9fc95490a0000000049454e44ae426082"
-        let colors: [[Float]] = [[10, 20, 30], [200, 100, 50], [255, 255, 255], [0, 0, 0], [200, 100, 50], [10, 20, 30]]
+        let colors: [[Float]] = [
+            [10, 20, 30], [200, 100, 50], [255, 255, 255], [0, 0, 0], [200, 100, 50], [10, 20, 30],
+        ]
         let opaque = try RGBImage(png: scratch.file("p.png", bytes(hex: palette + indices)))
         #expect(opaque.pixels == colors.flatMap { $0 }.map { $0 / 255 })
         #expect(opaque.alpha.isEmpty)
@@ -52,7 +54,8 @@ struct PNGReaderTests {
         let bits = try RGBImage(png: scratch.file("1.png", bytes(hex: head + oneBit + "0000000049454e44ae426082")))
         #expect(bits.pixels == (0..<18).flatMap { [Float](repeating: $0 % 2 == 0 ? 1 : 0, count: 3) })
 
-        let deep = "00000003000000021000000000e88fe5850000001649444154789c63606060606c6060f8ff9f91c1c01200102a02ea73ccf966"
+        let deep =
+            "00000003000000021000000000e88fe5850000001649444154789c63606060606c6060f8ff9f91c1c01200102a02ea73ccf966"
         let grey = try RGBImage(png: scratch.file("16.png", bytes(hex: head + deep + "0000000049454e44ae426082")))
         #expect(grey.pixels == [0, 1, 32768, 65535, 256, 12345].flatMap { [Float](repeating: $0 / 65535, count: 3) })
     }
@@ -101,7 +104,9 @@ struct PNGReaderTests {
                 "head.png", signature + chunk("IHDR", data) + chunk("IDAT", [UInt8](repeating: 0, count: 3_000)))
         }
         func error(_ path: String, pixelLimit: Int = 1 << 31, memoryLimit: Int = 1 << 30) -> PNGError? {
-            #expect(throws: PNGError.self) { try PNGReader(path: path, pixelLimit: pixelLimit, memoryLimit: memoryLimit) }
+            #expect(throws: PNGError.self) {
+                try PNGReader(path: path, pixelLimit: pixelLimit, memoryLimit: memoryLimit)
+            }
         }
         let path = header(0, 5)
         #expect(error(path) == .noPixels(path: path, width: 0, height: 5))
@@ -111,7 +116,8 @@ struct PNGReaderTests {
                 == .tooManyPixels(path: path, width: 0x7FFF_FFFF, height: 0x7FFF_FFFF, limit: 1 << 31))
         #expect(error(header(0xFFFF_FFFF, 0xFFFF_FFFF)) != nil)
         #expect(error(header(0xFFFF_FFFF, 1)) != nil)
-        #expect(error(header(40_000, 50_000)) == .implausibleSize(path: path, width: 40_000, height: 50_000, bytes: 3_045))
+        #expect(
+            error(header(40_000, 50_000)) == .implausibleSize(path: path, width: 40_000, height: 50_000, bytes: 3_045))
         #expect(
             error(header(0x7FFF_FFFF, 0x7FFF_FFFF), pixelLimit: .max)
                 == .implausibleSize(path: path, width: 0x7FFF_FFFF, height: 0x7FFF_FFFF, bytes: 3_045))
@@ -131,7 +137,8 @@ struct PNGReaderTests {
         #expect(error(directory) == .isDirectory(path: directory))
         #expect(error("/dev/null") == .notAFile(path: "/dev/null"))
         let formats: [(String?, [UInt8])] = [
-            ("a JPEG", [0xFF, 0xD8, 0xFF, 0xE0]), ("a GIF", Array("GIF89a".utf8)), ("a WebP", Array("RIFFabcdWEBPVP8 ".utf8)),
+            ("a JPEG", [0xFF, 0xD8, 0xFF, 0xE0]), ("a GIF", Array("GIF89a".utf8)),
+            ("a WebP", Array("RIFFabcdWEBPVP8 ".utf8)),
             ("a BMP", Array("BM123456".utf8)), ("a TIFF", [0x49, 0x49, 42, 0]), ("a TIFF", [0x4D, 0x4D, 0, 42]),
             (nil, Array("hello".utf8)),
         ]
@@ -163,7 +170,7 @@ struct PNGReaderTests {
         #expect(throws: PNGError.noMoreRows(path: path)) { try read(whole) }
 
         var file = sample.encoded
-        file[file.count - 20] ^= 1   // the IDAT chunk's end
+        file[file.count - 20] ^= 1  // the IDAT chunk's end
         let damaged = try PNGReader(path: scratch.file("b.png", file))
         var first: PNGError?
         for _ in 0..<sample.height + 2 {

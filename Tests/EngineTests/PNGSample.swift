@@ -20,14 +20,16 @@ final class ScratchDirectory {
         defer { closedir(directory) }
         var names: [String] = []
         while let entry = readdir(directory) {
-            let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+            let name = withUnsafeBytes(of: entry.pointee.d_name) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
             if name != ".", name != ".." { names.append(name) }
         }
         return names.sorted()
     }
 
     func file(_ name: String, _ bytes: [UInt8]) -> String {
-        unlink("\(path)/\(name)")   // some file systems wait for the disk when a file is cut and written again
+        unlink("\(path)/\(name)")  // some file systems wait for the disk when a file is cut and written again
         let file = fopen("\(path)/\(name)", "wb")
         fwrite(bytes, 1, bytes.count, file)
         fclose(file)
@@ -70,7 +72,8 @@ struct PNGSample: CustomStringConvertible {
 
     static let kinds: [(Color, Int)] = [
         (.grey, 1), (.grey, 2), (.grey, 4), (.grey, 8), (.grey, 16), (.rgb, 8), (.rgb, 16),
-        (.palette, 1), (.palette, 2), (.palette, 4), (.palette, 8), (.greyAlpha, 8), (.greyAlpha, 16), (.rgba, 8), (.rgba, 16),
+        (.palette, 1), (.palette, 2), (.palette, 4), (.palette, 8), (.greyAlpha, 8), (.greyAlpha, 16), (.rgba, 8),
+        (.rgba, 16),
     ]
 
     /// Every colour type, depth, interlacing and transparency, at random sizes with random samples.
@@ -95,10 +98,13 @@ struct PNGSample: CustomStringConvertible {
         height = .random(in: 1...19, using: &cases)
         let top = (1 << depth) - 1
         samples = (0..<width * height * channels).map { _ in .random(in: 0...top, using: &cases) }
-        if color == .palette { palette = (0...top).map { _ in (0..<3).map { _ in .random(in: 0...255, using: &cases) } } }
+        if color == .palette {
+            palette = (0...top).map { _ in (0..<3).map { _ in .random(in: 0...255, using: &cases) } }
+        }
         if transparent {
             // Of grey and rgb, one pixel that occurs.
-            self.transparent = color == .palette
+            self.transparent =
+                color == .palette
                 ? (0...top / 2).map { _ in .random(in: 0...255, using: &cases) } : Array(samples.prefix(channels))
         }
     }
@@ -123,11 +129,12 @@ struct PNGSample: CustomStringConvertible {
             let stored = samples[i * channels..<(i + 1) * channels].map { $0 }
             var alpha: Float = 1
             for c in 0..<3 {
-                image.pixels[3 * i + c] = switch color {
-                case .palette: Float(palette[stored[0]][c]) / 255
-                case .grey, .greyAlpha: Float(stored[0]) / top
-                case .rgb, .rgba: Float(stored[c]) / top
-                }
+                image.pixels[3 * i + c] =
+                    switch color {
+                    case .palette: Float(palette[stored[0]][c]) / 255
+                    case .grey, .greyAlpha: Float(stored[0]) / top
+                    case .rgb, .rgba: Float(stored[c]) / top
+                    }
             }
             switch color {
             case .greyAlpha, .rgba: alpha = Float(stored[channels - 1]) / top
@@ -142,7 +149,8 @@ struct PNGSample: CustomStringConvertible {
 
     var encoded: [UInt8] {
         var raw: [UInt8] = []
-        let passes = interlaced
+        let passes =
+            interlaced
             ? [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
             : [(0, 0, 1, 1)]
         for (x0, y0, dx, dy) in passes where x0 < width {
@@ -182,7 +190,8 @@ struct PNGSample: CustomStringConvertible {
         file += chunk("IHDR", header + [UInt8(depth), UInt8(color.rawValue), 0, 0, interlaced ? 1 : 0])
         if color == .palette { file += chunk("PLTE", palette.flatMap { $0.map { UInt8($0) } }) }
         if let transparent {
-            file += chunk("tRNS", transparent.flatMap { color == .palette ? [UInt8($0)] : [UInt8($0 >> 8), UInt8($0 & 255)] })
+            file += chunk(
+                "tRNS", transparent.flatMap { color == .palette ? [UInt8($0)] : [UInt8($0 >> 8), UInt8($0 & 255)] })
         }
         return file + chunk("IDAT", stream) + chunk("IEND", [])
     }

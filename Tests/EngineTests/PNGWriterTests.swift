@@ -43,8 +43,10 @@ struct PNGWriterTests {
                 let reader = try PNGReader(path: path)
                 #expect(reader.bitDepth == bitDepth && reader.isGrey == grey && reader.hasAlpha == alpha)
                 #expect(try RGBImage(png: path) == image)
-                #expect(contents(of: path).count <= PNGWriter.largestSize(
-                    width: size.0, height: size.1, bitDepth: bitDepth, grey: grey, alpha: alpha))
+                #expect(
+                    contents(of: path).count
+                        <= PNGWriter.largestSize(
+                            width: size.0, height: size.1, bitDepth: bitDepth, grey: grey, alpha: alpha))
                 #expect(scratch.names == ["a.png"])
             }
         }
@@ -113,7 +115,9 @@ struct PNGWriterTests {
         #expect(throws: PNGError.wrongRowCount(path: path, written: 3, height: 4)) { try short.finish() }
         let long = try writer()
         try write(image, to: long)
-        #expect(throws: PNGError.wrongRowCount(path: path, written: 5, height: 4)) { try write(image, to: long, rows: 1) }
+        #expect(throws: PNGError.wrongRowCount(path: path, written: 5, height: 4)) {
+            try write(image, to: long, rows: 1)
+        }
         withExtendedLifetime(long) { #expect(contents(of: path) == [1, 2, 3]) }
 
         // Two at once do not meet.
@@ -135,7 +139,9 @@ struct PNGWriterTests {
         }
         check(directory, .outputIsDirectory(path: directory))
         check("\(directory)/", .outputIsDirectory(path: "\(directory)/"))
-        check("\(directory)/none/a.png", .directoryMissing(path: "\(directory)/none/a.png", directory: "\(directory)/none"))
+        check(
+            "\(directory)/none/a.png",
+            .directoryMissing(path: "\(directory)/none/a.png", directory: "\(directory)/none"))
         check("/dev/null", .outputNotAFile(path: "/dev/null"))
         let file = scratch.file("file", [])
         check("\(file)/a.png", .directoryMissing(path: "\(file)/a.png", directory: file))
@@ -195,7 +201,8 @@ struct PNGWriterTests {
         case "runs":
             var bytes: [UInt8] = []
             while bytes.count < count {
-                bytes += [UInt8](repeating: .random(in: 0...255, using: &cases), count: .random(in: 1...700, using: &cases))
+                bytes += [UInt8](
+                    repeating: .random(in: 0...255, using: &cases), count: .random(in: 1...700, using: &cases))
             }
             return Array(bytes[..<count])
         // Rare bytes in a row, whose codes are long.
@@ -207,23 +214,31 @@ struct PNGWriterTests {
             }
             return Array(bytes[..<count])
         // Frequencies that ask for codes far longer than are allowed.
-        case "skewed": return (0..<count).map { _ in UInt8(truncatingIfNeeded: UInt64.random(in: 0...(.max), using: &cases).leadingZeroBitCount) }
+        case "skewed":
+            return (0..<count).map { _ in
+                UInt8(truncatingIfNeeded: UInt64.random(in: 0...(.max), using: &cases).leadingZeroBitCount)
+            }
         default: return (0..<count).map { UInt8(truncatingIfNeeded: $0 / 3) }
         }
     }
 
-    @Test("any bytes come back, and none take more than they must", arguments: ["flat", "noise", "runs", "bursts", "skewed", "steps"])
+    @Test(
+        "any bytes come back, and none take more than they must",
+        arguments: ["flat", "noise", "runs", "bursts", "skewed", "steps"])
     func compression(kind: String) throws {
         let path = "\(scratch.path)/a.png"
         for (width, height, format) in [
-            (1, 1, PixelFormat(grey: true, alpha: false, bitDepth: 8)), (131_071, 3, PixelFormat(grey: true, alpha: false, bitDepth: 8)),
-            (65_535, 2, PixelFormat(grey: true, alpha: true, bitDepth: 8)), (777, 211, PixelFormat(grey: false, alpha: false, bitDepth: 16)),
+            (1, 1, PixelFormat(grey: true, alpha: false, bitDepth: 8)),
+            (131_071, 3, PixelFormat(grey: true, alpha: false, bitDepth: 8)),
+            (65_535, 2, PixelFormat(grey: true, alpha: true, bitDepth: 8)),
+            (777, 211, PixelFormat(grey: false, alpha: false, bitDepth: 16)),
             (100_003, 4, PixelFormat(grey: false, alpha: true, bitDepth: 16)),
         ] {
             let rowBytes = format.rowBytes(width: width)
             let bytes = Self.difficult(kind, rowBytes * height)
             let writer = try PNGWriter(
-                path: path, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
+                path: path, width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey,
+                alpha: format.hasAlpha)
             for y in 0..<height { try writer.writeRow(bytes.span.extracting(y * rowBytes..<(y + 1) * rowBytes)) }
             try writer.finish()
 
@@ -238,20 +253,27 @@ struct PNGWriterTests {
             }
             #expect(read == bytes)
             let size = contents(of: path).count
-            #expect(size <= PNGWriter.largestSize(
-                width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha))
+            #expect(
+                size
+                    <= PNGWriter.largestSize(
+                        width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey,
+                        alpha: format.hasAlpha))
             if kind == "flat", bytes.count > 100_000 { #expect(size < bytes.count / 50) }
         }
     }
 
-    @Test("a picture with flat margins is as small where its rows have the length that counts repeat with as where they have not")
+    @Test(
+        "a picture with flat margins is as small where its rows have the length that counts repeat with as where they have not"
+    )
     func margins() throws {
         func size(width: Int) throws -> Int {
             var cases = SplitMix64(seed: 4)
             let path = "\(scratch.path)/m.png"
             let writer = try PNGWriter(path: path, width: width, height: 1024, bitDepth: 8, grey: true, alpha: false)
             for _ in 0..<1024 {
-                let row = (0..<width).map { abs(2 * $0 - width) > width / 2 ? 255 : UInt8.random(in: 100...115, using: &cases) }
+                let row = (0..<width).map {
+                    abs(2 * $0 - width) > width / 2 ? 255 : UInt8.random(in: 100...115, using: &cases)
+                }
                 try writer.writeRow(row.span)
             }
             try writer.finish()
@@ -260,12 +282,16 @@ struct PNGWriterTests {
         #expect(Double(try size(width: 4096)) < 1.1 * Double(try size(width: 3900)) * 4096 / 3900)
     }
 
-    @Test("numbers become the nearest samples, halves upwards, whatever the kernels, the channels and the depth", arguments: KernelSet.available, [8, 16])
+    @Test(
+        "numbers become the nearest samples, halves upwards, whatever the kernels, the channels and the depth",
+        arguments: KernelSet.available, [8, 16])
     func quantization(kernels: KernelSet, bitDepth: Int) {
         let steps: Float = bitDepth == 8 ? 255 : 65535
         func plain(_ value: Float) -> Int { value.isNaN ? 0 : Int(min(max(value, 0), 1) * steps + 0.5) }
         var cases = SplitMix64(seed: 18)
-        var values: [Float] = [.nan, .infinity, -.infinity, -0.0, .leastNonzeroMagnitude, .greatestFiniteMagnitude, -1, 2]
+        var values: [Float] = [
+            .nan, .infinity, -.infinity, -0.0, .leastNonzeroMagnitude, .greatestFiniteMagnitude, -1, 2,
+        ]
         for step in 0...Int(steps) {
             let half = (Float(step) + 0.5) / steps
             values += [Float(step) / steps, half, half.nextUp, half.nextDown, .random(in: -0.1...1.1, using: &cases)]
@@ -275,7 +301,9 @@ struct PNGWriterTests {
             var bytes = [UInt8](repeating: 9, count: format.rowBytes(width: rgb.count / 3))
             var span = bytes.mutableSpan
             format.pack(rgb: rgb, alpha: alpha, into: &span, kernels: kernels)
-            return bitDepth == 8 ? bytes.map(Int.init) : stride(from: 0, to: bytes.count, by: 2).map { Int(bytes[$0]) << 8 | Int(bytes[$0 + 1]) }
+            return bitDepth == 8
+                ? bytes.map(Int.init)
+                : stride(from: 0, to: bytes.count, by: 2).map { Int(bytes[$0]) << 8 | Int(bytes[$0 + 1]) }
         }
         // Every number of values, for what is left over when a vector is full; then all.
         for count in Array(stride(from: 0, through: 150, by: 3)) + [values.count / 3 * 3] {
@@ -284,8 +312,11 @@ struct PNGWriterTests {
             #expect(packed(rgb.span, alpha: [Float]().span, grey: false) == rgb.map(plain))
             #expect(packed(rgb.span, alpha: [Float]().span, grey: true) == means.map(plain))
             guard count > 0 else { continue }
-            #expect(packed(rgb.span, alpha: alpha.span, grey: false) == pixels.flatMap { rgb[$0..<$0 + 3] + [alpha[$0 / 3]] }.map(plain))
-            #expect(packed(rgb.span, alpha: alpha.span, grey: true) == zip(means, alpha).flatMap { [plain($0), plain($1)] })
+            #expect(
+                packed(rgb.span, alpha: alpha.span, grey: false)
+                    == pixels.flatMap { rgb[$0..<$0 + 3] + [alpha[$0 / 3]] }.map(plain))
+            #expect(
+                packed(rgb.span, alpha: alpha.span, grey: true) == zip(means, alpha).flatMap { [plain($0), plain($1)] })
         }
     }
 
@@ -293,7 +324,9 @@ struct PNGWriterTests {
     func rivals() throws {
         let path = scratch.file("out.png", [1]), stranger = scratch.file(".out.png.part-mine", [2])
         let images = (0..<2).map { image(30, 30, alpha: false, grey: false, steps: 255, seed: UInt64(20 + $0)) }
-        let writers = try images.map { _ in try PNGWriter(path: path, width: 30, height: 30, bitDepth: 8, grey: false, alpha: false) }
+        let writers = try images.map { _ in
+            try PNGWriter(path: path, width: 30, height: 30, bitDepth: 8, grey: false, alpha: false)
+        }
         #expect(scratch.names.count == 4)
         for (image, writer) in zip(images, writers) {
             try write(image, to: writer)

@@ -32,7 +32,8 @@ private enum Hub {
              "norm_num_groups": 32, "out_channels": 3, "sample_size": 768, "up_block_types": [\(types("UpDecoderBlock2D"))]}
             """
     }
-    static let text = #"{"architectures": ["CLIPTextModel"], "hidden_size": 1024, "num_hidden_layers": 23, "hidden_act": "gelu"}"#
+    static let text =
+        #"{"architectures": ["CLIPTextModel"], "hidden_size": 1024, "num_hidden_layers": 23, "hidden_act": "gelu"}"#
     static let velocity = """
         {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
          "clip_sample": false, "num_train_timesteps": 1000, "prediction_type": "v_prediction", "set_alpha_to_one": false, "skip_prk_steps": true,
@@ -56,8 +57,10 @@ private enum Hub {
 
     static let imageToImage: [String: String?] = [
         "model_index.json": index, "unet/config.json": unet, "unet/diffusion_pytorch_model.safetensors": "u",
-        "vae/config.json": vae("128, 256, 512, 512"), "vae/diffusion_pytorch_model.safetensors": "v", "text_encoder/config.json": text,
-        "text_encoder/model.safetensors": "t", "tokenizer/vocab.json": "{}", "tokenizer/merges.txt": "", "tokenizer/tokenizer_config.json": "{}",
+        "vae/config.json": vae("128, 256, 512, 512"), "vae/diffusion_pytorch_model.safetensors": "v",
+        "text_encoder/config.json": text,
+        "text_encoder/model.safetensors": "t", "tokenizer/vocab.json": "{}", "tokenizer/merges.txt": "",
+        "tokenizer/tokenizer_config.json": "{}",
         "scheduler/scheduler_config.json": velocity,
     ]
     static let upscaler: [String: String?] = imageToImage.merging([
@@ -70,7 +73,8 @@ private enum Hub {
         try withTemporaryFolder { folder in
             for (name, text) in files.merging(changes, uniquingKeysWith: { $1 }) {
                 let file = folder.appending(path: name)
-                try FileManager.default.createDirectory(at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+                try FileManager.default.createDirectory(
+                    at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
                 try text.map { try Data($0.utf8).write(to: file) }
             }
             return try ModelFolder(url: folder)
@@ -95,11 +99,13 @@ private enum Hub {
         #expect(folder.schedule.clipRange == nil)
         #expect(!folder.schedule.finalAlphaIsOne)
         #expect(folder.network.lastPathComponent == "unet")
-        #expect(folder.files.map(\.name) == [
-            "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
-            "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json",
-            "tokenizer/merges.txt", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
-        ])
+        #expect(
+            folder.files.map(\.name) == [
+                "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
+                "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors",
+                "tokenizer/vocab.json",
+                "tokenizer/merges.txt", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
+            ])
     }
 
     @Test("an x4 upscaler's folder is understood, with its own schedule for the low-resolution pixels")
@@ -117,45 +123,86 @@ private enum Hub {
         #expect(folder.files.map(\.name).last == "low_res_scheduler/scheduler_config.json")
     }
 
-    @Test("a part that is missing, of another kind, or of another model is a named error of one line", arguments: [
-        ("missingPart", ["model_index.json": Hub.index.replacing("\"vae\": [\"diffusers\", \"AutoencoderKL\"]", with: "\"vae\": [null, null]")]),
-        ("missingPart", ["unet/config.json": nil]),
-        ("missingPart", ["vae/config.json": nil]),
-        ("missingPart", ["text_encoder/config.json": nil]),
-        ("missingPart", ["tokenizer/merges.txt": nil]),
-        ("missingPart", ["scheduler/scheduler_config.json": nil]),
-        ("missingWeights", ["text_encoder/model.safetensors": nil]),
-        ("pickledWeights", ["vae/diffusion_pytorch_model.safetensors": nil, "vae/diffusion_pytorch_model.bin": "p"]),
-        ("wrongPart", ["unet/config.json": Hub.unet.replacing("UNet2DConditionModel", with: "UNet2DModel")]),
-        ("wrongPart", ["vae/config.json": #"{"_class_name": "AutoencoderTiny"}"#]),
-        ("wrongPart", ["text_encoder/config.json": #"{"architectures": ["T5EncoderModel"]}"#]),
-        ("wrongPart", ["text_encoder/config.json": "{}"]),
-        ("mismatchedParts", ["unet/config.json": Hub.upscalerUNet]),
-        ("mismatchedParts", ["unet/config.json": Hub.unet.replacing("\"in_channels\": 4", with: "\"in_channels\": 9")]),
-        ("mismatchedParts", ["text_encoder/config.json": Hub.text.replacing("1024", with: "768")]),
-        ("unknownArchitecture", ["model_index.json": Hub.index.replacing("StableDiffusionPipeline", with: "StableDiffusionXLPipeline")]),
-        ("unknownArchitecture", ["model_index.json": Hub.index.replacing("StableDiffusionPipeline", with: "StableDiffusionInpaintPipeline")]),
-        ("unsupported", ["unet/config.json": Hub.unet.replacing("\"dual_cross_attention\": false", with: "\"dual_cross_attention\": true")]),
-        ("unsupportedSetting", ["scheduler/scheduler_config.json": Hub.velocity.replacing("DDIMScheduler", with: "FlowMatchEulerDiscreteScheduler")]),
-    ] as [(String, [String: String?])])
+    @Test(
+        "a part that is missing, of another kind, or of another model is a named error of one line",
+        arguments: [
+            (
+                "missingPart",
+                [
+                    "model_index.json": Hub.index.replacing(
+                        "\"vae\": [\"diffusers\", \"AutoencoderKL\"]", with: "\"vae\": [null, null]")
+                ]
+            ),
+            ("missingPart", ["unet/config.json": nil]),
+            ("missingPart", ["vae/config.json": nil]),
+            ("missingPart", ["text_encoder/config.json": nil]),
+            ("missingPart", ["tokenizer/merges.txt": nil]),
+            ("missingPart", ["scheduler/scheduler_config.json": nil]),
+            ("missingWeights", ["text_encoder/model.safetensors": nil]),
+            (
+                "pickledWeights",
+                ["vae/diffusion_pytorch_model.safetensors": nil, "vae/diffusion_pytorch_model.bin": "p"]
+            ),
+            ("wrongPart", ["unet/config.json": Hub.unet.replacing("UNet2DConditionModel", with: "UNet2DModel")]),
+            ("wrongPart", ["vae/config.json": #"{"_class_name": "AutoencoderTiny"}"#]),
+            ("wrongPart", ["text_encoder/config.json": #"{"architectures": ["T5EncoderModel"]}"#]),
+            ("wrongPart", ["text_encoder/config.json": "{}"]),
+            ("mismatchedParts", ["unet/config.json": Hub.upscalerUNet]),
+            (
+                "mismatchedParts",
+                ["unet/config.json": Hub.unet.replacing("\"in_channels\": 4", with: "\"in_channels\": 9")]
+            ),
+            ("mismatchedParts", ["text_encoder/config.json": Hub.text.replacing("1024", with: "768")]),
+            (
+                "unknownArchitecture",
+                ["model_index.json": Hub.index.replacing("StableDiffusionPipeline", with: "StableDiffusionXLPipeline")]
+            ),
+            (
+                "unknownArchitecture",
+                [
+                    "model_index.json": Hub.index.replacing(
+                        "StableDiffusionPipeline", with: "StableDiffusionInpaintPipeline")
+                ]
+            ),
+            (
+                "unsupported",
+                [
+                    "unet/config.json": Hub.unet.replacing(
+                        "\"dual_cross_attention\": false", with: "\"dual_cross_attention\": true")
+                ]
+            ),
+            (
+                "unsupportedSetting",
+                [
+                    "scheduler/scheduler_config.json": Hub.velocity.replacing(
+                        "DDIMScheduler", with: "FlowMatchEulerDiscreteScheduler")
+                ]
+            ),
+        ] as [(String, [String: String?])])
     func unusable(expected: String, changes: [String: String?]) throws {
         let error = try #require(throws: (any Error).self) { try Hub.open(Hub.imageToImage, changes) }
         #expect(caseName(error) == expected, "\(error)")
         #expect("\(error)".contains("/tilefarm-"))
         #expect(!"\(error)".contains("\n"))
-        if expected == "unknownArchitecture" { #expect("\(error)".contains("StableDiffusionXL") || "\(error)".contains("StableDiffusionInpaint")) }
+        if expected == "unknownArchitecture" {
+            #expect("\(error)".contains("StableDiffusionXL") || "\(error)".contains("StableDiffusionInpaint"))
+        }
     }
 
     @Test("an upscaler without its second schedule is a named error")
     func withoutLowResolution() throws {
-        #expect(caseName(try #require(throws: ModelFolderError.self) {
-            try Hub.open(Hub.upscaler, ["low_res_scheduler/scheduler_config.json": nil])
-        }) == "missingPart")
+        #expect(
+            caseName(
+                try #require(throws: ModelFolderError.self) {
+                    try Hub.open(Hub.upscaler, ["low_res_scheduler/scheduler_config.json": nil])
+                }) == "missingPart")
     }
 
     @Test("a conditioned U-Net by itself is a named error: it needs its pipeline")
     func bareUNet() throws {
-        let error = try #require(throws: ModelFolderError.self) { try ModelFolder(url: Case.folder("unet-one-level").appending(path: "model")) }
+        let error = try #require(throws: ModelFolderError.self) {
+            try ModelFolder(url: Case.folder("unet-one-level").appending(path: "model"))
+        }
         #expect(caseName(error) == "unknownArchitecture")
         #expect(error.description.contains("UNet2DConditionModel"))
     }
@@ -163,7 +210,8 @@ private enum Hub {
     /// The noise schedule of a network with this scheduler configuration.
     private func schedule(_ text: String) throws -> NoiseScheduleConfiguration {
         try Hub.open([
-            "config.json": #"{"_class_name": "UNet2DModel"}"#, "diffusion_pytorch_model.safetensors": "w", "scheduler_config.json": text,
+            "config.json": #"{"_class_name": "UNet2DModel"}"#, "diffusion_pytorch_model.safetensors": "w",
+            "scheduler_config.json": text,
         ]).schedule
     }
 
@@ -173,10 +221,14 @@ private enum Hub {
         for (name, spacing, start, clips, one) in [
             ("DDIMScheduler", .leading, 1e-4, true, true), ("DDPMScheduler", .leading, 1e-4, true, true),
             ("PNDMScheduler", .leading, 1e-4, false, false), ("LCMScheduler", .leading, 0.00085, false, true),
-            ("EulerDiscreteScheduler", .linspace, 1e-4, false, true), ("EulerAncestralDiscreteScheduler", .linspace, 1e-4, false, true),
-            ("LMSDiscreteScheduler", .linspace, 1e-4, false, true), ("DPMSolverMultistepScheduler", .linspace, 1e-4, false, true),
-            ("DPMSolverSinglestepScheduler", .linspace, 1e-4, false, true), ("UniPCMultistepScheduler", .linspace, 1e-4, false, true),
-            ("HeunDiscreteScheduler", .linspace, 0.00085, false, true), ("KDPM2DiscreteScheduler", .linspace, 0.00085, false, true),
+            ("EulerDiscreteScheduler", .linspace, 1e-4, false, true),
+            ("EulerAncestralDiscreteScheduler", .linspace, 1e-4, false, true),
+            ("LMSDiscreteScheduler", .linspace, 1e-4, false, true),
+            ("DPMSolverMultistepScheduler", .linspace, 1e-4, false, true),
+            ("DPMSolverSinglestepScheduler", .linspace, 1e-4, false, true),
+            ("UniPCMultistepScheduler", .linspace, 1e-4, false, true),
+            ("HeunDiscreteScheduler", .linspace, 0.00085, false, true),
+            ("KDPM2DiscreteScheduler", .linspace, 0.00085, false, true),
         ] as [(String, NoiseScheduleConfiguration.TimestepSpacing, Double, Bool, Bool)] {
             let schedule = try schedule("{\"_class_name\": \"\(name)\"}")
             #expect(schedule.timestepSpacing == spacing, "\(name)")
@@ -202,13 +254,19 @@ private enum Hub {
         #expect((schedule.betaStart, schedule.betaEnd) == (0.00085, 0.012))
         #expect(schedule.timestepSpacing == .leading)
         for (option, expected) in [
-            ("\"use_flow_sigmas\": true", "unknownSetting"), ("\"use_dynamic_shifting\": true", "unknownSetting"), ("\"novel\": 1", "unknownSetting"),
-            ("\"rescale_betas_zero_snr\": 1", "unsupportedSetting"), ("\"timestep_type\": \"continuous\"", "unsupportedSetting"),
+            ("\"use_flow_sigmas\": true", "unknownSetting"), ("\"use_dynamic_shifting\": true", "unknownSetting"),
+            ("\"novel\": 1", "unknownSetting"),
+            ("\"rescale_betas_zero_snr\": 1", "unsupportedSetting"),
+            ("\"timestep_type\": \"continuous\"", "unsupportedSetting"),
         ] {
-            let error = try #require(throws: ModelFolderError.self) { try self.schedule(solver.replacing("{\"_class", with: "{\(option), \"_class")) }
+            let error = try #require(throws: ModelFolderError.self) {
+                try self.schedule(solver.replacing("{\"_class", with: "{\(option), \"_class"))
+            }
             #expect(caseName(error) == expected, "\(option)")
         }
-        let error = try #require(throws: ModelFolderError.self) { try self.schedule(solver.replacing("0.012", with: "NaN")) }
+        let error = try #require(throws: ModelFolderError.self) {
+            try self.schedule(solver.replacing("0.012", with: "NaN"))
+        }
         #expect(caseName(error) == "impossibleSchedule")
     }
 }

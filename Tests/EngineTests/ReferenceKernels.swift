@@ -1,11 +1,14 @@
 import Engine
 import Foundation
 
-/// The kernels' definitions, as plainly as they can be written and in double precision. What the engine computes is proved against these.
+/// The kernels' definitions, as plainly as they can be written and in double precision. What the engine computes is
+/// proved against these.
 enum Reference {
-    /// Any convolution of height x width x channels with zeros around it: `before` rows and columns of them above and to the left.
+    /// Any convolution of height x width x channels with zeros around it: `before` rows and columns of them above and
+    /// to the left.
     static func convolution(
-        _ input: Image, weights: [Float], bias: [Float], outputs: Int, size: Int, stride: Int = 1, before: Int, outputHeight: Int, outputWidth: Int
+        _ input: Image, weights: [Float], bias: [Float], outputs: Int, size: Int, stride: Int = 1, before: Int,
+        outputHeight: Int, outputWidth: Int
     ) -> Image {
         var result = Image(height: outputHeight, width: outputWidth, channels: outputs)
         for y in 0..<outputHeight {
@@ -17,7 +20,9 @@ enum Reference {
                             let (row, column) = (y * stride - before + i, x * stride - before + j)
                             guard (0..<input.height).contains(row), (0..<input.width).contains(column) else { continue }
                             for c in 0..<input.channels {
-                                sum += input[row, column, c] * Double(weights[((o * input.channels + c) * size + i) * size + j])
+                                sum +=
+                                    input[row, column, c]
+                                    * Double(weights[((o * input.channels + c) * size + i) * size + j])
                             }
                         }
                     }
@@ -59,13 +64,16 @@ enum Reference {
         for group in 0..<groups {
             let channels = group * size..<(group + 1) * size
             var values: [Double] = []
-            for y in 0..<input.height { for x in 0..<input.width { for c in channels { values.append(input[y, x, c]) } } }
+            for y in 0..<input.height {
+                for x in 0..<input.width { for c in channels { values.append(input[y, x, c]) } }
+            }
             let mean = values.reduce(0, +) / Double(values.count)
             let variance = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(values.count)
             for y in 0..<input.height {
                 for x in 0..<input.width {
                     for c in channels {
-                        result[y, x, c] = (input[y, x, c] - mean) / (variance + eps).squareRoot() * Double(gamma[c]) + Double(beta[c])
+                        result[y, x, c] =
+                            (input[y, x, c] - mean) / (variance + eps).squareRoot() * Double(gamma[c]) + Double(beta[c])
                     }
                 }
             }
@@ -126,14 +134,20 @@ struct Image {
         set { values[position * channels + c] = newValue }
     }
 
-    func map(_ transform: (Double) -> Double) -> Image { Image(height: height, width: width, channels: channels) { transform(self[$0, $1, $2]) } }
+    func map(_ transform: (Double) -> Double) -> Image {
+        Image(height: height, width: width, channels: channels) { transform(self[$0, $1, $2]) }
+    }
 
-    static func + (a: Image, b: Image) -> Image { Image(height: a.height, width: a.width, channels: a.channels) { a[$0, $1, $2] + b[$0, $1, $2] } }
+    static func + (a: Image, b: Image) -> Image {
+        Image(height: a.height, width: a.width, channels: a.channels) { a[$0, $1, $2] + b[$0, $1, $2] }
+    }
 }
 
 /// The largest difference over the largest magnitude of `expected`.
 func relativeError(_ actual: Activation, _ expected: Image) -> Double {
-    guard (actual.height, actual.width, actual.channels) == (expected.height, expected.width, expected.channels) else { return .infinity }
+    guard (actual.height, actual.width, actual.channels) == (expected.height, expected.width, expected.channels) else {
+        return .infinity
+    }
     let span = actual.span
     var difference = 0.0, largest = 0.0
     for i in span.indices {
@@ -147,9 +161,13 @@ func relativeError(_ actual: Activation, _ expected: Image) -> Double {
 extension SplitMix64 {
     init(seed: Int) { self.init(state: UInt64(truncatingIfNeeded: seed)) }
 
-    mutating func floats(_ count: Int, in range: ClosedRange<Float> = -1...1) -> [Float] { (0..<count).map { _ in .random(in: range, using: &self) } }
+    mutating func floats(_ count: Int, in range: ClosedRange<Float> = -1...1) -> [Float] {
+        (0..<count).map { _ in .random(in: range, using: &self) }
+    }
 
-    mutating func activation(_ height: Int, _ width: Int, _ channels: Int, in range: ClosedRange<Float> = -1...1) -> Activation {
+    mutating func activation(_ height: Int, _ width: Int, _ channels: Int, in range: ClosedRange<Float> = -1...1)
+        -> Activation
+    {
         let result = Activation(height: height, width: width, channels: channels)
         var span = result.mutableSpan
         for i in span.indices { span[i] = .random(in: range, using: &self) }
@@ -157,5 +175,7 @@ extension SplitMix64 {
     }
 
     /// Often a multiple of 16, as in real networks, often anything.
-    mutating func channels() -> Int { Bool.random(using: &self) ? 16 * Int.random(in: 1...7, using: &self) : Int.random(in: 1...70, using: &self) }
+    mutating func channels() -> Int {
+        Bool.random(using: &self) ? 16 * Int.random(in: 1...7, using: &self) : Int.random(in: 1...70, using: &self)
+    }
 }

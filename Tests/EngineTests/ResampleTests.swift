@@ -5,7 +5,8 @@ import Testing
 struct ResampleTests {
     /// Enlarges a window of `image` (height x width x channels) from the crop given, or from the least one.
     private func enlarge(
-        _ image: [Float], channels: Int, _ upsampler: BicubicUpsampler, window: Rect, crop: Rect? = nil, kernels: KernelSet = .best
+        _ image: [Float], channels: Int, _ upsampler: BicubicUpsampler, window: Rect, crop: Rect? = nil,
+        kernels: KernelSet = .best
     ) throws -> [Float] {
         let rect = try crop ?? upsampler.sourceRect(for: window)
         var values: [Float] = []
@@ -15,7 +16,8 @@ struct ResampleTests {
         }
         var output = [Float](repeating: .nan, count: window.area * channels)
         var span = output.mutableSpan
-        try upsampler.upsample(crop: values.span, cropRect: rect, channels: channels, window: window, into: &span, kernels: kernels)
+        try upsampler.upsample(
+            crop: values.span, cropRect: rect, channels: channels, window: window, into: &span, kernels: kernels)
         return output
     }
 
@@ -46,7 +48,8 @@ struct ResampleTests {
                 let window = Rect(
                     y: .random(in: -3 * height...3 * height, using: &random),
                     x: .random(in: -3 * width...3 * width, using: &random),
-                    height: .random(in: 1...2 * height, using: &random), width: .random(in: 1...2 * width, using: &random))
+                    height: .random(in: 1...2 * height, using: &random),
+                    width: .random(in: 1...2 * width, using: &random))
                 let full = Rect(y: 0, x: 0, height: upsampler.inputHeight, width: upsampler.inputWidth)
                 let part = try enlarge(image, channels: channels, upsampler, window: window)
                 #expect(try part == enlarge(image, channels: channels, upsampler, window: window, crop: full))
@@ -88,7 +91,9 @@ struct ResampleTests {
         func sum(_ taps: [(source: Int, weight: Float)], _ value: (Int) -> Float) -> Float {
             taps.dropFirst().reduce(taps[0].weight * value(taps[0].source)) { $0 + $1.weight * value($1.source) }
         }
-        let columns = (window.x..<window.maxX).map { taps($0, input: upsampler.inputWidth, output: upsampler.outputWidth) }
+        let columns = (window.x..<window.maxX).map {
+            taps($0, input: upsampler.inputWidth, output: upsampler.outputWidth)
+        }
         var rows: [Int: [Float]] = [:]
         func wide(_ y: Int) -> [Float] {
             if let row = rows[y] { return row }
@@ -99,42 +104,55 @@ struct ResampleTests {
             return row
         }
         return (window.y..<window.maxY).flatMap { y in
-            let taps = taps(y, input: upsampler.inputHeight, output: upsampler.outputHeight), near = taps.map { wide($0.source) }
+            let taps = taps(y, input: upsampler.inputHeight, output: upsampler.outputHeight),
+                near = taps.map { wide($0.source) }
             let places = zip(0..., taps).map { (source: $0, weight: $1.weight) }
             return (0..<window.width * channels).map { x in sum(places) { near[$0][x] } }
         }
     }
 
-    @Test("whatever the kernels, the bits are those of the definition, at the edges and beyond them too", arguments: KernelSet.available)
+    @Test(
+        "whatever the kernels, the bits are those of the definition, at the edges and beyond them too",
+        arguments: KernelSet.available)
     func bits(kernels: KernelSet) throws {
         var random = SplitMix64(seed: 23)
-        // Input height and width, output height and width: scales of 1, 2.5, 4 and others, wider than what is done at a time.
+        // Input height and width, output height and width: scales of 1, 2.5, 4 and others, wider than what is done at a
+        // time.
         var sizes = [(3, 300, 12, 1200), (5, 700, 5, 700), (4, 260, 10, 650), (2, 401, 7, 1103), (1, 1, 4, 1600)].map {
             ($0, channels: [1, 3, 4])
         }
         for _ in 0..<60 {
             let upsampler = try randomUpsampler(using: &random)
-            sizes.append((
-                (upsampler.inputHeight, upsampler.inputWidth, upsampler.outputHeight, upsampler.outputWidth),
-                [.random(in: 1...9, using: &random)]))
+            sizes.append(
+                (
+                    (upsampler.inputHeight, upsampler.inputWidth, upsampler.outputHeight, upsampler.outputWidth),
+                    [.random(in: 1...9, using: &random)]
+                ))
         }
         for ((inputHeight, inputWidth, outputHeight, outputWidth), channelCounts) in sizes {
             let upsampler = try BicubicUpsampler(
                 inputHeight: inputHeight, inputWidth: inputWidth, outputHeight: outputHeight, outputWidth: outputWidth)
             for channels in channelCounts {
-                var image = (0..<inputHeight * inputWidth * channels).map { _ in Float.random(in: -1...1, using: &random) }
+                var image = (0..<inputHeight * inputWidth * channels).map { _ in
+                    Float.random(in: -1...1, using: &random)
+                }
                 // What is not finite is never lost.
-                if Bool.random(using: &random), let place = image.indices.randomElement(using: &random) { image[place] = .nan }
+                if Bool.random(using: &random), let place = image.indices.randomElement(using: &random) {
+                    image[place] = .nan
+                }
                 let windows = [
                     whole(upsampler),
                     Rect(
-                        y: .random(in: -outputHeight...outputHeight, using: &random), x: .random(in: -outputWidth...outputWidth, using: &random),
-                        height: .random(in: 1...2 * outputHeight, using: &random), width: .random(in: 1...2 * outputWidth, using: &random)),
+                        y: .random(in: -outputHeight...outputHeight, using: &random),
+                        x: .random(in: -outputWidth...outputWidth, using: &random),
+                        height: .random(in: 1...2 * outputHeight, using: &random),
+                        width: .random(in: 1...2 * outputWidth, using: &random)),
                 ]
                 for window in windows {
                     let values = try enlarge(image, channels: channels, upsampler, window: window, kernels: kernels)
                     let expected = definition(image, channels: channels, upsampler, window: window)
-                    guard values.elementsEqual(expected, by: { $0.bitPattern == $1.bitPattern || $0.isNaN && $1.isNaN }) else {
+                    guard values.elementsEqual(expected, by: { $0.bitPattern == $1.bitPattern || $0.isNaN && $1.isNaN })
+                    else {
                         Issue.record("\(upsampler), \(window), \(channels) channels: other bits")
                         return
                     }
@@ -143,7 +161,8 @@ struct ResampleTests {
         }
     }
 
-    @Test("rows of any length and place are weighed, and nothing beside them is touched", arguments: KernelSet.available)
+    @Test(
+        "rows of any length and place are weighed, and nothing beside them is touched", arguments: KernelSet.available)
     func weighedRows(kernels: KernelSet) {
         var random = SplitMix64(seed: 24)
         let weights = SIMD4<Float>(-0.07, 0.86, 0.23, -0.02)
@@ -158,7 +177,8 @@ struct ResampleTests {
                 expected[target + i] = sum
             }
             var span = output.mutableSpan
-            WeightedRows.sum(values.span, from: starts, weights: weights, count: count, into: &span, at: target, kernels: kernels)
+            WeightedRows.sum(
+                values.span, from: starts, weights: weights, count: count, into: &span, at: target, kernels: kernels)
             #expect(output == expected)
         }
     }
@@ -227,20 +247,22 @@ struct ResampleTests {
         0.372926, 0.1934476, 0.6577212, 0.5684849, 0.4283791, 0.3105596, 0.4391817, 0.4589308, 0.3110796, 0.1080619,
         0.3593005, 0.7088764, 0.5694365, 0.5364614, 0.4893736, 0.4456615, 0.351935, 0.2806625, 0.2414158, 0.1491098,
         0.4787701, 0.8633941, 0.5037591, 0.5126383, 0.5257649, 0.5375186, 0.5492724, 0.5610261, 0.5728425, 0.5882434,
-        0.5730054, 0.5505825
+        0.5730054, 0.5505825,
     ]
     private static let from12x10To3x4: [Float] = [
         0.5140294, 0.5839036, 0.5133678, 0.4819224, 0.5460762, 0.5414132, 0.5501112, 0.4967147, 0.6301631, 0.3924456,
-        0.5326185, 0.5820605
+        0.5326185, 0.5820605,
     ]
     private static let from9x7To5x3: [Float] = [
         0.4915811, 0.5119945, 0.5782464, 0.5613803, 0.6508794, 0.5894606, 0.399704, 0.5094734, 0.5334796, 0.7118369,
-        0.503321, 0.581054, 0.5239023, 0.4272317, 0.5758202
+        0.503321, 0.581054, 0.5239023, 0.4272317, 0.5758202,
     ]
 
-    @Test("a whole image has Pillow's values, enlarged and reduced", arguments: [
-        (7, 6, 10, 8, from7x6To10x8), (12, 10, 3, 4, from12x10To3x4), (9, 7, 5, 3, from9x7To5x3),
-    ])
+    @Test(
+        "a whole image has Pillow's values, enlarged and reduced",
+        arguments: [
+            (7, 6, 10, 8, from7x6To10x8), (12, 10, 3, 4, from12x10To3x4), (9, 7, 5, 3, from9x7To5x3),
+        ])
     func pillow(width: Int, height: Int, newWidth: Int, newHeight: Int, expected: [Float]) {
         let plane = ramp(width: width, height: height)
         var image = RGBImage(width: width, height: height, pixels: plane.flatMap { [$0, 2 * $0, 1 - $0] })
@@ -255,9 +277,11 @@ struct ResampleTests {
         }
     }
 
-    @Test("an enlarged window has Pillow's values away from the edges", arguments: [
-        (13, 11, 52, 44), (13, 11, 30, 18), (7, 6, 10, 8),
-    ])
+    @Test(
+        "an enlarged window has Pillow's values away from the edges",
+        arguments: [
+            (13, 11, 52, 44), (13, 11, 30, 18), (7, 6, 10, 8),
+        ])
     func interior(width: Int, height: Int, newWidth: Int, newHeight: Int) throws {
         let plane = ramp(width: width, height: height)
         var image = RGBImage(width: width, height: height)
@@ -268,7 +292,9 @@ struct ResampleTests {
         let result = try enlarge(plane, channels: 1, upsampler, window: whole(upsampler))
         let (top, left) = (2 * newHeight / height, 2 * newWidth / width)
         for y in top..<newHeight - top {
-            for x in left..<newWidth - left { #expect(abs(result[y * newWidth + x] - expected[y * newWidth + x]) < 1e-5) }
+            for x in left..<newWidth - left {
+                #expect(abs(result[y * newWidth + x] - expected[y * newWidth + x]) < 1e-5)
+            }
         }
     }
 
@@ -298,7 +324,8 @@ struct ResampleTests {
             output = [Float](repeating: 0, count: outputs)
             var span = output.mutableSpan
             try upsampler.upsample(
-                crop: values.span.extracting(0..<count), cropRect: rect, channels: channels, window: window, into: &span)
+                crop: values.span.extracting(0..<count), cropRect: rect, channels: channels, window: window, into: &span
+            )
         }
         let full = Rect(y: 0, x: 0, height: 4, width: 4)
         try attempt(full, channels: 1, count: 16, outputs: 64)

@@ -46,7 +46,9 @@ func caseName(_ error: any Error) -> String {
         #expect(tensor.values.allSatisfy { $0.isFinite })
     }
 
-    @Test("what is written is read again: float32 exactly, float16 rounded to nearest", arguments: [ElementType.float32, .float16])
+    @Test(
+        "what is written is read again: float32 exactly, float16 rounded to nearest",
+        arguments: [ElementType.float32, .float16])
     func roundtrip(type: ElementType) throws {
         var generator = SystemRandomNumberGenerator()
         let tensors: [String: Tensor] = [
@@ -82,7 +84,8 @@ func caseName(_ error: any Error) -> String {
             "c":{"dtype":"I16","shape":[1],"data_offsets":[9,11]},"d":{"dtype":"BF16","shape":[1],"data_offsets":[11,13]},\
             "__metadata__":{"format":"pt"}}
             """
-        let file = try open(file(header: header, data: [1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 200, 0xfe, 0xff, 0xc0, 0x3f]))
+        let file = try open(
+            file(header: header, data: [1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 200, 0xfe, 0xff, 0xc0, 0x3f]))
         #expect(file.names == ["a", "b", "c", "d"])
         #expect(try file.integers("a") == [1, -1])
         #expect(try file.integers("b") == [200])
@@ -92,48 +95,93 @@ func caseName(_ error: any Error) -> String {
 
     static let f32 = #""dtype":"F32""#
 
-    @Test("a broken file is a named error that says what is broken", arguments: [
-        ("tooShort", Data([1, 2, 3])),
-        ("tooShort", Data()),
-        ("headerTooLong", file(header: "{}", length: 100_000_001, data: [])),
-        ("headerTooLong", file(header: "{}", length: .max, data: [])),
-        ("headerPastEnd", file(header: "{}", length: 3, data: [])),
-        ("headerNotJSON", file(header: "", data: [])),
-        ("headerNotJSON", file(header: "[]", data: [])),
-        ("headerNotJSON", file(header: "{\"a\":", data: [])),
-        ("headerNotJSON", file(header: "{\"a\":{}} x", data: [])),
-        ("headerNotJSON", file(header: String(repeating: "{\"a\":", count: 100_000), data: [])),
-        ("malformedEntry", file(header: "{\"a\":7}", data: [])),
-        ("malformedEntry", file(header: "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])),
-        ("malformedEntry", file(header: "{\"a\":{\(f32),\"shape\":\"1\",\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])),
-        ("malformedEntry", file(header: "{\"a\":{\(f32),\"shape\":[1.5],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])),
-        ("malformedEntry", file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[0]}}", data: [0, 0, 0, 0])),
-        ("malformedEntry", file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[0,99999999999999999999]}}", data: [])),
-        ("headerNotJSON", file(header: "{\"\u{1}\":7}", data: [])),
-        ("headerNotJSON", file(header: "{\"a\\uD800\":7}", data: [])),
-        ("headerNotJSON", file(header: "{\"a\": 01}", data: [])),
-        ("headerNotJSON", file(header: "{\"a\": tru", data: [])),
-        ("unknownElementType", file(header: "{\"a\":{\"dtype\":\"Q4\",\"shape\":[1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])),
-        ("impossibleShape", file(header: "{\"a\":{\(f32),\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", data: [])),
-        ("impossibleShape", file(header: "{\"a\":{\(f32),\"shape\":[-1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])),
-        ("outsideFile", file(header: "{\"a\":{\(f32),\"shape\":[2],\"data_offsets\":[0,8]}}", data: [0, 0, 0, 0])),
-        ("outsideFile", file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[-4,0]}}", data: [0, 0, 0, 0])),
-        ("outsideFile", file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[4,0]}}", data: [0, 0, 0, 0])),
-        ("sizeMismatch", file(header: "{\"a\":{\(f32),\"shape\":[2],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])),
-        ("overlap", file(header: """
-            {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"b":{\(f32),"shape":[1],"data_offsets":[2,6]}}
-            """, data: [0, 0, 0, 0, 0, 0])),
-        ("overlap", file(header: """
-            {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"b":{\(f32),"shape":[1],"data_offsets":[0,4]}}
-            """, data: [0, 0, 0, 0])),
-        ("hole", file(header: """
-            {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"b":{\(f32),"shape":[1],"data_offsets":[5,9]}}
-            """, data: [0, 0, 0, 0, 0, 0, 0, 0, 0])),
-        ("headerNotJSON", file(header: """
-            {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"a":{\(f32),"shape":[1],"data_offsets":[4,8]}}
-            """, data: [0, 0, 0, 0, 0, 0, 0, 0])),
-        ("hole", file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0, 0])),
-    ] as [(String, Data)])
+    @Test(
+        "a broken file is a named error that says what is broken",
+        arguments: [
+            ("tooShort", Data([1, 2, 3])),
+            ("tooShort", Data()),
+            ("headerTooLong", file(header: "{}", length: 100_000_001, data: [])),
+            ("headerTooLong", file(header: "{}", length: .max, data: [])),
+            ("headerPastEnd", file(header: "{}", length: 3, data: [])),
+            ("headerNotJSON", file(header: "", data: [])),
+            ("headerNotJSON", file(header: "[]", data: [])),
+            ("headerNotJSON", file(header: "{\"a\":", data: [])),
+            ("headerNotJSON", file(header: "{\"a\":{}} x", data: [])),
+            ("headerNotJSON", file(header: String(repeating: "{\"a\":", count: 100_000), data: [])),
+            ("malformedEntry", file(header: "{\"a\":7}", data: [])),
+            ("malformedEntry", file(header: "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])),
+            (
+                "malformedEntry",
+                file(header: "{\"a\":{\(f32),\"shape\":\"1\",\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])
+            ),
+            (
+                "malformedEntry",
+                file(header: "{\"a\":{\(f32),\"shape\":[1.5],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])
+            ),
+            (
+                "malformedEntry",
+                file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[0]}}", data: [0, 0, 0, 0])
+            ),
+            (
+                "malformedEntry",
+                file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[0,99999999999999999999]}}", data: [])
+            ),
+            ("headerNotJSON", file(header: "{\"\u{1}\":7}", data: [])),
+            ("headerNotJSON", file(header: "{\"a\\uD800\":7}", data: [])),
+            ("headerNotJSON", file(header: "{\"a\": 01}", data: [])),
+            ("headerNotJSON", file(header: "{\"a\": tru", data: [])),
+            (
+                "unknownElementType",
+                file(header: "{\"a\":{\"dtype\":\"Q4\",\"shape\":[1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])
+            ),
+            (
+                "impossibleShape",
+                file(header: "{\"a\":{\(f32),\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", data: [])
+            ),
+            (
+                "impossibleShape",
+                file(header: "{\"a\":{\(f32),\"shape\":[-1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])
+            ),
+            ("outsideFile", file(header: "{\"a\":{\(f32),\"shape\":[2],\"data_offsets\":[0,8]}}", data: [0, 0, 0, 0])),
+            (
+                "outsideFile",
+                file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[-4,0]}}", data: [0, 0, 0, 0])
+            ),
+            ("outsideFile", file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[4,0]}}", data: [0, 0, 0, 0])),
+            (
+                "sizeMismatch",
+                file(header: "{\"a\":{\(f32),\"shape\":[2],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0])
+            ),
+            (
+                "overlap",
+                file(
+                    header: """
+                        {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"b":{\(f32),"shape":[1],"data_offsets":[2,6]}}
+                        """, data: [0, 0, 0, 0, 0, 0])
+            ),
+            (
+                "overlap",
+                file(
+                    header: """
+                        {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"b":{\(f32),"shape":[1],"data_offsets":[0,4]}}
+                        """, data: [0, 0, 0, 0])
+            ),
+            (
+                "hole",
+                file(
+                    header: """
+                        {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"b":{\(f32),"shape":[1],"data_offsets":[5,9]}}
+                        """, data: [0, 0, 0, 0, 0, 0, 0, 0, 0])
+            ),
+            (
+                "headerNotJSON",
+                file(
+                    header: """
+                        {"a":{\(f32),"shape":[1],"data_offsets":[0,4]},"a":{\(f32),"shape":[1],"data_offsets":[4,8]}}
+                        """, data: [0, 0, 0, 0, 0, 0, 0, 0])
+            ),
+            ("hole", file(header: "{\"a\":{\(f32),\"shape\":[1],\"data_offsets\":[0,4]}}", data: [0, 0, 0, 0, 0])),
+        ] as [(String, Data)])
     func broken(expected: String, bytes: Data) throws {
         let error = try #require(throws: SafetensorsError.self) { _ = try open(bytes) }
         #expect(caseName(error) == expected)
@@ -164,7 +212,9 @@ func caseName(_ error: any Error) -> String {
     @Test("asking for what a file does not hold is a named error")
     func wrongQuestions() throws {
         let file = try Safetensors(url: try caseFolder("schedules").appending(path: "case.safetensors"))
-        func name(_ body: () throws -> Void) throws -> String { caseName(try #require(throws: SafetensorsError.self, performing: body)) }
+        func name(_ body: () throws -> Void) throws -> String {
+            caseName(try #require(throws: SafetensorsError.self, performing: body))
+        }
         #expect(try name { _ = try file.tensor("nothing", shape: []) } == "missingTensor")
         #expect(try name { _ = try file.shape(of: "nothing") } == "missingTensor")
         #expect(try name { _ = try file.tensor("in.sample", shape: [256]) } == "wrongShape")

@@ -20,7 +20,8 @@ private func schedule(
 private func normals(_ count: Int, seed: UInt64) -> [Float] {
     var values = [Float](repeating: 0, count: count)
     var span = values.mutableSpan
-    Noise.fill(&span, window: Rect(y: 0, x: 0, height: 1, width: count), channels: 1, seed: seed, field: NoiseField(.initial))
+    Noise.fill(
+        &span, window: Rect(y: 0, x: 0, height: 1, width: count), channels: 1, seed: seed, field: NoiseField(.initial))
     return values
 }
 
@@ -52,7 +53,8 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
 @Suite struct SamplerTests {
     static let kinds: [SamplerKind] = [.ddim(eta: 0), .ddim(eta: 0.3), .ddim(eta: 1), .ddpm]
 
-    @Test("with a perfect network every sampler ends at the image, whatever the prediction, the schedule and the clipping",
+    @Test(
+        "with a perfect network every sampler ends at the image, whatever the prediction, the schedule and the clipping",
         arguments: kinds, NoiseScheduleConfiguration.PredictionType.allCases)
     func perfectNetwork(sampler: SamplerKind, type: NoiseScheduleConfiguration.PredictionType) throws {
         let original = normals(256, seed: 1).map { max(-1, min(1, $0)) }
@@ -114,7 +116,9 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
                 let unclipped = apply(free, sample, output, noise)
                 #expect(largestDifference(apply(wide, sample, output, noise), unclipped) < 2e-5)
                 for (index, value) in apply(tight, sample, output, noise).enumerated() {
-                    #expect((abs(value - unclipped[index]) < 2e-5) == (abs(original[index]) < 0.5) || abs(original[index]) > 0.4999)
+                    #expect(
+                        (abs(value - unclipped[index]) < 2e-5) == (abs(original[index]) < 0.5)
+                            || abs(original[index]) > 0.4999)
                 }
             }
         }
@@ -122,7 +126,9 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
 
     @Test("where nothing of the image is left, epsilon is a named error and the others are finite")
     func zeroSNR() throws {
-        #expect(throws: NoiseScheduleError.epsilonAtZeroSNR(timestep: 999)) { try schedule(.epsilon, zero: true).plan(.ddpm, steps: 4) }
+        #expect(throws: NoiseScheduleError.epsilonAtZeroSNR(timestep: 999)) {
+            try schedule(.epsilon, zero: true).plan(.ddpm, steps: 4)
+        }
         for type in [NoiseScheduleConfiguration.PredictionType.velocity, .sample] {
             for sampler in Self.kinds {
                 let step = try schedule(type, zero: true).step(sampler, from: 999, to: 749)
@@ -154,13 +160,18 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
     @Test("impossible steps are named errors")
     func impossible() throws {
         let schedule = try schedule(.velocity)
-        for (timestep, next) in [(1000, 500), (-1, nil), (5, 5), (5, 6), (5, -1), (.max, nil), (.min, .min)] as [(Int, Int?)] {
-            #expect(throws: NoiseScheduleError.timestepOutOfRange(timestep: timestep, next: next, trainTimesteps: 1000)) {
+        for (timestep, next) in [(1000, 500), (-1, nil), (5, 5), (5, 6), (5, -1), (.max, nil), (.min, .min)]
+            as [(Int, Int?)]
+        {
+            #expect(throws: NoiseScheduleError.timestepOutOfRange(timestep: timestep, next: next, trainTimesteps: 1000))
+            {
                 try schedule.step(.ddpm, from: timestep, to: next)
             }
         }
         for eta in [-0.1, 1.5, Float.infinity] {
-            #expect(throws: NoiseScheduleError.impossibleEta(eta)) { try schedule.step(.ddim(eta: eta), from: 5, to: nil) }
+            #expect(throws: NoiseScheduleError.impossibleEta(eta)) {
+                try schedule.step(.ddim(eta: eta), from: 5, to: nil)
+            }
         }
         #expect(throws: NoiseScheduleError.self) { try schedule.step(.ddim(eta: .nan), from: 5, to: nil) }
     }

@@ -4,7 +4,8 @@ import Testing
 private typealias Configuration = NoiseScheduleConfiguration
 
 @Suite struct ScheduleTests {
-    @Test("alphas_cumprod falls from nearly 1 and ends at 0 exactly with the rescale, above it without",
+    @Test(
+        "alphas_cumprod falls from nearly 1 and ends at 0 exactly with the rescale, above it without",
         arguments: NoiseScheduleConfiguration.BetaSchedule.allCases, [false, true])
     func falls(betas: NoiseScheduleConfiguration.BetaSchedule, zero: Bool) throws {
         var configuration = Configuration()
@@ -20,7 +21,9 @@ private typealias Configuration = NoiseScheduleConfiguration
         }
     }
 
-    @Test("any number of steps visits that many falling timesteps", arguments: NoiseScheduleConfiguration.TimestepSpacing.allCases)
+    @Test(
+        "any number of steps visits that many falling timesteps",
+        arguments: NoiseScheduleConfiguration.TimestepSpacing.allCases)
     func timesteps(spacing: NoiseScheduleConfiguration.TimestepSpacing) throws {
         var configuration = Configuration()
         configuration.timestepSpacing = spacing
@@ -54,7 +57,9 @@ private typealias Configuration = NoiseScheduleConfiguration
         #expect(name { $0.stepsOffset = .max } == "impossibleStepsOffset")
         let schedule = try NoiseSchedule(Configuration())
         for steps in [0, -1, 1001, .max] {
-            #expect(throws: NoiseScheduleError.impossibleStepCount(steps: steps, trainTimesteps: 1000)) { try schedule.timesteps(steps: steps) }
+            #expect(throws: NoiseScheduleError.impossibleStepCount(steps: steps, trainTimesteps: 1000)) {
+                try schedule.timesteps(steps: steps)
+            }
         }
         var offset = Configuration()
         offset.stepsOffset = 1

@@ -4,7 +4,9 @@ import Testing
 
 @Suite("Stored values")
 struct StoredValuesTests {
-    @Test("rows written are the rows read, rounded as the element rounds, in memory and in files alike", arguments: [StoredValues.Element.float32, .float16])
+    @Test(
+        "rows written are the rows read, rounded as the element rounds, in memory and in files alike",
+        arguments: [StoredValues.Element.float32, .float16])
     func roundTrip(element: StoredValues.Element) throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "stored-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -25,7 +27,8 @@ struct StoredValuesTests {
         // A file's values stay, and are refused at another size.
         var again = [Float](repeating: 0, count: 10)
         var span = again.mutableSpan
-        try StoredValues(element, count: 1000, path: path, existing: true).load(start: 113, stride: 0, rows: 1, length: 10, into: &span)
+        try StoredValues(element, count: 1000, path: path, existing: true).load(
+            start: 113, stride: 0, rows: 1, length: 10, into: &span)
         #expect(again == Array(values[10..<20]))
         #expect(throws: StorageError.wrongSize(path: path, bytes: 1000 * element.size, expected: 999 * element.size)) {
             try StoredValues(element, count: 999, path: path, existing: true)
@@ -78,14 +81,19 @@ struct StoredValuesTests {
         var floats = [Float](repeating: 0, count: 60)
         var values = floats.mutableSpan
         store.load(start: 13, stride: 100, rows: 6, length: 10, into: &values)
-        for (half, value) in zip(halves, floats) { #expect(Float(Float16(bitPattern: half)).bitPattern == value.bitPattern || value.isNaN) }
+        for (half, value) in zip(halves, floats) {
+            #expect(Float(Float16(bitPattern: half)).bitPattern == value.bitPattern || value.isNaN)
+        }
     }
 
     @Test("half precision rounds to nearest, ties to even, as the definition says")
     func halves() throws {
         let store = try StoredValues(.float16, count: 4096)
         var random = SystemRandomNumberGenerator()
-        let values = (0..<4096).map { _ in Float.random(in: -70_000...70_000, using: &random) * Float.random(in: 0...1, using: &random) * (Bool.random(using: &random) ? 1 : 0x1p-26) }
+        let values = (0..<4096).map { _ in
+            Float.random(in: -70_000...70_000, using: &random) * Float.random(in: 0...1, using: &random)
+                * (Bool.random(using: &random) ? 1 : 0x1p-26)
+        }
         store.store(values.span, start: 0, stride: 0, rows: 1, length: 4096)
         var read = values
         var span = read.mutableSpan

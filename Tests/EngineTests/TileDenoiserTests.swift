@@ -3,7 +3,9 @@ import Testing
 
 @Suite("Tile denoiser")
 struct TileDenoiserTests {
-    @Test("folding puts channel c, row dy, column dx of a block at (c * factor + dy) * factor + dx, as pixel_unshuffle does", arguments: [1, 2, 4])
+    @Test(
+        "folding puts channel c, row dy, column dx of a block at (c * factor + dy) * factor + dx, as pixel_unshuffle does",
+        arguments: [1, 2, 4])
     func folding(factor: Int) {
         let image = Activation(height: 3 * factor, width: 5 * factor, channels: 3)
         var values = image.mutableSpan
@@ -11,7 +13,8 @@ struct TileDenoiserTests {
         let depth = 3 * factor * factor
         let other = (0..<image.count).map { Float(1000 - $0) }
         let folded = Activation(height: 3, width: 5, channels: 2 * depth)
-        SpaceToDepth.fold(image.span, other.span, scale: 2, offset: -1, channels: 3, factor: factor, into: folded, at: 0)
+        SpaceToDepth.fold(
+            image.span, other.span, scale: 2, offset: -1, channels: 3, factor: factor, into: folded, at: 0)
         let half = Activation(height: 3, width: 5, channels: depth)
         var first = half.mutableSpan
         for y in 0..<image.height {
@@ -31,8 +34,11 @@ struct TileDenoiserTests {
         for i in 0..<image.count { #expect(back.span[i] == image.span[i]) }
     }
 
-    /// A request for part of a 160x120 picture made of 40x30 pixels, and the low-resolution pixels it is conditioned on.
-    static func request(window: Rect, cell: Rect, step: Int, answer: DenoiseRequest.Answer) throws -> (DenoiseRequest, [Float]) {
+    /// A request for part of a 160x120 picture made of 40x30 pixels, and the low-resolution pixels it is conditioned
+    /// on.
+    static func request(window: Rect, cell: Rect, step: Int, answer: DenoiseRequest.Answer) throws -> (
+        DenoiseRequest, [Float]
+    ) {
         let folder = try ModelFolder(url: DefaultModel.url)
         let sampler = try StepSampler(schedule: folder.schedule, kind: .ddim(eta: 0.5), steps: 4)
         let upsampler = try BicubicUpsampler(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160)
@@ -44,9 +50,11 @@ struct TileDenoiserTests {
             }
         }
         let request = DenoiseRequest(
-            canvasHeight: 120, canvasWidth: 160, channels: 3, window: window, cell: cell, timestep: Float(sampler[step].timestep),
+            canvasHeight: 120, canvasWidth: 160, channels: 3, window: window, cell: cell,
+            timestep: Float(sampler[step].timestep),
             coefficients: sampler[step].coefficients, step: step, seed: 5, sampleIsNoise: step == 0, answer: answer,
-            conditioning: .enlarged(Enlargement(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160, source: source)))
+            conditioning: .enlarged(
+                Enlargement(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160, source: source)))
         return (request, pixels)
     }
 
@@ -55,8 +63,11 @@ struct TileDenoiserTests {
         let answered = request.answer == .cell ? request.cell : request.window
         var answer = [Float](repeating: .nan, count: answered.area * 3)
         var span = answer.mutableSpan
-        let read: TileDenoiser.Sample? = sample.map { sample in { start, values in RowCopy.copy(from: sample.span, start: start, to: &values, count: values.count) } }
-        try denoiser.denoise(request, sample: read, conditioning: pixels.span, workspace: Workspace()) { values, start in
+        let read: TileDenoiser.Sample? = sample.map { sample in
+            { start, values in RowCopy.copy(from: sample.span, start: start, to: &values, count: values.count) }
+        }
+        try denoiser.denoise(request, sample: read, conditioning: pixels.span, workspace: Workspace()) {
+            values, start in
             RowCopy.copy(from: values, to: &span, at: start, count: values.count)
         }
         return answer
@@ -93,7 +104,8 @@ struct TileDenoiserTests {
             for x in 0..<cell.width * 3 {
                 let from = ((cell.y - window.y + y) * window.width + cell.x - window.x) * 3 + x
                 let to = y * cell.width * 3 + x
-                let expected = k.nextFromSample * sample[from] + k.nextFromPrediction * prediction[from] + k.noise * noise[to]
+                let expected =
+                    k.nextFromSample * sample[from] + k.nextFromPrediction * prediction[from] + k.noise * noise[to]
                 #expect(abs(stepped[to] - expected) <= 1e-5)
             }
         }
@@ -126,12 +138,17 @@ struct TileDenoiserTests {
         #expect(fails({ $0.window.width = 60 }, sample: Array(sample.prefix(64 * 60 * 3))))
         #expect(fails({ $0.channels = 4 }, sample: sample))
         #expect(fails({ $0.cell.x = 8 }, sample: sample))
-        #expect(fails({
-            $0.conditioning = .enlarged(
-                Enlargement(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160, source: Rect(y: 0, x: 0, height: 1, width: 40)))
-        }, sample: sample))
+        #expect(
+            fails(
+                {
+                    $0.conditioning = .enlarged(
+                        Enlargement(
+                            inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160,
+                            source: Rect(y: 0, x: 0, height: 1, width: 40)))
+                }, sample: sample))
         #expect(fails({ $0.conditioning = .none }, sample: sample))
         #expect(fails({ $0.text = .init(tokens: 77, width: 32, scale: 7.5) }, sample: sample))
-        #expect(fails({ _ in }, sample: Array(repeating: .nan, count: sample.count)), "what is not finite goes no further")
+        #expect(
+            fails({ _ in }, sample: Array(repeating: .nan, count: sample.count)), "what is not finite goes no further")
     }
 }

@@ -4,7 +4,8 @@ import Testing
 @Suite("Tiling")
 struct TilingTests {
     /// Tilings of random size, alignment, halo, offset and range.
-    static func randomTilings(_ count: Int, overlap: (inout SplitMix64, Int, Int) -> Tiling.Overlap) throws -> [Tiling] {
+    static func randomTilings(_ count: Int, overlap: (inout SplitMix64, Int, Int) -> Tiling.Overlap) throws -> [Tiling]
+    {
         var random = SplitMix64(seed: 11)
         return try (0..<count).map { _ in
             let alignment = [1, 2, 4, 8].randomElement(using: &random) ?? 8
@@ -25,7 +26,8 @@ struct TilingTests {
 
     @Test("cells are disjoint and cover the canvas, windows are full size, inside, aligned and hold their cells")
     func covering() throws {
-        let tilings = try Self.randomTilings(300, overlap: Self.implicit)
+        let tilings =
+            try Self.randomTilings(300, overlap: Self.implicit)
             + Self.randomTilings(100) { _, _, _ in Tiling.Overlap.none }
         for tiling in tilings {
             for step in 0..<4 {
@@ -35,7 +37,9 @@ struct TilingTests {
                 for tile in 0..<grid.count {
                     let (window, cell) = (grid.window(tile), grid.cell(tile))
                     #expect(canvas.contains(window) && window.contains(cell) && cell.area > 0)
-                    #expect(window.height == min(tiling.tile, canvas.height) && window.width == min(tiling.tile, canvas.width))
+                    #expect(
+                        window.height == min(tiling.tile, canvas.height)
+                            && window.width == min(tiling.tile, canvas.width))
                     #expect(window.y % tiling.alignment == 0 && window.x % tiling.alignment == 0)
                     covered += cell.area
                     // Its own cell alone: with the areas' sum this makes the cells disjoint and covering.
@@ -65,7 +69,8 @@ struct TilingTests {
     func cost() throws {
         for tiling in try Self.randomTilings(200, overlap: Self.implicit) {
             let still = try Tiling(
-                canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, tile: tiling.tile, overlap: tiling.overlap,
+                canvasHeight: tiling.canvasHeight, canvasWidth: tiling.canvasWidth, tile: tiling.tile,
+                overlap: tiling.overlap,
                 offset: .none, alignment: tiling.alignment, seed: 0
             ).grid(step: 0)
             for step in 0..<6 {
@@ -86,8 +91,10 @@ struct TilingTests {
             let rect = Rect(
                 y: y, x: x, height: Int.random(in: 1...tiling.canvasHeight - y, using: &random),
                 width: Int.random(in: 1...tiling.canvasWidth - x, using: &random))
-            #expect(Array(grid.tilesWriting(rect)) == (0..<grid.count).filter { grid.cell($0).intersection(rect) != nil })
-            #expect(Array(grid.tilesReading(rect)) == (0..<grid.count).filter { grid.window($0).intersection(rect) != nil })
+            #expect(
+                Array(grid.tilesWriting(rect)) == (0..<grid.count).filter { grid.cell($0).intersection(rect) != nil })
+            #expect(
+                Array(grid.tilesReading(rect)) == (0..<grid.count).filter { grid.window($0).intersection(rect) != nil })
         }
     }
 
@@ -95,7 +102,8 @@ struct TilingTests {
     func randomness() throws {
         func grids(_ seed: UInt64) throws -> [TileGrid] {
             let tiling = try Tiling(
-                canvasHeight: 2048, canvasWidth: 2048, tile: 256, overlap: .implicit(halo: 8), offset: .random, alignment: 8, seed: seed)
+                canvasHeight: 2048, canvasWidth: 2048, tile: 256, overlap: .implicit(halo: 8), offset: .random,
+                alignment: 8, seed: seed)
             return (0..<50).map(tiling.grid)
         }
         #expect(try grids(1) == grids(1))
@@ -107,7 +115,8 @@ struct TilingTests {
     func fixed() throws {
         func grids(_ offset: Tiling.Offset) throws -> [TileGrid] {
             let tiling = try Tiling(
-                canvasHeight: 2048, canvasWidth: 1024, tile: 256, overlap: .implicit(halo: 8), offset: offset, alignment: 8, seed: 3)
+                canvasHeight: 2048, canvasWidth: 1024, tile: 256, overlap: .implicit(halo: 8), offset: offset,
+                alignment: 8, seed: 3)
             return (0..<4).map(tiling.grid)
         }
         let fixed = try grids(.fixed)
@@ -133,7 +142,8 @@ struct TilingTests {
     @Test("the published form rests at every fourth step and leaves a strip no wider than the range")
     func reference() throws {
         let tiling = try Tiling(
-            canvasHeight: 1024, canvasWidth: 768, tile: 256, overlap: .reference, offset: .random, offsetRange: 32, alignment: 8, seed: 9)
+            canvasHeight: 1024, canvasWidth: 768, tile: 256, overlap: .reference, offset: .random, offsetRange: 32,
+            alignment: 8, seed: 9)
         var strips = Set<Int>()
         for step in 0..<40 {
             let grid = tiling.grid(step: step)
@@ -151,7 +161,8 @@ struct TilingTests {
         func message(canvas: Int = 64, tile: Int = 32, overlap: Tiling.Overlap = .none, range: Int? = nil) -> String? {
             do {
                 _ = try Tiling(
-                    canvasHeight: canvas, canvasWidth: 64, tile: tile, overlap: overlap, offset: .random, offsetRange: range,
+                    canvasHeight: canvas, canvasWidth: 64, tile: tile, overlap: overlap, offset: .random,
+                    offsetRange: range,
                     alignment: 8, seed: 0)
                 return nil
             } catch { return error.description }

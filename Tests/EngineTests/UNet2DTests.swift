@@ -3,7 +3,9 @@ import Foundation
 import Testing
 
 @Suite struct UNet2DTests {
-    @Test("predictions equal those of diffusers, with every kernel set", arguments: ["unet2d-sr", "unet2d-ddpm-cifar"], KernelSet.available)
+    @Test(
+        "predictions equal those of diffusers, with every kernel set", arguments: ["unet2d-sr", "unet2d-ddpm-cifar"],
+        KernelSet.available)
     func matchesDiffusers(name: String, kernels: KernelSet) throws {
         let folder = try Case.folder(name)
         let unet = try UNet2D(folder: NetworkFolder(url: folder.appending(path: "model")), kernels: kernels)
@@ -14,7 +16,8 @@ import Testing
             let timestep = Float(try tensors.integers("in.\(i).timestep")[0])
             for image in 0..<sample.shape[0] {
                 let input = Activation(sample, image: image)
-                let output = Activation(height: input.height, width: input.width, channels: unet.configuration.outChannels)
+                let output = Activation(
+                    height: input.height, width: input.width, channels: unet.configuration.outChannels)
                 try unet.predict(input, timestep: timestep, into: output, workspace: workspace)
                 let error = relativeError(output, Activation(expected, image: image))
                 #expect(error < 2e-5)
@@ -59,7 +62,8 @@ import Testing
 
     @Test("the count of operations is that of the definition")
     func flops() throws {
-        // 2 * outputs * inputs * size^2 for each position, summed over torch.nn.Conv2d of diffusers' UNet2DModel by a forward hook.
+        // 2 * outputs * inputs * size^2 for each position, summed over torch.nn.Conv2d of diffusers' UNet2DModel by a
+        // forward hook.
         let sr = try UNet2DConfiguration(file: Case.folder("unet2d-sr").appending(path: "model/config.json"))
         #expect(sr.flops(height: 64, width: 64) == 1_549_664_256)
         #expect(sr.alignment == 4)
@@ -67,10 +71,14 @@ import Testing
         #expect(cifar.flops(height: 32, width: 48) == 1_063_059_456)
     }
 
-    @Test("an option that the engine does not have is a named error, never ignored", arguments: [
-        ("act_fn", "mish"), ("time_embedding_type", "fourier"), ("class_embed_type", "timestep"), ("resnet_time_scale_shift", "spatial"),
-        ("mid_block_type", "UNetMidBlock2DCrossAttn"), ("downsample_type", "resnet"), ("upsample_type", "resnet"), ("_class_name", "UNet1DModel"),
-    ])
+    @Test(
+        "an option that the engine does not have is a named error, never ignored",
+        arguments: [
+            ("act_fn", "mish"), ("time_embedding_type", "fourier"), ("class_embed_type", "timestep"),
+            ("resnet_time_scale_shift", "spatial"),
+            ("mid_block_type", "UNetMidBlock2DCrossAttn"), ("downsample_type", "resnet"), ("upsample_type", "resnet"),
+            ("_class_name", "UNet1DModel"),
+        ])
     func unsupported(option: String, value: String) throws {
         let error = try #require(try configurationError { $0[option] = value })
         guard case .unsupported(_, option, value, _) = error else {
@@ -94,7 +102,10 @@ import Testing
         #expect(try option { $0["in_channels"] = 1e18 } == "in_channels")
         #expect(try option { $0["layers_per_block"] = 0 } == "layers_per_block")
         #expect(try option { $0["down_block_types"] = ["DownBlock2D"] } == "down_block_types")
-        #expect(try option { $0["add_attention"] = true; $0["attention_head_dim"] = 7 } == "attention_head_dim")
+        #expect(
+            try option {
+                $0["add_attention"] = true; $0["attention_head_dim"] = 7
+            } == "attention_head_dim")
         #expect(try option { $0["freq_shift"] = 16 } == "freq_shift")
         #expect(try configurationError { $0["rotary"] = true } == .unknownOption(file: "config.json", option: "rotary"))
         #expect(try configurationError { _ in } == nil)
@@ -122,18 +133,25 @@ import Testing
     @Test("weights that do not belong to the configuration, and missing files, are named errors")
     func wrongFolder() throws {
         let nowhere = URL(filePath: "/nowhere/at/all")
-        #expect(throws: ModelFolderError.missingFolder(nowhere.path)) { try UNet2D(folder: NetworkFolder(url: nowhere)) }
+        #expect(throws: ModelFolderError.missingFolder(nowhere.path)) {
+            try UNet2D(folder: NetworkFolder(url: nowhere))
+        }
 
         let (sr, cifar) = (try Case.folder("unet2d-sr"), try Case.folder("unet2d-ddpm-cifar"))
         let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
-        try FileManager.default.copyItem(at: sr.appending(path: "model/config.json"), to: folder.appending(path: "config.json"))
+        try FileManager.default.copyItem(
+            at: sr.appending(path: "model/config.json"), to: folder.appending(path: "config.json"))
         #expect(throws: ModelFolderError.self) { try UNet2D(folder: NetworkFolder(url: folder)) }
         let weights = "diffusion_pytorch_model.safetensors"
-        try FileManager.default.copyItem(at: cifar.appending(path: "model/" + weights), to: folder.appending(path: weights))
+        try FileManager.default.copyItem(
+            at: cifar.appending(path: "model/" + weights), to: folder.appending(path: weights))
         let file = folder.appending(path: weights).path
-        #expect(throws: SafetensorsError.wrongShape(file: file, tensor: "conv_in.weight", shape: [32, 3, 3, 3], expected: [32, 6, 3, 3])) {
+        #expect(
+            throws: SafetensorsError.wrongShape(
+                file: file, tensor: "conv_in.weight", shape: [32, 3, 3, 3], expected: [32, 6, 3, 3])
+        ) {
             try UNet2D(folder: NetworkFolder(url: folder))
         }
     }
@@ -143,11 +161,17 @@ import Testing
         let unet = try UNet2D(folder: NetworkFolder(url: Case.folder("unet2d-sr").appending(path: "model")))
         let good = Activation(height: 8, width: 12, channels: 6), output = Activation(height: 8, width: 12, channels: 3)
         try unet.predict(good, timestep: 0, into: output, workspace: Workspace())
-        for bad in [Activation(height: 8, width: 10, channels: 6), Activation(height: 8, width: 12, channels: 5), Activation(height: 0, width: 12, channels: 6)] {
-            #expect(throws: ModelError.self) { try unet.predict(bad, timestep: 0, into: output, workspace: Workspace()) }
+        for bad in [
+            Activation(height: 8, width: 10, channels: 6), Activation(height: 8, width: 12, channels: 5),
+            Activation(height: 0, width: 12, channels: 6),
+        ] {
+            #expect(throws: ModelError.self) {
+                try unet.predict(bad, timestep: 0, into: output, workspace: Workspace())
+            }
         }
         #expect(throws: ModelError.self) {
-            try unet.predict(good, timestep: 0, into: Activation(height: 8, width: 8, channels: 3), workspace: Workspace())
+            try unet.predict(
+                good, timestep: 0, into: Activation(height: 8, width: 8, channels: 3), workspace: Workspace())
         }
     }
 
@@ -157,7 +181,9 @@ import Testing
         let result = try DenoiserBenchmark.run(folder: ModelFolder(url: folder), tile: 32, lanes: 2, seconds: 0.2)
         let unet = try UNet2D(folder: NetworkFolder(url: folder))
         #expect(result.secondsPerTile > 0 && result.tilesPerSecond > 0 && result.peakMemoryBytes > 1 << 20)
-        #expect(abs(result.gflops * 1e9 / result.tilesPerSecond / unet.configuration.flops(height: 32, width: 32) - 1) < 1e-9)
+        #expect(
+            abs(result.gflops * 1e9 / result.tilesPerSecond / unet.configuration.flops(height: 32, width: 32) - 1)
+                < 1e-9)
     }
 }
 
@@ -174,14 +200,18 @@ extension Activation {
         self.init(height: height, width: width, channels: channels)
         var values = mutableSpan
         for c in 0..<channels {
-            for i in 0..<height * width { values[i * channels + c] = tensor.values[(image * channels + c) * height * width + i] }
+            for i in 0..<height * width {
+                values[i * channels + c] = tensor.values[(image * channels + c) * height * width + i]
+            }
         }
     }
 }
 
 /// The largest difference over the largest magnitude of `expected`.
 func relativeError(_ actual: Activation, _ expected: Activation) -> Float {
-    guard (actual.height, actual.width, actual.channels) == (expected.height, expected.width, expected.channels) else { return .infinity }
+    guard (actual.height, actual.width, actual.channels) == (expected.height, expected.width, expected.channels) else {
+        return .infinity
+    }
     let (a, e) = (actual.span, expected.span)
     var difference: Float = 0, largest: Float = 0
     for i in a.indices {

@@ -30,7 +30,8 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
 
 @Suite struct VerificationTests {
     static let cases = [
-        "schedules", "guidance-rescale", "upsample-guidance", "unet2d-sr", "unet2d-ddpm-cifar", "unet-four-levels", "unet-inpainting-float16",
+        "schedules", "guidance-rescale", "upsample-guidance", "unet2d-sr", "unet2d-ddpm-cifar", "unet-four-levels",
+        "unet-inpainting-float16",
         "unet-sharded-bfloat16", "unet-one-level", "vae-old-names", "vae-bare",
     ]
 
@@ -44,11 +45,15 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
         }
     }
 
-    @Test("a changed expectation fails, and only that one", arguments: [
-        ("guidance-rescale", "out.rescaled_0.7"), ("schedules", "out.ddim.v_prediction.ztsnr.eta0.7.t999"),
-        ("schedules", "out.alphas_cumprod.linear.plain"), ("unet2d-sr", "out.1.sample"), ("unet2d-ddpm-cifar", "out.0.sample"),
-        ("unet-four-levels", "out.2.sample"), ("vae-bare", "out.logvar"), ("vae-old-names", "out.image"), ("upsample-guidance", "out.low_input"),
-    ])
+    @Test(
+        "a changed expectation fails, and only that one",
+        arguments: [
+            ("guidance-rescale", "out.rescaled_0.7"), ("schedules", "out.ddim.v_prediction.ztsnr.eta0.7.t999"),
+            ("schedules", "out.alphas_cumprod.linear.plain"), ("unet2d-sr", "out.1.sample"),
+            ("unet2d-ddpm-cifar", "out.0.sample"),
+            ("unet-four-levels", "out.2.sample"), ("vae-bare", "out.logvar"), ("vae-old-names", "out.image"),
+            ("upsample-guidance", "out.low_input"),
+        ])
     func changedExpectation(name: String, tensor: String) throws {
         try withCopy(of: name) { folder in
             for value in [Float(3.5), .nan, .infinity] {
@@ -58,10 +63,13 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
         }
     }
 
-    @Test("a changed input fails", arguments: [
-        ("guidance-rescale", "in.pos"), ("schedules", "in.sample"), ("unet2d-sr", "in.0.sample"),
-        ("unet-one-level", "in.0.encoder_hidden_states"), ("vae-bare", "in.image"), ("upsample-guidance", "in.eps_low"),
-    ])
+    @Test(
+        "a changed input fails",
+        arguments: [
+            ("guidance-rescale", "in.pos"), ("schedules", "in.sample"), ("unet2d-sr", "in.0.sample"),
+            ("unet-one-level", "in.0.encoder_hidden_states"), ("vae-bare", "in.image"),
+            ("upsample-guidance", "in.eps_low"),
+        ])
     func changedInput(name: String, tensor: String) throws {
         try withCopy(of: name) { folder in
             for value in [Float(50), .nan] {
@@ -74,7 +82,9 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
     @Test("changed weights fail", arguments: [Float(2), .nan])
     func changedWeights(value: Float) throws {
         try withCopy(of: "unet2d-sr") { folder in
-            try spoil(folder.appending(path: "model/diffusion_pytorch_model.safetensors"), "down_blocks.1.resnets.0.conv1.weight", with: value)
+            try spoil(
+                folder.appending(path: "model/diffusion_pytorch_model.safetensors"),
+                "down_blocks.1.resnets.0.conv1.weight", with: value)
             #expect(try Verification.run(caseDirectory: folder).allSatisfy { !$0.passed })
         }
     }
@@ -94,7 +104,8 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
         try withCopy(of: "unet2d-sr") { folder in
             let config = folder.appending(path: "model/config.json")
             let text = try String(contentsOf: config, encoding: .utf8)
-            try text.replacing("UNet2DModel", with: "UNet3DConditionModel").write(to: config, atomically: true, encoding: .utf8)
+            try text.replacing("UNet2DModel", with: "UNet3DConditionModel").write(
+                to: config, atomically: true, encoding: .utf8)
             let error = try #require(throws: VerificationError.self) { try Verification.run(caseDirectory: folder) }
             #expect(caseName(error) == "unknownKind")
             #expect(error.description.contains("UNet3DConditionModel"))
@@ -118,17 +129,25 @@ private func spoil(_ file: URL, _ tensor: String, with value: Float) throws {
             }
         }
         let tensors = ["in.x": Tensor(shape: [1], values: [1])]
-        #expect(try name { try FileManager.default.removeItem(at: $0.appending(path: "case.safetensors")) } == "unreadable")
+        #expect(
+            try name { try FileManager.default.removeItem(at: $0.appending(path: "case.safetensors")) } == "unreadable")
         #expect(try name { try FileManager.default.removeItem(at: $0.appending(path: "case.json")) } == "unreadable")
         #expect(try name { try Data("{".utf8).write(to: $0.appending(path: "case.json")) } == "malformed")
-        #expect(try name { try Data("{\"tolerance\":\"low\"}".utf8).write(to: $0.appending(path: "case.json")) } == "malformed")
-        #expect(try name { try Safetensors.write(tensors, to: $0.appending(path: "case.safetensors")) } == "nothingExpected")
-        #expect(try name { folder in
-            try Safetensors.write(["out.x": tensors["in.x"]!], to: folder.appending(path: "case.safetensors"))
-        } == "unknownKind")
-        #expect(try name { folder in
-            let one = Tensor(shape: [1], values: [1])
-            try Safetensors.write(["in.pos": one, "in.neg": one, "out.x": one], to: folder.appending(path: "case.safetensors"))
-        } == "unknownTensor")
+        #expect(
+            try name { try Data("{\"tolerance\":\"low\"}".utf8).write(to: $0.appending(path: "case.json")) }
+                == "malformed")
+        #expect(
+            try name { try Safetensors.write(tensors, to: $0.appending(path: "case.safetensors")) } == "nothingExpected"
+        )
+        #expect(
+            try name { folder in
+                try Safetensors.write(["out.x": tensors["in.x"]!], to: folder.appending(path: "case.safetensors"))
+            } == "unknownKind")
+        #expect(
+            try name { folder in
+                let one = Tensor(shape: [1], values: [1])
+                try Safetensors.write(
+                    ["in.pos": one, "in.neg": one, "out.x": one], to: folder.appending(path: "case.safetensors"))
+            } == "unknownTensor")
     }
 }

@@ -5,8 +5,8 @@ import Protocol
 import Testing
 import Worker
 
-/// The autoencoder in tiles at its real size: minutes, and a folder that is not in the repository. `make soak MODEL=DIR` runs it on an image-to-image
-/// pipeline.
+/// The autoencoder in tiles at its real size: minutes, and a folder that is not in the repository. `make soak
+/// MODEL=DIR` runs it on an image-to-image pipeline.
 @Suite("Soak")
 struct AutoencoderSoakTests {
     static let model = ProcessInfo.processInfo.environment["TILEFARM_SOAK_MODEL"].flatMap { $0.isEmpty ? nil : $0 }
@@ -14,7 +14,8 @@ struct AutoencoderSoakTests {
     /// The way into the latents and out again, without denoising between, of an image of 1024x1024.
     static func roundTrip(_ input: RGBImage, window: Int, model: URL) throws -> [Float] {
         let plan = try UpscaleOptions.plan(
-            ["--scale", "1", "--steps", "1", "--vae-tile", "\(window)"], folder: ModelFolder(url: model), inputHeight: input.height,
+            ["--scale", "1", "--steps", "1", "--vae-tile", "\(window)"], folder: ModelFolder(url: model),
+            inputHeight: input.height,
             inputWidth: input.width)
         let perform = try Denoiser.load(model, precision: .float32).makeLane()
         let rendering = try Rendering(plan: plan, input: input)
@@ -27,7 +28,9 @@ struct AutoencoderSoakTests {
                 guard case .autoencode(var request) = try plan.work(phase: index, tile: tile) else { continue }
                 (request.signal, request.noise) = (1, 0)
                 let work = Work.autoencode(request)
-                rendering.merge(try perform(work, rendering.inputs(of: work, phase: index, tile: tile)).frame, of: work, phase: index, tile: tile)
+                rendering.merge(
+                    try perform(work, rendering.inputs(of: work, phase: index, tile: tile)).frame, of: work,
+                    phase: index, tile: tile)
             }
             rendering.finish(phase: index)
         }
@@ -44,7 +47,8 @@ struct AutoencoderSoakTests {
             for x in 0..<side {
                 for c in 0..<3 {
                     let texture = Float((x / 7 + y / 5 + c) % 4) / 5 + Float(x * y % 97) / 400
-                    input.pixels[(y * side + x) * 3 + c] = flat ? [0.65, 0.4, 0.78][c] : min(texture + Float(x) / Float(2 * side), 1)
+                    input.pixels[(y * side + x) * 3 + c] =
+                        flat ? [0.65, 0.4, 0.78][c] : min(texture + Float(x) / Float(2 * side), 1)
                 }
             }
         }
@@ -56,7 +60,8 @@ struct AutoencoderSoakTests {
             sum += Double(abs(whole[i] - tiled[i]))
         }
         // The error's step across each border of cells, in means of 8x8 pixels.
-        let plan = try UpscaleOptions.plan(["--scale", "1", "--steps", "1"], folder: ModelFolder(url: model), inputHeight: side, inputWidth: side)
+        let plan = try UpscaleOptions.plan(
+            ["--scale", "1", "--steps", "1"], folder: ModelFolder(url: model), inputHeight: side, inputWidth: side)
         let borders = plan.latent?.decoding.last?.grid.columns.cells.dropLast().map { $0.upperBound * 8 } ?? []
         var step = 0.0
         for border in borders {
@@ -73,8 +78,12 @@ struct AutoencoderSoakTests {
                 }
             }
         }
-        print("\(flat ? "flat" : "textured"): largest \(largest * 255)/255, mean \(sum / Double(whole.count) * 255)/255, step \(step * 255)/255, borders \(borders)")
-        #expect(!borders.isEmpty && whole.contains { $0 > 0 && $0 < 1 }, "a picture that is clamped everywhere shows nothing")
+        print(
+            "\(flat ? "flat" : "textured"): largest \(largest * 255)/255, mean \(sum / Double(whole.count) * 255)/255, step \(step * 255)/255, borders \(borders)"
+        )
+        #expect(
+            !borders.isEmpty && whole.contains { $0 > 0 && $0 < 1 },
+            "a picture that is clamped everywhere shows nothing")
         #expect(largest * 255 < 2 && step * 255 < 1)
     }
 }

@@ -4,7 +4,9 @@ import Testing
 
 extension Trait where Self == ConditionTrait {
     /// Takes long: `make soak` alone runs it, which finds it by "Soak" in its name.
-    static var soak: Self { .enabled(if: ProcessInfo.processInfo.environment["TILEFARM_SOAK"] != nil, "make soak runs it") }
+    static var soak: Self {
+        .enabled(if: ProcessInfo.processInfo.environment["TILEFARM_SOAK"] != nil, "make soak runs it")
+    }
 }
 
 /// The programs under test, as a user starts them.
@@ -12,7 +14,8 @@ enum Program {
     /// Beside the test bundle: the build's folder of products.
     static let folder: URL = {
         let bundle = Bundle.allBundles.map(\.bundleURL).first { $0.pathExtension == "xctest" }
-        return (bundle ?? Bundle.main.executableURL ?? URL(filePath: CommandLine.arguments[0])).deletingLastPathComponent()
+        return (bundle ?? Bundle.main.executableURL ?? URL(filePath: CommandLine.arguments[0]))
+            .deletingLastPathComponent()
     }()
 
     static func url(_ name: String) -> URL { folder.appending(path: name) }
@@ -28,7 +31,10 @@ final class RunningProgram {
     ///   - fileKiB: the largest file that the program may write, as if the disk were full behind it.
     ///   - host: where it runs; nil: on this machine.
     ///   - directory: where relative paths start.
-    init(_ name: String, _ arguments: [String], fileKiB: Int? = nil, on host: TestNetwork.Host? = nil, directory: URL? = nil) throws {
+    init(
+        _ name: String, _ arguments: [String], fileKiB: Int? = nil, on host: TestNetwork.Host? = nil,
+        directory: URL? = nil
+    ) throws {
         if let directory { process.currentDirectoryURL = directory }
         if let host {
             // It becomes the program, so that signals reach that.
@@ -36,7 +42,8 @@ final class RunningProgram {
             process.arguments = ["netns", "exec", host.namespace, Program.url(name).path] + arguments
         } else if let fileKiB {
             process.executableURL = URL(filePath: "/bin/bash")
-            process.arguments = ["-c", "ulimit -f \(fileKiB) && exec \"$0\" \"$@\"", Program.url(name).path] + arguments
+            process.arguments =
+                ["-c", "ulimit -f \(fileKiB) && exec \"$0\" \"$@\"", Program.url(name).path] + arguments
         } else {
             process.executableURL = Program.url(name)
             process.arguments = arguments
@@ -55,7 +62,8 @@ final class RunningProgram {
     var standardError: String { errors.wait(until: .distantPast) { _ in false }.text }
     var standardOutput: String { output.wait(until: .distantPast) { _ in false }.text }
 
-    /// Waits until `condition` holds for what was written to standard error; false when the program ended or the time passed first.
+    /// Waits until `condition` holds for what was written to standard error; false when the program ended or the time
+    /// passed first.
     @discardableResult
     func waitForError(seconds: Double = 60, _ condition: (String) -> Bool) -> Bool {
         condition(errors.wait(until: Date(timeIntervalSinceNow: seconds), condition).text)
@@ -65,7 +73,8 @@ final class RunningProgram {
     @discardableResult
     func waitForExit(seconds: Double = 120) -> Int32 {
         let deadline = Date(timeIntervalSinceNow: seconds)
-        guard errors.wait(until: deadline, { _ in false }).ended, output.wait(until: deadline, { _ in false }).ended else {
+        guard errors.wait(until: deadline, { _ in false }).ended, output.wait(until: deadline, { _ in false }).ended
+        else {
             kill(process.processIdentifier, SIGKILL)
             return 255
         }
@@ -134,7 +143,8 @@ final class BoundFarm {
     ///   - more: what it does not: keys, the job's folder.
     convenience init(_ scratch: Scratch, _ input: String, _ options: [String], more: [String] = []) throws {
         let output = scratch.path("out.png")
-        try self.init(scratch, ["upscale", input, "-o", output] + options + more, input: input, output: output, options: options)
+        try self.init(
+            scratch, ["upscale", input, "-o", output] + options + more, input: input, output: output, options: options)
     }
 
     private init(_ scratch: Scratch, _ command: [String], input: String, output: String, options: [String]) throws {
@@ -142,7 +152,8 @@ final class BoundFarm {
         program = try RunningProgram("tilefarm", command + ["--bind", "tcp://127.0.0.1:*"])
         let words = /waiting for workers endpoint=(\S+)\n/
         program.waitForError { $0.contains(words) }
-        endpoint = String(try #require(program.standardError.firstMatch(of: words), "\(program.standardError)").output.1)
+        endpoint = String(
+            try #require(program.standardError.firstMatch(of: words), "\(program.standardError)").output.1)
     }
 
     /// Another coordinator, which goes on with the job that this one kept in a folder.
@@ -156,8 +167,14 @@ final class BoundFarm {
     ///   - awaitJoin: whether to return when it has joined, and not at once.
     func worker(_ name: String, lanes: Int = 1, keys: String? = nil, awaitJoin: Bool = true) throws -> RunningProgram {
         let identity = keys.map { ["--keys", $0] } ?? ["--name", name]
-        let worker = try RunningProgram("tilefarm-worker", ["--connect", endpoint, "--lanes", "\(lanes)", "--cache", scratch.path("cache")] + identity)
-        if awaitJoin { try #require(program.waitForError { $0.contains("worker joined worker=\(name) ") }, "\(program.standardError)\(worker.standardError)") }
+        let worker = try RunningProgram(
+            "tilefarm-worker",
+            ["--connect", endpoint, "--lanes", "\(lanes)", "--cache", scratch.path("cache")] + identity)
+        if awaitJoin {
+            try #require(
+                program.waitForError { $0.contains("worker joined worker=\(name) ") },
+                "\(program.standardError)\(worker.standardError)")
+        }
         return worker
     }
 
@@ -188,14 +205,19 @@ final class Scratch {
     func path(_ name: String) -> String { url.appending(path: name).path }
 
     /// A picture with edges, gradients and texture.
-    func picture(_ name: String, width: Int, height: Int, bitDepth: Int = 8, grey: Bool = false, alpha: Bool = false) throws -> String {
+    func picture(_ name: String, width: Int, height: Int, bitDepth: Int = 8, grey: Bool = false, alpha: Bool = false)
+        throws -> String
+    {
         let path = path(name)
-        let writer = try PNGWriter(path: path, width: width, height: height, bitDepth: bitDepth, grey: grey, alpha: alpha)
+        let writer = try PNGWriter(
+            path: path, width: width, height: height, bitDepth: bitDepth, grey: grey, alpha: alpha)
         for y in 0..<height {
             var rgb: [Float] = []
             var opacity: [Float] = []
             for x in 0..<width {
-                let disc: Float = (x - width / 2) * (x - width / 2) + (y - height / 2) * (y - height / 2) < width * height / 9 ? 0.7 : 0.2
+                let disc: Float =
+                    (x - width / 2) * (x - width / 2) + (y - height / 2) * (y - height / 2) < width * height / 9
+                    ? 0.7 : 0.2
                 let stripes: Float = (x / 3 + y / 5) % 2 == 0 ? 0.15 : 0
                 rgb += [disc + stripes, Float(x) / Float(width), disc * Float(y) / Float(height) + stripes]
                 opacity.append(Float(x + y) / Float(width + height))

@@ -7,19 +7,23 @@ import Testing
 struct FaultTests {
     private static func farm(width: Int, height: Int, steps: Int) throws -> BoundFarm {
         let scratch = try Scratch()
-        return try BoundFarm(scratch, scratch.picture("in.png", width: width, height: height), RenderingTests.tiling(steps: steps))
+        return try BoundFarm(
+            scratch, scratch.picture("in.png", width: width, height: height), RenderingTests.tiling(steps: steps))
     }
 
     /// The facts of the log's last line: `tiles=96 retried=3`.
     static func summary(_ farm: RunningProgram) -> [String: String] {
         let line = farm.standardError.split(separator: "\n").last { $0.contains("job finished") } ?? ""
-        return Dictionary(line.split(separator: " ").compactMap { word in
-            let parts = word.split(separator: "=", maxSplits: 1)
-            return parts.count == 2 ? (String(parts[0]), String(parts[1])) : nil
-        }) { $1 }
+        return Dictionary(
+            line.split(separator: " ").compactMap { word in
+                let parts = word.split(separator: "=", maxSplits: 1)
+                return parts.count == 2 ? (String(parts[0]), String(parts[1])) : nil
+            }
+        ) { $1 }
     }
 
-    /// Kills every worker that joins at a random moment of its work, as a supervisor brings the next one, and lets the last one finish.
+    /// Kills every worker that joins at a random moment of its work, as a supervisor brings the next one, and lets the
+    /// last one finish.
     private func kill(times: Int, width: Int, height: Int, steps: Int) throws {
         let job = try Self.farm(width: width, height: height, steps: steps)
         var moments = SplitMix64(state: UInt64(times))
@@ -34,7 +38,10 @@ struct FaultTests {
         let summary = Self.summary(job.program), retried = try #require(summary["retried"].flatMap { Int($0) })
         print("killed \(times) times: \(summary)")
         #expect(job.program.standardError.components(separatedBy: "worker left worker=doomed-").count == 1 + times)
-        #expect(job.program.standardError.split(separator: "\n").allSatisfy { !$0.contains("tile requeued") || $0.contains(" worker=doomed-") })
+        #expect(
+            job.program.standardError.split(separator: "\n").allSatisfy {
+                !$0.contains("tile requeued") || $0.contains(" worker=doomed-")
+            })
         // What one lane has: a tile at work and one that waits.
         #expect(retried <= 2 * times, "\(summary)")
         job.dismiss(last)
@@ -55,11 +62,16 @@ struct FaultTests {
         for time in 1...times {
             usleep(.random(in: 0...300_000, using: &moments))
             sleeper.signal(SIGSTOP)
-            #expect(job.program.waitForError { $0.components(separatedBy: "worker left worker=sleeper ").count == 1 + time }, "\(job.program.standardError)")
+            #expect(
+                job.program.waitForError {
+                    $0.components(separatedBy: "worker left worker=sleeper ").count == 1 + time
+                }, "\(job.program.standardError)")
             if other == nil { other = try job.worker("other") }
             sleeper.signal(SIGCONT)
             #expect(
-                job.program.waitForError { $0.components(separatedBy: "worker joined worker=sleeper ").count == 2 + time },
+                job.program.waitForError {
+                    $0.components(separatedBy: "worker joined worker=sleeper ").count == 2 + time
+                },
                 "it does not come back: \(job.program.standardError)\n\(sleeper.standardError)")
         }
         try job.expectSameBytes(seconds: 600)
@@ -67,7 +79,9 @@ struct FaultTests {
         job.dismiss(sleeper, try #require(other))
     }
 
-    @Test("a worker stopped past its time and continued works on, what it was late with is dropped, and the bytes are the same")
+    @Test(
+        "a worker stopped past its time and continued works on, what it was late with is dropped, and the bytes are the same"
+    )
     func stopped() throws { try stop(times: 1, width: 160, height: 120, steps: 6) }
 
     @Test("a worker stopped past its time and continued ten times works on, and the bytes are the same", .soak)
@@ -77,7 +91,9 @@ struct FaultTests {
     private func abandon(seconds: Double) throws {
         let job = try Self.farm(width: 160, height: 120, steps: 6)
         for worker in try ["first", "second"].map({ try job.worker($0) }) { worker.signal(SIGKILL) }
-        try #require(job.program.waitForError { $0.contains("no worker is connected, the job waits") }, "\(job.program.standardError)")
+        try #require(
+            job.program.waitForError { $0.contains("no worker is connected, the job waits") },
+            "\(job.program.standardError)")
         job.program.waitForError(seconds: seconds) { _ in false }
         #expect(job.program.process.isRunning)
         let (third, fourth) = (try job.worker("third"), try job.worker("fourth"))

@@ -4,18 +4,25 @@ import Testing
 /// Where the files of a job lie, and whose they are.
 @Suite("Places of a job", .serialized)
 struct JobPlacesTests {
-    @Test("an input or a folder of pictures that lies where a job would be kept is left alone, and the job refused in one line")
+    @Test(
+        "an input or a folder of pictures that lies where a job would be kept is left alone, and the job refused in one line"
+    )
     func ownFiles() throws {
         let scratch = try Scratch()
         let folder = scratch.path("job"), picture = folder + "/input.png", inside = folder + "/input"
         try FileManager.default.createDirectory(atPath: inside, withIntermediateDirectories: true)
         let input = try scratch.picture("in.png", width: 16, height: 16), bytes = try scratch.bytes(input)
         for path in [picture, inside + "/first.png"] { try bytes.write(to: URL(filePath: path)) }
-        for (input, reason) in [(picture, "the job folder has a file of this name for itself"), (input, "holds other files")] {
-            let job = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--job", folder])
+        for (input, reason) in [
+            (picture, "the job folder has a file of this name for itself"), (input, "holds other files"),
+        ] {
+            let job = try RunningProgram(
+                "tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--job", folder])
             #expect(job.waitForExit() == 1 && job.standardError.contains(reason), "\(job.standardError)")
             #expect(job.standardError.split(separator: "\n").count == 1, "\(job.standardError)")
-            #expect(try FileManager.default.subpathsOfDirectory(atPath: folder).sorted() == ["input", "input.png", "input/first.png"].sorted())
+            #expect(
+                try FileManager.default.subpathsOfDirectory(atPath: folder).sorted()
+                    == ["input", "input.png", "input/first.png"].sorted())
             for path in [picture, inside + "/first.png"] { #expect(try scratch.bytes(path) == bytes) }
         }
     }
@@ -29,14 +36,18 @@ struct JobPlacesTests {
         lonely.executableURL = scratch.url.appending(path: "tilefarm")
         try FileManager.default.copyItem(atPath: Program.url("tilefarm").path, toPath: scratch.path("tilefarm"))
         let model = try PipelineCase("img2img").model.path
-        lonely.arguments = ["upscale", input, "-o", scratch.path("out.png"), "--job", folder, "--model", model, "--scale", "8"]
+        lonely.arguments = [
+            "upscale", input, "-o", scratch.path("out.png"), "--job", folder, "--model", model, "--scale", "8",
+        ]
         lonely.standardError = errors
         try lonely.run()
         let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         lonely.waitUntilExit()
         #expect(lonely.terminationStatus == 1 && text.contains("the worker program is not there"), "\(text)")
         #expect(!FileManager.default.fileExists(atPath: folder + "/job.json"))
-        let job = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--job", folder] + RenderingTests.tiling(steps: 1))
+        let job = try RunningProgram(
+            "tilefarm",
+            ["upscale", input, "-o", scratch.path("out.png"), "--job", folder] + RenderingTests.tiling(steps: 1))
         #expect(job.waitForExit() == 0, "what the refusal left is no hindrance: \(job.standardError)")
     }
 
@@ -45,12 +56,17 @@ struct JobPlacesTests {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 60, height: 60)
         let here = scratch.url.appending(path: "here"), there = scratch.url.appending(path: "there")
-        for folder in [here, there] { try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true) }
-        func run(_ arguments: [String], in folder: URL) throws -> RunningProgram { try RunningProgram("tilefarm", arguments, directory: folder) }
+        for folder in [here, there] {
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        }
+        func run(_ arguments: [String], in folder: URL) throws -> RunningProgram {
+            try RunningProgram("tilefarm", arguments, directory: folder)
+        }
         let endpoint = "tcp://127.0.0.1:\(try freePort())"
         let options = RenderingTests.tiling(steps: 2)
         // Nobody comes: it waits until it is told to stop.
-        let first = try run(["upscale", input, "-o", "out.png", "--job", "job", "--bind", endpoint] + options, in: here)
+        let first = try run(
+            ["upscale", input, "-o", "out.png", "--job", "job", "--bind", endpoint] + options, in: here)
         try #require(first.waitForError { $0.contains("waiting for workers") }, "\(first.standardError)")
         first.signal(SIGINT)
         #expect(first.waitForExit(seconds: 30) == 130, "\(first.standardError)")
@@ -61,9 +77,17 @@ struct JobPlacesTests {
         }
         let second = try run(["resume", "../here/job", "--bind", endpoint, "--keys", "farm.keys"], in: there)
         let worker = try RunningProgram(
-            "tilefarm-worker", ["--connect", endpoint, "--cache", scratch.path("cache"), "--keys", there.appending(path: "worker.keys").path])
-        #expect(second.waitForExit() == 0 && second.standardError.contains("worker joined worker=worker "), "\(second.standardError)")
-        #expect(try scratch.bytes(here.appending(path: "out.png").path) == RenderingTests.render(input, in: scratch, options))
+            "tilefarm-worker",
+            [
+                "--connect", endpoint, "--cache", scratch.path("cache"), "--keys",
+                there.appending(path: "worker.keys").path,
+            ])
+        #expect(
+            second.waitForExit() == 0 && second.standardError.contains("worker joined worker=worker "),
+            "\(second.standardError)")
+        #expect(
+            try scratch.bytes(here.appending(path: "out.png").path)
+                == RenderingTests.render(input, in: scratch, options))
         worker.signal(SIGTERM)
         worker.waitForExit(seconds: 20)
     }

@@ -14,7 +14,8 @@ struct PipelineCase {
 
     init(_ name: String) throws {
         self.name = name
-        let cases = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "EngineTests/Cases")
+        let cases = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(
+            path: "EngineTests/Cases")
         folder = cases.appending(path: "pipeline-\(name)")
         tensors = try Safetensors(url: folder.appending(path: "case.safetensors"))
         let json = try JSONSerialization.jsonObject(with: Data(contentsOf: folder.appending(path: "case.json")))
@@ -26,7 +27,10 @@ struct PipelineCase {
     /// The options of `tilefarm upscale` that the case was made with, for a run of so many steps.
     func options(steps: Int) -> [String] {
         var options = ["--model", model.path, "--precision", "float32", "--seed", "\(settings["seed"] ?? "")"]
-        options += ["--prompt", settings["prompt"] as? String ?? "", "--negative-prompt", settings["negative_prompt"] as? String ?? ""]
+        options += [
+            "--prompt", settings["prompt"] as? String ?? "", "--negative-prompt",
+            settings["negative_prompt"] as? String ?? "",
+        ]
         options += ["--guidance-scale", "\(settings["guidance_scale"] ?? "")"]
         if let level = settings["noise_level"] { options += ["--noise-level", "\(level)"] }
         if let strength = settings["strength"] { options += ["--strength", "\(strength)"] }
@@ -40,7 +44,9 @@ struct PipelineCase {
     func image(_ name: String) throws -> (height: Int, width: Int, values: [Float]) {
         let tensor = try tensors.tensor(name)
         let (channels, height, width) = (tensor.shape[1], tensor.shape[2], tensor.shape[3])
-        let values = (0..<height * width).flatMap { pixel in (0..<channels).map { tensor.values[$0 * height * width + pixel] } }
+        let values = (0..<height * width).flatMap { pixel in
+            (0..<channels).map { tensor.values[$0 * height * width + pixel] }
+        }
         return (height, width, values)
     }
 
@@ -61,21 +67,28 @@ private func relativeError(_ values: [Float], _ expected: [Float]) -> Float {
 @Suite("Pipelines")
 struct PipelineTests {
     /// Does a whole job; calls `look` after every phase.
-    static func render(_ plan: RenderPlan, _ input: RGBImage, model: URL, look: (RenderPlan.Phase, Rendering) throws -> Void) throws {
+    static func render(
+        _ plan: RenderPlan, _ input: RGBImage, model: URL, look: (RenderPlan.Phase, Rendering) throws -> Void
+    ) throws {
         let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
         let rendering = try Rendering(plan: plan, input: input)
-        try CheckpointTests.work(plan, rendering, phases: plan.phases.indices, perform: perform) { try look($0, rendering) }
+        try CheckpointTests.work(plan, rendering, phases: plan.phases.indices, perform: perform) {
+            try look($0, rendering)
+        }
     }
 
     @Test(
-        "latents after 1, 5 and 20 steps and the pixels are those of diffusers, to a thousandth", arguments: ["upscale", "img2img"], [1, 5, 20])
+        "latents after 1, 5 and 20 steps and the pixels are those of diffusers, to a thousandth",
+        arguments: ["upscale", "img2img"], [1, 5, 20])
     func diffusers(name: String, steps: Int) throws {
         let reference = try PipelineCase(name)
         let input = try reference.input()
         let plan = try UpscaleOptions.plan(
-            reference.options(steps: steps), folder: ModelFolder(url: reference.model), inputHeight: input.height, inputWidth: input.width)
+            reference.options(steps: steps), folder: ModelFolder(url: reference.model), inputHeight: input.height,
+            inputWidth: input.width)
         #expect(plan.steps == steps)
-        #expect((0..<steps).map { plan.sampler[$0].timestep } == (try reference.tensors.integers("out.\(steps).timesteps")))
+        #expect(
+            (0..<steps).map { plan.sampler[$0].timestep } == (try reference.tensors.integers("out.\(steps).timesteps")))
         try Self.render(plan, input, model: reference.model) { phase, rendering in
             switch phase {
             case .denoise(steps - 1):
@@ -89,14 +102,18 @@ struct PipelineTests {
         }
     }
 
-    @Test("a picture decoded and encoded in tiles is the one done in one piece, through both pipelines", arguments: ["upscale", "img2img"])
+    @Test(
+        "a picture decoded and encoded in tiles is the one done in one piece, through both pipelines",
+        arguments: ["upscale", "img2img"])
     func tiledAutoencoder(name: String) throws {
         let reference = try PipelineCase(name)
         let small = try reference.input()
-        let input = RGBImage(width: 44, height: 40, pixels: (0..<40 * 44 * 3).map { small.pixels[$0 % small.pixels.count] })
+        let input = RGBImage(
+            width: 44, height: 40, pixels: (0..<40 * 44 * 3).map { small.pixels[$0 % small.pixels.count] })
         func pixels(_ window: String) throws -> [Float] {
             let plan = try UpscaleOptions.plan(
-                reference.options(steps: 1) + (name == "img2img" ? ["--scale", "8"] : []) + ["--vae-tile", window], folder: ModelFolder(url: reference.model),
+                reference.options(steps: 1) + (name == "img2img" ? ["--scale", "8"] : []) + ["--vae-tile", window],
+                folder: ModelFolder(url: reference.model),
                 inputHeight: input.height, inputWidth: input.width)
             #expect((plan.latent?.decoding.count ?? 0) > 1 || window == "64")
             var result: [Float] = []
@@ -117,7 +134,11 @@ struct PipelineTests {
         let input = try scratch.picture("in.png", width: 16, height: 16)
         let prompt = String(repeating: "old castle ", count: 60) + "with dragons"
         let farm = try RunningProgram(
-            "tilefarm", ["upscale", input, "-o", scratch.path("out.png"), "--model", reference.model.path, "--steps", "1", "--prompt", prompt])
+            "tilefarm",
+            [
+                "upscale", input, "-o", scratch.path("out.png"), "--model", reference.model.path, "--steps", "1",
+                "--prompt", prompt,
+            ])
         #expect(farm.waitForExit() == 0)
         #expect(farm.standardError.contains("longer than 75 tokens") && farm.standardError.contains("castle"))
     }
@@ -132,7 +153,9 @@ struct PipelineTests {
         let hello = Hello(session: 1, name: "small", host: "small", lanes: 2, kernels: "avx2", memoryBytes: 16 << 20)
         try socket.deliver(WorkerMessage.hello(hello).frames())
         let reason = try socket.next { if case .refused(let reason) = $0 { reason } else { nil } }
-        #expect(reason.contains("16.0 MiB") && reason.contains("2 lanes") && reason.contains("--lanes") && !reason.contains("\n"))
+        #expect(
+            reason.contains("16.0 MiB") && reason.contains("2 lanes") && reason.contains("--lanes")
+                && !reason.contains("\n"))
         let worker = try farm.worker("large", lanes: 2)
         #expect(farm.program.waitForExit() == 0, "\(farm.program.standardError)")
         farm.dismiss(worker)
@@ -146,7 +169,10 @@ struct PipelineTests {
         let model = try RunningProgram("tilefarm", ["model", reference.model.path])
         #expect(model.waitForExit() == 0, "\(model.standardError)")
         let kind = name == "upscale" ? "StableDiffusionUpscalePipeline" : "StableDiffusionPipeline"
-        for word in [kind, "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "parameters", "GFLOP", "float16", "--prompt"] {
+        for word in [
+            kind, "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "parameters", "GFLOP", "float16",
+            "--prompt",
+        ] {
             #expect(model.standardOutput.contains(word), "\(word): \(model.standardOutput)")
         }
         let plan = try RunningProgram("tilefarm", ["plan", input, "--model", reference.model.path, "--steps", "3"])
@@ -156,15 +182,20 @@ struct PipelineTests {
         }
     }
 
-    @Test("the programs render a pipeline folder, and the picture is that of diffusers to one step of a byte", arguments: ["upscale", "img2img"])
+    @Test(
+        "the programs render a pipeline folder, and the picture is that of diffusers to one step of a byte",
+        arguments: ["upscale", "img2img"])
     func program(name: String) throws {
         let reference = try PipelineCase(name)
         let scratch = try Scratch()
         let image = try reference.input()
         let input = scratch.path("in.png"), output = scratch.path("out.png")
-        let writer = try PNGWriter(path: input, width: image.width, height: image.height, bitDepth: 8, grey: false, alpha: false)
+        let writer = try PNGWriter(
+            path: input, width: image.width, height: image.height, bitDepth: 8, grey: false, alpha: false)
         for row in 0..<image.height {
-            try writer.writeRow(rgb: image.pixels.span.extracting(row * image.width * 3..<(row + 1) * image.width * 3), alpha: [Float]().span)
+            try writer.writeRow(
+                rgb: image.pixels.span.extracting(row * image.width * 3..<(row + 1) * image.width * 3),
+                alpha: [Float]().span)
         }
         try writer.finish()
 
@@ -173,7 +204,9 @@ struct PipelineTests {
         let rendered = try RGBImage(reading: PNGReader(path: output))
         let expected = try reference.image("out.5.image")
         #expect((rendered.height, rendered.width) == (expected.height, expected.width))
-        let difference = zip(rendered.pixels, expected.values).reduce(0) { max($0, abs($1.0 - min(max($1.1 / 2 + 0.5, 0), 1))) }
+        let difference = zip(rendered.pixels, expected.values).reduce(0) {
+            max($0, abs($1.0 - min(max($1.1 / 2 + 0.5, 0), 1)))
+        }
         #expect(difference * 255 <= 1)
     }
 }

@@ -8,7 +8,9 @@ import Testing
 @Suite("Rendering", .serialized)
 struct RenderingTests {
     /// Small tiles, so that a small picture makes many.
-    static func tiling(steps: Int = 4) -> [String] { ["--tile", "64", "--halo", "8", "--seed", "7", "--steps", "\(steps)"] }
+    static func tiling(steps: Int = 4) -> [String] {
+        ["--tile", "64", "--halo", "8", "--seed", "7", "--steps", "\(steps)"]
+    }
 
     /// What `render` has rendered, by the input's digest and the arguments: many tests compare with the same pictures.
     private static let rendered = Mutex<[[String]: Data]>([:])
@@ -34,7 +36,10 @@ struct RenderingTests {
 
         func options() throws -> [String] {
             if self == .pixels { return RenderingTests.tiling(steps: 12) }
-            var options = ["--model", try PipelineCase(rawValue).model.path, "--prompt", "a castle", "--negative-prompt", "rain", "--seed", "7"]
+            var options = [
+                "--model", try PipelineCase(rawValue).model.path, "--prompt", "a castle", "--negative-prompt", "rain",
+                "--seed", "7",
+            ]
             options += ["--tile", "32", "--halo", "4", "--steps", "12"]
             return options + (self == .img2img ? ["--scale", "8", "--strength", "1"] : [])
         }
@@ -122,21 +127,33 @@ struct RenderingTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path) == ["in.png"])
     }
 
-    @Test("every way of tiling gives the same bytes with a latent model too", arguments: [
-        ["--overlap", "reference"], ["--overlap", "explicit"], ["--sampler", "ddpm"], ["--eta", "0.7"], ["--guidance-scale", "1"],
-    ])
+    @Test(
+        "every way of tiling gives the same bytes with a latent model too",
+        arguments: [
+            ["--overlap", "reference"], ["--overlap", "explicit"], ["--sampler", "ddpm"], ["--eta", "0.7"],
+            ["--guidance-scale", "1"],
+        ])
     func latentMethods(options: [String]) throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 24, height: 17)
-        let arguments = ["--model", try PipelineCase("img2img").model.path, "--scale", "8", "--tile", "32", "--steps", "3", "--strength", "1"] + options
-        #expect(try Self.render(input, in: scratch, arguments + ["--workers", "1"]) == Self.render(input, in: scratch, arguments + ["--workers", "2"]))
+        let arguments =
+            [
+                "--model", try PipelineCase("img2img").model.path, "--scale", "8", "--tile", "32", "--steps", "3",
+                "--strength", "1",
+            ] + options
+        #expect(
+            try Self.render(input, in: scratch, arguments + ["--workers", "1"])
+                == Self.render(input, in: scratch, arguments + ["--workers", "2"]))
     }
 
-    @Test("every way of tiling gives the same bytes on one worker and on two", arguments: [
-        ["--overlap", "none"], ["--overlap", "reference"], ["--overlap", "explicit", "--weights", "mean"],
-        ["--overlap", "explicit", "--overlap-width", "16"], ["--overlap", "implicit", "--halo", "0", "--offset", "fixed"],
-        ["--sampler", "ddpm"], ["--eta", "0.7"], ["--offset-range", "16"],
-    ])
+    @Test(
+        "every way of tiling gives the same bytes on one worker and on two",
+        arguments: [
+            ["--overlap", "none"], ["--overlap", "reference"], ["--overlap", "explicit", "--weights", "mean"],
+            ["--overlap", "explicit", "--overlap-width", "16"],
+            ["--overlap", "implicit", "--halo", "0", "--offset", "fixed"],
+            ["--sampler", "ddpm"], ["--eta", "0.7"], ["--offset-range", "16"],
+        ])
     func methods(options: [String]) throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 50, height: 37)
@@ -148,9 +165,11 @@ struct RenderingTests {
         #expect(one != again, "another seed gives another picture")
     }
 
-    @Test("the output is a PNG of the input's kind, four times as large", arguments: [
-        (8, false, false), (16, false, false), (8, true, false), (8, false, true), (16, true, true),
-    ])
+    @Test(
+        "the output is a PNG of the input's kind, four times as large",
+        arguments: [
+            (8, false, false), (16, false, false), (8, true, false), (8, false, true), (16, true, true),
+        ])
     func kinds(bitDepth: Int, grey: Bool, alpha: Bool) throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 33, height: 17, bitDepth: bitDepth, grey: grey, alpha: alpha)
@@ -158,15 +177,20 @@ struct RenderingTests {
         let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", output, "--steps", "1"])
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
         let reader = try PNGReader(path: output)
-        #expect((reader.width, reader.height, reader.bitDepth, reader.isGrey, reader.hasAlpha) == (132, 68, bitDepth, grey, alpha))
+        #expect(
+            (reader.width, reader.height, reader.bitDepth, reader.isGrey, reader.hasAlpha) == (
+                132, 68, bitDepth, grey, alpha
+            ))
         // What comes out is the picture that went in, not noise: reduced again it is near it.
         let small = try RGBImage(png: output).resizedBicubic(width: 33, height: 17)
         #expect(ImageMetrics.psnr(small, try RGBImage(png: input)) > 25)
     }
 
-    @Test("pictures of any size, smaller than a tile or not a multiple of anything, come out at exactly the scale", arguments: [
-        (1, 1, "4"), (3, 200, "4"), (61, 7, "2"), (20, 20, "3"), (31, 17, "2.5"), (40, 30, "1"),
-    ])
+    @Test(
+        "pictures of any size, smaller than a tile or not a multiple of anything, come out at exactly the scale",
+        arguments: [
+            (1, 1, "4"), (3, 200, "4"), (61, 7, "2"), (20, 20, "3"), (31, 17, "2.5"), (40, 30, "1"),
+        ])
     func sizes(width: Int, height: Int, scale: String) throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: width, height: height)
@@ -175,16 +199,21 @@ struct RenderingTests {
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
         let reader = try PNGReader(path: output)
         let factor = try #require(Double(scale))
-        #expect(reader.width == Int((Double(width) * factor).rounded()) && reader.height == Int((Double(height) * factor).rounded()))
+        #expect(
+            reader.width == Int((Double(width) * factor).rounded())
+                && reader.height == Int((Double(height) * factor).rounded()))
     }
 
     @Test("plan says what the job would take, and renders nothing")
     func plan() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 256, height: 256)
-        let farm = try RunningProgram("tilefarm", ["plan", input, "--tile", "256", "--overlap", "none", "--offset", "none", "--steps", "3"])
+        let farm = try RunningProgram(
+            "tilefarm", ["plan", input, "--tile", "256", "--overlap", "none", "--offset", "none", "--steps", "3"])
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(farm.standardOutput.contains("1024x1024") && farm.standardOutput.contains("48 in 3 steps"), "\(farm.standardOutput)")
+        #expect(
+            farm.standardOutput.contains("1024x1024") && farm.standardOutput.contains("48 in 3 steps"),
+            "\(farm.standardOutput)")
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.url.path) == ["in.png"])
     }
 }

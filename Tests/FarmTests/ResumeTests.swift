@@ -14,7 +14,9 @@ struct ResumeTests {
         try RunningProgram("tilefarm", ["upscale", input, "-o", output] + keep(job) + options)
     }
 
-    @Test("a coordinator that is killed at random moments and resumed ends in the bytes of an unbroken run", arguments: [RenderingTests.Job.pixels, .img2img])
+    @Test(
+        "a coordinator that is killed at random moments and resumed ends in the bytes of an unbroken run",
+        arguments: [RenderingTests.Job.pixels, .img2img])
     func killed(job: RenderingTests.Job) throws {
         try Self.kill(job: job, times: 2)
     }
@@ -26,7 +28,9 @@ struct ResumeTests {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
         let received = try [[], half].map { more in
-            let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("out.png")] + RenderingTests.Job.pixels.options() + more)
+            let farm = try RunningProgram(
+                "tilefarm",
+                ["upscale", input, "-o", scratch.path("out.png")] + RenderingTests.Job.pixels.options() + more)
             #expect(farm.waitForExit() == 0)
             return try #require(FaultTests.summary(farm)["received"].flatMap { Double($0) })
         }
@@ -47,7 +51,8 @@ struct ResumeTests {
         var moments = SplitMix64(state: UInt64(times))
         var program = try start(input, output, job: folder, options)
         for time in 0..<times {
-            // The first early, perhaps before the folder says what the job is; the second after a checkpoint; others at any moment, after the end too.
+            // The first early, perhaps before the folder says what the job is; the second after a checkpoint; others at
+            // any moment, after the end too.
             if time == 1 {
                 try #require(program.waitForError { $0.contains("checkpoint job=") }, "\(program.standardError)")
             } else {
@@ -56,10 +61,14 @@ struct ResumeTests {
             program.killAndWait()
             program = try RunningProgram("tilefarm", ["resume", folder])
             guard time < 2 else { continue }
-            try #require(program.waitForError { $0.contains(/job resumed .*\n|there is no job here/) }, "\(program.standardError)")
+            try #require(
+                program.waitForError { $0.contains(/job resumed .*\n|there is no job here/) },
+                "\(program.standardError)")
             // From the checkpoint the phase is known at once.
             #expect(time == 0 || program.standardError.contains(/job resumed .*phase=/), "\(program.standardError)")
-            if program.standardError.contains("there is no job here") { program = try start(input, output, job: folder, options) }
+            if program.standardError.contains("there is no job here") {
+                program = try start(input, output, job: folder, options)
+            }
         }
         let code = program.waitForExit()
         if !program.standardError.contains("this job is finished") { #expect(code == 0, "\(program.standardError)") }
@@ -68,7 +77,9 @@ struct ResumeTests {
         #expect(left == ["input.png", "job.json", "lock"])
     }
 
-    @Test("a second coordinator on a job folder is refused, an interrupted job says how to go on, and goes on with other workers")
+    @Test(
+        "a second coordinator on a job folder is refused, an interrupted job says how to go on, and goes on with other workers"
+    )
     func twice() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
@@ -84,7 +95,9 @@ struct ResumeTests {
         let third = try Self.start(input, output, job: folder, [])
         #expect(third.waitForExit() == 1 && third.standardError.contains("another tilefarm is at work on this job"))
         first.signal(SIGINT)
-        #expect(first.waitForExit() == 130 && first.standardError.contains("`tilefarm resume \(folder)` goes on"), "\(first.standardError)")
+        #expect(
+            first.waitForExit() == 130 && first.standardError.contains("`tilefarm resume \(folder)` goes on"),
+            "\(first.standardError)")
         #expect(!FileManager.default.fileExists(atPath: output))
 
         let resumed = try farm.resume(folder)
@@ -128,24 +141,45 @@ struct ResumeTests {
         }
         /// Another value, with the digest that belongs to it.
         func rewrite(_ path: String, _ old: String, _ new: String) throws {
-            let line = try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")[0].replacing(old, with: new) as Substring
+            let line =
+                try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")[0].replacing(old, with: new)
+                as Substring
             try Data("\(line)\n\(ContentDigest(of: Data(line.utf8)).hex)\n".utf8).write(to: URL(filePath: path))
         }
         let checkpoint = try String(contentsOfFile: folder + "/checkpoint.json", encoding: .utf8)
         let canvas = try #require(checkpoint.firstMatch(of: /canvas\.\d/)).output
-        #expect(try refusal { try flip($0 + "/\(canvas)", at: 5000) }.contains("damaged (its digest is not what the checkpoint says)"))
+        #expect(
+            try refusal { try flip($0 + "/\(canvas)", at: 5000) }.contains(
+                "damaged (its digest is not what the checkpoint says)"))
         #expect(try refusal { try files.removeItem(atPath: $0 + "/\(canvas)") }.contains("\(canvas)"))
         #expect(try refusal { try flip($0 + "/checkpoint.json", at: 9) }.contains("checkpoint.json: is damaged"))
         #expect(try refusal { try flip($0 + "/job.json", at: 9) }.contains("job.json: is damaged"))
         #expect(try refusal { try Data().write(to: URL(filePath: $0 + "/job.json")) }.contains("job.json: is damaged"))
         #expect(try refusal { try files.removeItem(atPath: $0 + "/job.json") }.contains("there is no job here"))
-        #expect(try refusal { try rewrite($0 + "/job.json", "\"format\":1", "\"format\":2") }.contains("another version of tilefarm (format 2"))
-        #expect(try refusal { try rewrite($0 + "/job.json", "\"6\"", "\"60\"") }.contains("what this version of tilefarm makes of its options"))
-        #expect(try refusal { try rewrite($0 + "/job.json", "upscale", "") ; try rewrite($0 + "/job.json", "--tile", "--tyle") }.contains("arguments are not understood"))
-        #expect(try refusal { _ = try files.removeItem(atPath: $0 + "/input.png"); try files.copyItem(atPath: scratch.picture("other.png", width: 220, height: 180, grey: true), toPath: $0 + "/input.png") }
+        #expect(
+            try refusal { try rewrite($0 + "/job.json", "\"format\":1", "\"format\":2") }.contains(
+                "another version of tilefarm (format 2"))
+        #expect(
+            try refusal { try rewrite($0 + "/job.json", "\"6\"", "\"60\"") }.contains(
+                "what this version of tilefarm makes of its options"))
+        #expect(
+            try refusal {
+                try rewrite($0 + "/job.json", "upscale", ""); try rewrite($0 + "/job.json", "--tile", "--tyle")
+            }.contains("arguments are not understood"))
+        #expect(
+            try refusal {
+                _ = try files.removeItem(atPath: $0 + "/input.png");
+                try files.copyItem(
+                    atPath: scratch.picture("other.png", width: 220, height: 180, grey: true), toPath: $0 + "/input.png"
+                )
+            }
             .contains("its input.png is not what the job was started with"))
-        #expect(try refusal { try rewrite($0 + "/checkpoint.json", "\"phase\":", "\"phase\":9") }.contains("its checkpoint is of another plan"))
-        #expect(try refusal { try rewrite($0 + "/checkpoint.json", "\"canvas\":", "\"canvas\":7") }.contains("its checkpoint is of another plan"))
+        #expect(
+            try refusal { try rewrite($0 + "/checkpoint.json", "\"phase\":", "\"phase\":9") }.contains(
+                "its checkpoint is of another plan"))
+        #expect(
+            try refusal { try rewrite($0 + "/checkpoint.json", "\"canvas\":", "\"canvas\":7") }.contains(
+                "its checkpoint is of another plan"))
         // The folder that nothing was done to goes on.
         let program = try RunningProgram("tilefarm", ["resume", folder, "--workers", "1"])
         #expect(program.waitForExit() == 0, "\(program.standardError)")
@@ -198,7 +232,8 @@ struct ResumeTests {
         func fillAfterCheckpoint() throws {
             try #require(job.program.waitForError { $0.contains("checkpoint job=") }, "\(job.program.standardError)")
             try disk.fill()
-            try #require(job.program.waitForError { $0.contains("no room for the checkpoint") }, "\(job.program.standardError)")
+            try #require(
+                job.program.waitForError { $0.contains("no room for the checkpoint") }, "\(job.program.standardError)")
             doomed.signal(SIGKILL)
         }
         try fillAfterCheckpoint()
@@ -227,10 +262,15 @@ struct ResumeTests {
         let disk = try SmallDisk(kibibytes: 4000)
         let (folder, output) = (scratch.path("job"), disk.path + "/out.png")
         try disk.fill(butFor: 200)
-        var job = try Self.start(input, output, job: folder, RenderingTests.tiling() + ["--deepzoom", disk.path + "/zoom"])
-        try #require(job.waitForError { $0.contains("no room for the output") && $0.contains("checkpoint job=") }, "\(job.standardError)")
+        var job = try Self.start(
+            input, output, job: folder, RenderingTests.tiling() + ["--deepzoom", disk.path + "/zoom"])
+        try #require(
+            job.waitForError { $0.contains("no room for the output") && $0.contains("checkpoint job=") },
+            "\(job.standardError)")
         job.signal(SIGINT)
-        #expect(job.waitForExit() == 130 && job.standardError.contains("`tilefarm resume \(folder)` writes it"), "\(job.standardError)")
+        #expect(
+            job.waitForExit() == 130 && job.standardError.contains("`tilefarm resume \(folder)` writes it"),
+            "\(job.standardError)")
         job = try RunningProgram("tilefarm", ["resume", folder])
         try #require(job.waitForError { $0.contains("no room for the output") }, "\(job.standardError)")
         job.killAndWait()
@@ -239,7 +279,9 @@ struct ResumeTests {
         disk.empty()
         #expect(job.waitForExit() == 0 && job.standardError.contains("tiles=0") == false, "\(job.standardError)")
         #expect(try scratch.bytes(output) == expected)
-        #expect(try FileManager.default.contentsOfDirectory(atPath: disk.path).sorted() == ["out.png", "zoom"], "nothing hidden is left of those that were killed")
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: disk.path).sorted() == ["out.png", "zoom"],
+            "nothing hidden is left of those that were killed")
     }
 
     @Test(
@@ -253,8 +295,11 @@ struct ResumeTests {
         let disk = try SmallDisk(kibibytes: 100_000)
         try disk.fill(butFor: 500)
         // 4096 x 4096: 200 MB of canvas three times, 200 MB of finished numbers, 50 MB of samples for either output.
-        let job = try Self.start(input, disk.path + "/out.png", job: scratch.path("job"), options + ["--deepzoom", disk.path + "/zoom"])
-        try #require(job.waitForError { $0.contains("no room for the output") && $0.contains("checkpoint job=") }, "\(job.standardError)")
+        let job = try Self.start(
+            input, disk.path + "/out.png", job: scratch.path("job"), options + ["--deepzoom", disk.path + "/zoom"])
+        try #require(
+            job.waitForError { $0.contains("no room for the output") && $0.contains("checkpoint job=") },
+            "\(job.standardError)")
         #expect(job.peakMemory < 400 << 20, "\(job.peakMemory) bytes")
         disk.empty()
         #expect(job.waitForExit() == 0, "\(job.standardError)")
@@ -273,7 +318,9 @@ struct ResumeTests {
         #expect(job.standardError.contains("of disk there and"), "\(job.standardError)")
     }
 
-    @Test("a job folder may hold its output and be resumed from anywhere; what a start that failed left in it is no hindrance")
+    @Test(
+        "a job folder may hold its output and be resumed from anywhere; what a start that failed left in it is no hindrance"
+    )
     func places() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 40, height: 40)
@@ -285,15 +332,25 @@ struct ResumeTests {
         let first = try Self.start(broken, scratch.path("out.png"), job: folder, [])
         #expect(first.waitForExit() == 1 && FileManager.default.fileExists(atPath: folder), "\(first.standardError)")
         for (option, path) in [("-o", "input.png"), ("--deepzoom", "canvas.0")] {
-            let arguments = option == "-o" ? ["upscale", input, "-o", folder + "/" + path] : ["upscale", input, "-o", scratch.path("out.png"), option, folder + "/" + path]
+            let arguments =
+                option == "-o"
+                ? ["upscale", input, "-o", folder + "/" + path]
+                : ["upscale", input, "-o", scratch.path("out.png"), option, folder + "/" + path]
             let claimed = try RunningProgram("tilefarm", arguments + ["--job", folder])
-            #expect(claimed.waitForExit() == 1 && claimed.standardError.contains("for itself: choose another"), "\(claimed.standardError)")
+            #expect(
+                claimed.waitForExit() == 1 && claimed.standardError.contains("for itself: choose another"),
+                "\(claimed.standardError)")
         }
         let job = try RunningProgram(
-            "tilefarm", ["upscale", "in.png", "-o", "job/out.png", "--deepzoom", "job/zoom", "--job", "job"] + RenderingTests.tiling(), directory: scratch.url)
+            "tilefarm",
+            ["upscale", "in.png", "-o", "job/out.png", "--deepzoom", "job/zoom", "--job", "job"]
+                + RenderingTests.tiling(), directory: scratch.url)
         #expect(job.waitForExit() == 0, "\(job.standardError)")
         #expect(try scratch.bytes(folder + "/out.png") == expected)
-        #expect(try FileManager.default.contentsOfDirectory(atPath: folder).sorted() == ["input.png", "job.json", "lock", "out.png", "zoom"])
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: folder).sorted() == [
+                "input.png", "job.json", "lock", "out.png", "zoom",
+            ])
         let other = scratch.path("other"), text = try scratch.bytes(input)
         try FileManager.default.createDirectory(atPath: other, withIntermediateDirectories: true)
         try text.write(to: URL(filePath: other + "/mine.png"))

@@ -20,7 +20,9 @@ extension DealerSocket {
     func next<T>(_ pick: (CoordinatorMessage) -> T?) throws -> T {
         let deadline = ContinuousClock.now + .seconds(20)
         while ContinuousClock.now < deadline {
-            while let frames = try receive() { if let picked = try pick(CoordinatorMessage(frames: frames)) { return picked } }
+            while let frames = try receive() {
+                if let picked = try pick(CoordinatorMessage(frames: frames)) { return picked }
+            }
             _ = try wait(nil, milliseconds: 50)
         }
         throw Late()
@@ -40,7 +42,9 @@ final class Rogue {
         context = try SocketContext()
         socket = try DealerSocket(context, connect: Endpoint(endpoint), lingerMilliseconds: 200)
         compute = try Denoiser.load(DefaultModel.url, precision: .float32).makeLane()
-        let hello = Hello(session: .random(in: 0 ... .max), name: name, host: "here", lanes: 1, kernels: try KernelEnvironment.kernels(), memoryBytes: 1 << 34)
+        let hello = Hello(
+            session: .random(in: 0 ... .max), name: name, host: "here", lanes: 1,
+            kernels: try KernelEnvironment.kernels(), memoryBytes: 1 << 34)
         try say(.hello(hello))
         let welcome = try next { if case .welcome(let welcome) = $0 { welcome } else { nil } }
         try say(.ready(credit: credit, model: welcome.manifest.digest))
@@ -83,7 +87,9 @@ final class Rogue {
     }
 
     /// What an honest worker answers.
-    func answer(_ task: (task: FarmTask, inputs: [Frame])) throws -> Frame { try compute(task.task.work, task.inputs).frame }
+    func answer(_ task: (task: FarmTask, inputs: [Frame])) throws -> Frame {
+        try compute(task.task.work, task.inputs).frame
+    }
 
     func answer(_ id: TaskID, _ frame: Frame, checksum: UInt32? = nil) throws {
         try say(.result(id, seconds: 0.1, frame, checksum: checksum ?? frame.checksum(of: .floats).crc32c, note: nil))
@@ -102,7 +108,9 @@ final class Rogue {
 
 @Suite("Rogues", .serialized)
 struct RogueTests {
-    @Test("answers that come twice, in another order, damaged, in the wrong shape or not finite change no byte; the third bad one is the last")
+    @Test(
+        "answers that come twice, in another order, damaged, in the wrong shape or not finite change no byte; the third bad one is the last"
+    )
     func lies() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 100, height: 80)
@@ -117,7 +125,9 @@ struct RogueTests {
         let next = try (0..<4).map { _ in try rogue.task() }
         let values = try rogue.answer(next[0]).floats
         // Damaged on its way.
-        try rogue.answer(next[0].task.id, Frame(floats: values.map { $0 + 1 }), checksum: Frame(floats: values).checksum(of: .floats).crc32c)
+        try rogue.answer(
+            next[0].task.id, Frame(floats: values.map { $0 + 1 }),
+            checksum: Frame(floats: values).checksum(of: .floats).crc32c)
         // A row short.
         try rogue.answer(next[1].task.id, Frame(floats: values.dropLast(3)))
         // An answer to a tile that it was not given is dropped, whatever it says.
@@ -137,7 +147,9 @@ struct RogueTests {
         try rogue.idle { true }
         #expect(again.received == 0 && rogue.received <= received + 8)
         let log = farm.program.standardError.split(separator: "\n")
-        #expect(log.count { $0.contains("bad result dropped") } == 3 && log.count { $0.contains("worker in quarantine") } == 1, "\(log)")
+        #expect(
+            log.count { $0.contains("bad result dropped") } == 3
+                && log.count { $0.contains("worker in quarantine") } == 1, "\(log)")
         #expect(log.contains { $0.contains("job finished") && $0.contains("bad=3") }, "\(log)")
         for reason in ["checksum does not fit", "bytes instead of", "not finite"] {
             #expect(log.contains { $0.contains("bad result") && $0.contains(reason) }, "\(reason): \(log)")
@@ -145,7 +157,9 @@ struct RogueTests {
         farm.dismiss(worker)
     }
 
-    @Test("a worker that takes tasks and never reads them makes the coordinator hold no more than its credit, and the job goes on without it")
+    @Test(
+        "a worker that takes tasks and never reads them makes the coordinator hold no more than its credit, and the job goes on without it"
+    )
     func slowReader() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180)
@@ -155,7 +169,8 @@ struct RogueTests {
         let worker = try farm.worker("good", lanes: 2)
         try farm.expectSameBytes()
         #expect(farm.program.standardError.contains("worker left worker=reader"))
-        let peak = try #require(farm.program.standardError.firstMatch(of: /peak_memory=(\d+)MiB/).flatMap { Int($0.output.1) })
+        let peak = try #require(
+            farm.program.standardError.firstMatch(of: /peak_memory=(\d+)MiB/).flatMap { Int($0.output.1) })
         // 480 tasks of 12 KiB and the windows that they were cut from, beside what any job takes.
         #expect(peak < 128, "\(peak) MiB")
         withExtendedLifetime(reader) {}
@@ -178,7 +193,8 @@ struct RogueTests {
         }
         #expect(farm.program.waitForExit() == 1)
         let path = farm.output + ".failed-tile", words = farm.program.standardError
-        #expect(words.contains("failed on every try: misfortune") && words.contains("its task is in \(path)"), "\(words)")
+        #expect(
+            words.contains("failed on every try: misfortune") && words.contains("its task is in \(path)"), "\(words)")
         let file = try Safetensors(url: URL(filePath: path))
         let frames = try file.names.sorted { $0 == "header" || $1 != "header" && $0 < $1 }.map { name in
             Frame(copying: try file.integers(name).map { UInt8(truncatingIfNeeded: $0) })

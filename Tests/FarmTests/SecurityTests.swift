@@ -17,7 +17,8 @@ struct SecurityTests {
             let scratch = try Scratch()
             hasKeys = keys
             if keys { try CoordinatorKeys.make(path: scratch.path("farm.keys")) }
-            let input = try scratch.picture("in.png", width: 60, height: 60), options = RenderingTests.tiling(steps: steps)
+            let input = try scratch.picture("in.png", width: 60, height: 60),
+                options = RenderingTests.tiling(steps: steps)
             // What `finish` compares with, before strangers take the processor for themselves.
             _ = try RenderingTests.render(input, in: scratch, options)
             begun = .now
@@ -33,12 +34,16 @@ struct SecurityTests {
         /// A worker's keys, on the list.
         func keys(_ name: String) throws -> String {
             let path = path("\(name).keys")
-            if !FileManager.default.fileExists(atPath: path) { try WorkerKeys.make(path: path, name: name, for: self.path("farm.keys")) }
+            if !FileManager.default.fileExists(atPath: path) {
+                try WorkerKeys.make(path: path, name: name, for: self.path("farm.keys"))
+            }
             return path
         }
 
         /// Starts a worker; the job is short, so the next one does not wait until it has joined.
-        func worker(_ name: String) throws -> RunningProgram { try bound.worker(name, keys: hasKeys ? keys(name) : nil, awaitJoin: false) }
+        func worker(_ name: String) throws -> RunningProgram {
+            try bound.worker(name, keys: hasKeys ? keys(name) : nil, awaitJoin: false)
+        }
 
         /// Lets good workers finish the job, and holds it against what it should be.
         func finish(_ first: RunningProgram, _ second: RunningProgram) throws {
@@ -47,7 +52,8 @@ struct SecurityTests {
             bound.dismiss(first, second)
             // One line for a source at once, one a minute, and one at the end of the job.
             let lines = program.standardError.split(separator: "\n").filter { $0.contains("stranger refused") }
-            for (source, lines) in Dictionary(grouping: lines, by: { $0.components(separatedBy: "source=").last ?? "" }) {
+            for (source, lines) in Dictionary(grouping: lines, by: { $0.components(separatedBy: "source=").last ?? "" })
+            {
                 #expect(lines.count <= 2 + minutes, "\(source): \(lines)")
             }
         }
@@ -60,13 +66,17 @@ struct SecurityTests {
         /// Nil when nobody listens at this port of the machine.
         init?(_ port: UInt16) {
             var limit = timeval(tv_sec: 10, tv_usec: 0)
-            for option in [SO_RCVTIMEO, SO_SNDTIMEO] { setsockopt(descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size)) }
+            for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+                setsockopt(descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
+            }
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)
             address.sin_port = port.bigEndian
             address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
             let connected = withUnsafePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+                }
             }
             guard connected == 0 else { return nil }
         }
@@ -84,7 +94,8 @@ struct SecurityTests {
         /// Greeting and READY of ZMTP 3.0 without keys, as a DEALER.
         static let greeting: [UInt8] = {
             let bytes: [UInt8] = [0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0x7F, 3, 0] + Array("NULL".utf8)
-            let ready: [UInt8] = [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
+            let ready: [UInt8] =
+                [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
             return bytes + [UInt8](repeating: 0, count: 64 - bytes.count) + [4, UInt8(ready.count)] + ready
         }()
     }
@@ -107,7 +118,9 @@ struct SecurityTests {
         }
     }
 
-    @Test("wrong, unlisted and missing keys, HTTP, random bytes and connections held open change nothing at a farm with keys")
+    @Test(
+        "wrong, unlisted and missing keys, HTTP, random bytes and connections held open change nothing at a farm with keys"
+    )
     func withKeys() throws {
         let farm = try Farm(keys: true)
         // Keys for another coordinator, and the right coordinator's with a key that is not on its list.
@@ -115,18 +128,23 @@ struct SecurityTests {
         try WorkerKeys.make(path: farm.path("wrong.keys"), name: "n1", for: farm.path("other.keys"))
         let coordinator = try CoordinatorKeys(path: farm.path("farm.keys")).pair.publicKey
         let text = try String(contentsOfFile: farm.path("wrong.keys"), encoding: .utf8).split(separator: "\n")
-        let unlisted = text.map { $0.hasPrefix("coordinator") ? "coordinator \(coordinator)" : String($0) }.joined(separator: "\n")
+        let unlisted = text.map { $0.hasPrefix("coordinator") ? "coordinator \(coordinator)" : String($0) }.joined(
+            separator: "\n")
         try unlisted.write(toFile: farm.path("unlisted.keys"), atomically: false, encoding: .utf8)
         try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: farm.path("unlisted.keys"))
 
         func stranger(_ arguments: [String]) throws -> RunningProgram {
-            try RunningProgram("tilefarm-worker", ["--connect", farm.bound.endpoint, "--echo", "--lanes", "1"] + arguments)
+            try RunningProgram(
+                "tilefarm-worker", ["--connect", farm.bound.endpoint, "--echo", "--lanes", "1"] + arguments)
         }
         let refused = [
-            try stranger(["--keys", farm.path("wrong.keys")]), try stranger(["--keys", farm.path("unlisted.keys")]), try stranger(["--name", "n1"]),
+            try stranger(["--keys", farm.path("wrong.keys")]), try stranger(["--keys", farm.path("unlisted.keys")]),
+            try stranger(["--name", "n1"]),
         ]
         for worker in refused { #expect(worker.waitForError(seconds: 30) { $0.contains("not let in") }) }
-        #expect(refused[1].waitForError(seconds: 30) { $0.contains("allow-list does not have this worker's key") }, "\(refused[1].standardError)")
+        #expect(
+            refused[1].waitForError(seconds: 30) { $0.contains("allow-list does not have this worker's key") },
+            "\(refused[1].standardError)")
         let port = farm.port
         let held = (0..<200).map { _ in RawPeer(port) }
         defer { withExtendedLifetime(held) {} }
@@ -150,7 +168,8 @@ struct SecurityTests {
         defer { Nuisance.end(nuisances) }
         let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
         // Who has a key cannot choose another's name.
-        let pretender = try DealerSocket(SocketContext(), connect: farm.endpoint, keys: WorkerKeys(path: farm.keys("n3")))
+        let pretender = try DealerSocket(
+            SocketContext(), connect: farm.endpoint, keys: WorkerKeys(path: farm.keys("n3")))
         let hello = Hello(session: 1, name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0)
         try pretender.deliver(WorkerMessage.hello(hello).frames())
         let welcome = try pretender.next { if case .welcome(let welcome) = $0 { welcome } else { nil } }
@@ -164,15 +183,23 @@ struct SecurityTests {
         #expect(!farm.program.standardError.contains("worker=n1#"))
     }
 
-    @Test("floods of hellos and garbage, a message without an end, and results of nobody's tasks change nothing at an open farm")
+    @Test(
+        "floods of hellos and garbage, a message without an end, and results of nobody's tasks change nothing at an open farm"
+    )
     func withoutKeys() throws {
         let farm = try Farm(keys: false)
         let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
-        try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
+        try #require(
+            farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") },
+            "\(farm.program.standardError)")
         let before = farm.program.peakMemory
-        let job = try #require(UInt64(farm.program.standardError.components(separatedBy: "job=").dropFirst().first?.prefix { $0.isNumber } ?? ""))
+        let job = try #require(
+            UInt64(
+                farm.program.standardError.components(separatedBy: "job=").dropFirst().first?.prefix { $0.isNumber }
+                    ?? ""))
         let (endpoint, port) = (try farm.endpoint, farm.port)
-        /// Says the messages that `make` makes, as fast as they are taken, over a connection that is made anew when it is cut.
+        /// Says the messages that `make` makes, as fast as they are taken, over a connection that is made anew when it
+        /// is cut.
         func flood(_ make: @escaping @Sendable () throws -> [Frame]) throws -> Nuisance {
             let context = try SocketContext()
             return try Nuisance {
@@ -187,13 +214,16 @@ struct SecurityTests {
         let nuisances = [
             try flood {
                 try WorkerMessage.hello(
-                    Hello(session: .random(in: 0 ... .max), name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0)
+                    Hello(
+                        session: .random(in: 0 ... .max), name: "n1", host: "h", lanes: 1, kernels: "avx512",
+                        memoryBytes: 0)
                 ).frames()
             },
             try flood { [Frame(copying: (0..<100).map { _ in UInt8.random(in: 0...255) })] },
             try flood {
                 try WorkerMessage.result(
-                    TaskID(job: job, stage: 0, step: .random(in: 0..<12), tile: .random(in: 0..<16), attempt: 0), seconds: 0.1,
+                    TaskID(job: job, stage: 0, step: .random(in: 0..<12), tile: .random(in: 0..<16), attempt: 0),
+                    seconds: 0.1,
                     Frame(floats: [Float](repeating: .nan, count: 48 * 48 * 3)), checksum: 0, note: nil
                 ).frames()
             },
@@ -221,18 +251,25 @@ struct SecurityTests {
         #expect(farm.program.standardError.contains("stranger refused"))
     }
 
-    @Test("a coordinator that is killed and started again at its port gets its workers back by themselves, with their keys")
+    @Test(
+        "a coordinator that is killed and started again at its port gets its workers back by themselves, with their keys"
+    )
     func restart() throws {
         let farm = try Farm(keys: true, steps: 60), bound = farm.bound
         let (first, second) = (try farm.worker("n1"), try farm.worker("n2"))
-        try #require(farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(farm.program.standardError)")
+        try #require(
+            farm.program.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") },
+            "\(farm.program.standardError)")
         farm.program.killAndWait()
         let again = try RunningProgram(
             "tilefarm",
-            ["upscale", bound.input, "-o", bound.output, "--bind", bound.endpoint, "--keys", farm.path("farm.keys")] + bound.options)
+            ["upscale", bound.input, "-o", bound.output, "--bind", bound.endpoint, "--keys", farm.path("farm.keys")]
+                + bound.options)
         #expect(again.waitForError { $0.contains("worker=n1") && $0.contains("worker=n2") }, "\(again.standardError)")
         #expect(again.waitForExit() == 0, "\(again.standardError)")
-        #expect(try bound.scratch.bytes(bound.output) == RenderingTests.render(bound.input, in: bound.scratch, bound.options))
+        #expect(
+            try bound.scratch.bytes(bound.output)
+                == RenderingTests.render(bound.input, in: bound.scratch, bound.options))
         bound.dismiss(first, second)
     }
 
@@ -246,10 +283,13 @@ struct SecurityTests {
         try keygen([scratch.path("farm.keys")])
         try keygen([scratch.path("n1.keys"), "--for", scratch.path("farm.keys")])
         let input = try scratch.picture("in.png", width: 40, height: 40)
-        let farm = try BoundFarm(scratch, input, RenderingTests.tiling(steps: 60), more: ["--keys", scratch.path("farm.keys")])
+        let farm = try BoundFarm(
+            scratch, input, RenderingTests.tiling(steps: 60), more: ["--keys", scratch.path("farm.keys")])
         let workers = try (0..<2).map { _ in try farm.worker("n1", keys: scratch.path("n1.keys"), awaitJoin: false) }
         #expect(
-            farm.program.waitForError { $0.contains("worker joined worker=n1 ") && $0.contains("worker joined worker=n1#") },
+            farm.program.waitForError {
+                $0.contains("worker joined worker=n1 ") && $0.contains("worker joined worker=n1#")
+            },
             "\(farm.program.standardError)")
         #expect(farm.program.waitForExit() == 0, "\(farm.program.standardError)")
         farm.dismiss(workers[0], workers[1])

@@ -19,7 +19,9 @@ struct StuckWorkerTests {
         throw Late()
     }
 
-    @Test("a local worker that is stopped is killed when it has said nothing for some seconds, another takes its place, and the bytes are the same")
+    @Test(
+        "a local worker that is stopped is killed when it has said nothing for some seconds, another takes its place, and the bytes are the same"
+    )
     func stopped() throws {
         let scratch = try Scratch()
         let input = try scratch.picture("in.png", width: 220, height: 180), options = RenderingTests.tiling(steps: 12)
@@ -29,7 +31,9 @@ struct StuckWorkerTests {
         let worker = try Self.worker("local-1", of: farm)
         kill(worker, SIGSTOP)
         #expect(farm.waitForExit() == 0, "\(farm.standardError)")
-        #expect(farm.standardError.contains("reason=\"silent for 5 s\"") && farm.standardError.contains("local worker ended, starting another"), "\(farm.standardError)")
+        #expect(
+            farm.standardError.contains("reason=\"silent for 5 s\"")
+                && farm.standardError.contains("local worker ended, starting another"), "\(farm.standardError)")
         #expect(kill(worker, 0) != 0, "it is gone")
         #expect(try scratch.bytes(output) == RenderingTests.render(input, in: scratch, options))
     }

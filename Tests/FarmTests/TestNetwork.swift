@@ -2,8 +2,8 @@ import Foundation
 import Synchronization
 import Testing
 
-/// Hosts on this machine, each in a network namespace of its own, between which packets are lost, come late, or not at all: `Network/relay.py`, which
-/// also takes everything away when this is gone, or this whole process.
+/// Hosts on this machine, each in a network namespace of its own, between which packets are lost, come late, or not at
+/// all: `Network/relay.py`, which also takes everything away when this is gone, or this whole process.
 final class TestNetwork {
     /// A place to run programs in.
     struct Host {
@@ -20,20 +20,25 @@ final class TestNetwork {
 
     /// Why there can be no such network here; nil where there can.
     static let missing: String? =
-        geteuid() != 0 ? "not root"
-        : access("/dev/net/tun", R_OK | W_OK) != 0 ? "no /dev/net/tun"
-        : ip == nil ? "no program ip, of iproute2"
-        : python == nil ? "no python3"
-        : canMakeNamespaces ? nil : "this system lets nobody make network namespaces with TUN devices"
+        geteuid() != 0
+        ? "not root"
+        : access("/dev/net/tun", R_OK | W_OK) != 0
+            ? "no /dev/net/tun"
+            : ip == nil
+                ? "no program ip, of iproute2"
+                : python == nil
+                    ? "no python3"
+                    : canMakeNamespaces ? nil : "this system lets nobody make network namespaces with TUN devices"
 
     /// - Parameters:
     ///   - loss: the share of packets that is lost.
     ///   - delay: seconds from one host to another.
     init(hosts count: Int, loss: Double = 0, delay: Double = 0, seed: Int = 1) throws {
-        let ip = try #require(Self.ip), number = Self.numbers.withLock { number in
-            number += 1
-            return number
-        }
+        let ip = try #require(Self.ip),
+            number = Self.numbers.withLock { number in
+                number += 1
+                return number
+            }
         let name = "tilefarm-\(getpid())-\(number)"
         hosts = (0..<count).map { Host(namespace: "\(name)-\($0)", address: "10.99.7.\($0 + 1)", ip: ip) }
         relay.executableURL = Self.python
@@ -75,7 +80,8 @@ final class TestNetwork {
     private func expect(_ line: String) throws {
         let answer = answer()
         guard answer == line else {
-            let reason = answer == nil ? String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self) : ""
+            let reason =
+                answer == nil ? String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self) : ""
             throw Failure(description: "the network says \(answer ?? "nothing") to \(line): \(reason)")
         }
     }
@@ -97,7 +103,9 @@ final class TestNetwork {
 
     private static func find(_ program: String) -> URL? {
         let path = (ProcessInfo.processInfo.environment["PATH"] ?? "") + ":/usr/sbin:/sbin:/usr/bin"
-        return path.split(separator: ":").map { URL(filePath: "\($0)/\(program)") }.first { FileManager.default.isExecutableFile(atPath: $0.path) }
+        return path.split(separator: ":").map { URL(filePath: "\($0)/\(program)") }.first {
+            FileManager.default.isExecutableFile(atPath: $0.path)
+        }
     }
 
     /// Root in a container may lack the right.

@@ -11,7 +11,9 @@ import Testing
         let parts = (0..<1000).map { Frame(copying: Array("\($0)".utf8)) }
         try dealer.deliver([parts[0]])
         let peer = try router.next().peer
-        for count in [WireLimits.parts + 1, 1000, WireLimits.parts] { #expect(try router.send(Array(parts.prefix(count)), to: peer) == .sent) }
+        for count in [WireLimits.parts + 1, 1000, WireLimits.parts] {
+            #expect(try router.send(Array(parts.prefix(count)), to: peer) == .sent)
+        }
         #expect(try dealer.next() == Array(parts.prefix(WireLimits.parts)))
         #expect(try dealer.receive() == nil)
     }

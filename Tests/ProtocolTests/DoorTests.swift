@@ -9,14 +9,18 @@ final class RawPeer {
 
     init(_ router: RouterSocket) throws {
         var limit = timeval(tv_sec: 10, tv_usec: 0)
-        for option in [SO_RCVTIMEO, SO_SNDTIMEO] { setsockopt(descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size)) }
+        for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+            setsockopt(descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
+        }
         let port = try #require(UInt16(router.endpoint.split(separator: ":").last ?? ""))
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = port.bigEndian
         address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
         let connected = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
         }
         try #require(connected == 0)
     }
@@ -28,7 +32,9 @@ final class RawPeer {
     func say(_ bytes: [UInt8]) -> Bool {
         var from = 0
         while from < bytes.count {
-            let sent = bytes.withUnsafeBytes { send(descriptor, $0.baseAddress?.advanced(by: from), bytes.count - from, Int32(MSG_NOSIGNAL)) }
+            let sent = bytes.withUnsafeBytes {
+                send(descriptor, $0.baseAddress?.advanced(by: from), bytes.count - from, Int32(MSG_NOSIGNAL))
+            }
             guard sent > 0 else { return false }
             from += sent
         }
@@ -39,7 +45,8 @@ final class RawPeer {
     func greet() {
         var bytes: [UInt8] = [0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 3, 0] + Array("NULL".utf8)
         bytes += [UInt8](repeating: 0, count: 64 - bytes.count)
-        let body: [UInt8] = [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
+        let body: [UInt8] =
+            [5] + Array("READY".utf8) + [11] + Array("Socket-Type".utf8) + [0, 0, 0, 6] + Array("DEALER".utf8)
         say(bytes + [4, UInt8(body.count)] + body)
         // The router's greeting and READY: what came before them would be out of turn.
         var answer = [UInt8](repeating: 0, count: 107)
@@ -80,7 +87,8 @@ final class RawPeer {
 
     private func dealer(_ router: RouterSocket, _ keys: String? = nil) throws -> DealerSocket {
         try DealerSocket(
-            context, connect: Endpoint(router.endpoint), lingerMilliseconds: 0, keys: keys.map { try WorkerKeys(path: folder.path($0)) })
+            context, connect: Endpoint(router.endpoint), lingerMilliseconds: 0,
+            keys: keys.map { try WorkerKeys(path: folder.path($0)) })
     }
 
     private let hello = Frame(copying: Array("hello".utf8))
@@ -111,7 +119,9 @@ final class RawPeer {
         let dealer = try dealer(router, "n1")
         try dealer.deliver([hello, Frame(zeros: 100_000)])
         let received = try router.next()
-        #expect(received.user == "n1" && received.address == "127.0.0.1" && received.connection != nil && received.frames == [hello, Frame(zeros: 100_000)])
+        #expect(
+            received.user == "n1" && received.address == "127.0.0.1" && received.connection != nil
+                && received.frames == [hello, Frame(zeros: 100_000)])
         #expect(try router.send([hello], to: received.peer) == .sent)
         #expect(try dealer.next() == [hello])
     }
@@ -122,13 +132,18 @@ final class RawPeer {
         try WorkerKeys.make(path: folder.path("wrong"), name: "n1", for: folder.path("other"))
         let farm = try CoordinatorKeys(path: folder.path("farm"))
         let wrong = try folder.text("wrong").split(separator: "\n")
-        try folder.write("unlisted", wrong.map { $0.hasPrefix("coordinator") ? "coordinator \(farm.pair.publicKey)" : String($0) }.joined(separator: "\n"))
+        try folder.write(
+            "unlisted",
+            wrong.map { $0.hasPrefix("coordinator") ? "coordinator \(farm.pair.publicKey)" : String($0) }.joined(
+                separator: "\n"))
         let router = try router(keys: true)
 
         let unlisted = try dealer(router, "unlisted")
         #expect(try refusal(unlisted) == .denied(400))
         let key = try WorkerKeys(path: folder.path("unlisted")).pair.publicKey
-        #expect(try incident(router) { $0.what.contains("\(key)") && $0.what.contains("allow-list") }.address == "127.0.0.1")
+        #expect(
+            try incident(router) { $0.what.contains("\(key)") && $0.what.contains("allow-list") }.address == "127.0.0.1"
+        )
 
         let stranger = try dealer(router, "wrong")
         #expect(try [.closed, .cryptographic].contains(refusal(stranger)))
@@ -167,7 +182,9 @@ final class RawPeer {
         try former.deliver([hello])
         #expect(try router.next().user == "n1")
         try WorkerKeys.make(path: folder.path("new"), name: "new", for: folder.path("farm"))
-        let lines = try folder.text("farm").split(separator: "\n").filter { !$0.hasPrefix("allow n1 ") }.map { $0.replacing("allow new ", with: "allow n1 ") }
+        let lines = try folder.text("farm").split(separator: "\n").filter { !$0.hasPrefix("allow n1 ") }.map {
+            $0.replacing("allow new ", with: "allow n1 ")
+        }
         try folder.write("farm", lines.joined(separator: "\n"))
         _ = try incident(router) { $0.what.contains("n1") && $0.what.contains("taken off") }
         #expect(try refusal(former) == .denied(400))
@@ -294,7 +311,9 @@ final class RawPeer {
         }
         // The beginning of a long frame, byte by byte.
         slow.say([2, 0, 0, 0, 0, 0, 0x10, 0, 0, 1])
-        while try #require(router.secondsSinceData(connection)) >= before + 0.3 { try #require(ContinuousClock.now < deadline) }
+        while try #require(router.secondsSinceData(connection)) >= before + 0.3 {
+            try #require(ContinuousClock.now < deadline)
+        }
         #expect(try router.receive() == nil)
     }
 }

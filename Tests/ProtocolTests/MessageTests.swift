@@ -23,7 +23,9 @@ import Protocol
     @Test("tensors travel beside the header, not in it: the frame sent is the frame given")
     func tensorsAreNotCopied() throws {
         let answer = Frame(zeros: 1000)
-        let frames = try WorkerMessage.result(TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), seconds: 1, answer, checksum: 0, note: nil).frames()
+        let frames = try WorkerMessage.result(
+            TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), seconds: 1, answer, checksum: 0, note: nil
+        ).frames()
         #expect(frames.count == 2 && frames[1] === answer && frames[0].byteCount < 64)
     }
 
@@ -31,8 +33,12 @@ import Protocol
     func otherVersion() throws {
         // protocol_version = 7, then field 99, which no version has yet.
         let frame = Frame(copying: [0x08, 7, 0x9a, 0x06, 1, 0] as [UInt8])
-        #expect(throws: WireError.version(theirs: 7, ours: WireLimits.protocolVersion)) { try WorkerMessage(frames: [frame, frame, frame]) }
-        #expect(throws: WireError.version(theirs: 7, ours: WireLimits.protocolVersion)) { try CoordinatorMessage(frames: [frame]) }
+        #expect(throws: WireError.version(theirs: 7, ours: WireLimits.protocolVersion)) {
+            try WorkerMessage(frames: [frame, frame, frame])
+        }
+        #expect(throws: WireError.version(theirs: 7, ours: WireLimits.protocolVersion)) {
+            try CoordinatorMessage(frames: [frame])
+        }
         #expect(WireError.version(theirs: 7, ours: WireLimits.protocolVersion).description.contains("version 7"))
     }
 
@@ -71,7 +77,8 @@ import Protocol
         request.cell = Rect(y: 16, x: 16, height: 48, width: 48)
         request.text = nil
         let enlargement = Enlargement(
-            inputHeight: 75, inputWidth: 75, outputHeight: 300, outputWidth: 300, source: Rect(y: 0, x: 0, height: 20, width: 20))
+            inputHeight: 75, inputWidth: 75, outputHeight: 300, outputWidth: 300,
+            source: Rect(y: 0, x: 0, height: 20, width: 20))
         request.conditioning = .enlarged(enlargement)
 
         func refusal(_ change: (inout DenoiseRequest) -> Void) -> String? {
@@ -109,12 +116,15 @@ import Protocol
             ("denoise.timestep", { $0.timestep = .nan }),
             ("coefficients.noise", { $0.coefficients.noise = .infinity }),
             ("coefficients.clip_range", { $0.coefficients.clipRange = -.infinity }),
-            ("bytes of denoise.window", {
-                $0.canvasHeight = 4096
-                $0.canvasWidth = 4096
-                $0.window = Rect(y: 0, x: 0, height: 4096, width: 4096)
-                $0.channels = 64
-            }),
+            (
+                "bytes of denoise.window",
+                {
+                    $0.canvasHeight = 4096
+                    $0.canvasWidth = 4096
+                    $0.window = Rect(y: 0, x: 0, height: 4096, width: 4096)
+                    $0.channels = 64
+                }
+            ),
         ]
         for (words, change) in faults {
             let refusal = try #require(refusal(change), "\(words) was accepted")
@@ -124,7 +134,8 @@ import Protocol
 
     /// Why a task may not be sent, nil if it may.
     static func refusal(of work: Work, inputs: [Frame]) -> String? {
-        let task = FarmTask(id: TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), model: Samples.digest(1), work: work)
+        let task = FarmTask(
+            id: TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0), model: Samples.digest(1), work: work)
         do {
             _ = try CoordinatorMessage.task(task, inputs: inputs).frames()
             return nil
@@ -137,7 +148,8 @@ import Protocol
     func autoencoderGeometry() throws {
         let good = AutoencodeRequest(
             direction: .decode, canvasHeight: 100, canvasWidth: 100, window: Rect(y: 8, x: 8, height: 64, width: 64),
-            cell: Rect(y: 16, x: 16, height: 48, width: 48), factor: 8, channels: 4, featureChannels: 512, groups: 10, givenNorms: 3)
+            cell: Rect(y: 16, x: 16, height: 48, width: 48), factor: 8, channels: 4, featureChannels: 512, groups: 10,
+            givenNorms: 3)
         let inputs = [Frame(zeros: 64 * 64 * 4), Frame(doubles: Array(repeating: 1, count: 90))]
         #expect(Self.refusal(of: .autoencode(good), inputs: inputs) == nil)
         let faults: [(String, (inout AutoencodeRequest) -> Void)] = [
@@ -151,11 +163,23 @@ import Protocol
             ("autoencode.given_norms", { $0.givenNorms = 1 << 20 }),
             ("autoencode.wanted_from", { $0.wantedNorms = 1 << 20..<1 << 20 }),
             ("autoencode.wanted_norms", { $0.wantedNorms = 0..<1 << 20 }),
-            ("bytes of autoencode.window", { $0.factor = 64; $0.canvasHeight = 5000; $0.window.height = 2000 }),
+            (
+                "bytes of autoencode.window",
+                {
+                    $0.factor = 64; $0.canvasHeight = 5000; $0.window.height = 2000
+                }
+            ),
             ("autoencode.signal", { $0.signal = .nan }),
             ("autoencode.noise", { $0.noise = .infinity }),
             ("autoencode.source", { $0.direction = .encode }),
-            ("autoencode.source", { $0.enlargement = Enlargement(inputHeight: 1, inputWidth: 1, outputHeight: 1, outputWidth: 1, source: .init(y: 0, x: 0, height: 1, width: 1)) }),
+            (
+                "autoencode.source",
+                {
+                    $0.enlargement = Enlargement(
+                        inputHeight: 1, inputWidth: 1, outputHeight: 1, outputWidth: 1,
+                        source: .init(y: 0, x: 0, height: 1, width: 1))
+                }
+            ),
             ("parts", { $0.givenNorms = 0 }),
             ("an input of the task", { $0.givenNorms = 2 }),
         ]
@@ -188,14 +212,21 @@ import Protocol
             try CoordinatorMessage(frames: frames + [sample])
         }
         let short = Frame(copying: sample.withBytes { [UInt8]($0.dropLast()) })
-        #expect(throws: WireError.frameSize(frame: "an input of the task", expected: sample.byteCount, found: sample.byteCount - 1)) {
+        #expect(
+            throws: WireError.frameSize(
+                frame: "an input of the task", expected: sample.byteCount, found: sample.byteCount - 1)
+        ) {
             try CoordinatorMessage(frames: [frames[0], short, frames[2]])
         }
         let result = try WorkerMessage.result(task.id, seconds: 1, sample, checksum: 0, note: nil).frames()
-        #expect(throws: WireError.frameSize(frame: "the answer", expected: sample.byteCount, found: sample.byteCount - 1)) {
+        #expect(
+            throws: WireError.frameSize(frame: "the answer", expected: sample.byteCount, found: sample.byteCount - 1)
+        ) {
             try WorkerMessage(frames: [result[0], short])
         }
-        #expect(throws: WireError.partCount(message: "result", expected: 2, found: 1)) { try WorkerMessage(frames: [result[0]]) }
+        #expect(throws: WireError.partCount(message: "result", expected: 2, found: 1)) {
+            try WorkerMessage(frames: [result[0]])
+        }
     }
 
     @Test("texts for the log hold one line: foreign ones are refused, our own are cleaned")
@@ -205,7 +236,10 @@ import Protocol
 
         let task = TaskID(job: 1, stage: 0, step: 0, tile: 0, attempt: 0)
         let long = "line\nnext\u{1b}[31m " + String(repeating: "é", count: 2000)
-        guard case .failure(_, .error(let text)) = try WorkerMessage(frames: WorkerMessage.failure(task, .error(long)).frames()) else {
+        guard
+            case .failure(_, .error(let text)) = try WorkerMessage(
+                frames: WorkerMessage.failure(task, .error(long)).frames())
+        else {
             Issue.record("not a failure")
             return
         }
@@ -217,7 +251,10 @@ import Protocol
         var random = SplitMix64(state: seed)
         for _ in 0..<50 {
             let frames = (0..<Int.random(in: 1...4, using: &random)).map { _ in
-                Frame(copying: (0..<Int.random(in: 0...80, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) })
+                Frame(
+                    copying: (0..<Int.random(in: 0...80, using: &random)).map { _ in
+                        UInt8.random(in: 0...255, using: &random)
+                    })
             }
             #expect(throws: WireError.self) { try WorkerMessage(frames: frames) }
             #expect(throws: WireError.self) { try CoordinatorMessage(frames: frames) }
@@ -255,8 +292,11 @@ import Protocol
             switch Int.random(in: 0..<4, using: &random) {
             case 0 where !bytes.isEmpty: bytes[place] ^= 1 << UInt8.random(in: 0..<8, using: &random)
             case 1 where !bytes.isEmpty: bytes[place] = .random(in: 0...255, using: &random)
-            case 2 where !bytes.isEmpty: bytes.removeSubrange(place..<min(bytes.count, place + .random(in: 1...8, using: &random)))
-            default: bytes.insert(contentsOf: (0..<4).map { _ in .random(in: 0...255, using: &random) }, at: min(place, bytes.count))
+            case 2 where !bytes.isEmpty:
+                bytes.removeSubrange(place..<min(bytes.count, place + .random(in: 1...8, using: &random)))
+            default:
+                bytes.insert(
+                    contentsOf: (0..<4).map { _ in .random(in: 0...255, using: &random) }, at: min(place, bytes.count))
             }
         }
         return [Frame(copying: bytes)] + frames.dropFirst()

@@ -37,9 +37,11 @@ final class TemporaryFolder {
         cache = try TemporaryFolder()
         var random = SplitMix64(state: 3)
         try model.write(Array(#"{"_class_name": "UNet2DModel"}"#.utf8), to: "config.json")
-        try model.write((0..<2_500_000).map { _ in UInt8.random(in: 0...255, using: &random) }, to: "unet/model.safetensors")
+        try model.write(
+            (0..<2_500_000).map { _ in UInt8.random(in: 0...255, using: &random) }, to: "unet/model.safetensors")
         try model.write([], to: "merges.txt")
-        manifest = try ModelManifest.of(folder: model.url, files: ["unet/model.safetensors", "config.json", "merges.txt"])
+        manifest = try ModelManifest.of(
+            folder: model.url, files: ["unet/model.safetensors", "config.json", "merges.txt"])
         server = try ModelServer(folder: model.url, manifest: manifest)
         store = ModelStore(folder: cache.url.appending(path: "models"))
     }
@@ -54,7 +56,8 @@ final class TemporaryFolder {
                 Issue.record("not a fetch or not a chunk")
                 return
             }
-            try download.receive(file: file, offset: offset, Frame(copying: change(file, offset, bytes.withBytes { [UInt8]($0) })))
+            try download.receive(
+                file: file, offset: offset, Frame(copying: change(file, offset, bytes.withBytes { [UInt8]($0) })))
             queue += download.requests()
         }
     }
@@ -71,15 +74,21 @@ final class TemporaryFolder {
 
     @Test("the digest does not depend on the order of the list")
     func order() throws {
-        let other = try ModelManifest.of(folder: model.url, files: ["merges.txt", "config.json", "unet/model.safetensors"])
-        #expect(other == manifest && manifest.files.map(\.name) == ["config.json", "merges.txt", "unet/model.safetensors"])
+        let other = try ModelManifest.of(
+            folder: model.url, files: ["merges.txt", "config.json", "unet/model.safetensors"])
+        #expect(
+            other == manifest && manifest.files.map(\.name) == ["config.json", "merges.txt", "unet/model.safetensors"])
     }
 
-    @Test("names that leave the folder, hide, or are not data are refused", arguments: [
-        "", ".", "..", "/etc/passwd.json", "../config.json", "a/../config.json", "a/b/config.json", ".hidden.json", "a//config.json",
-        "a/.b.json", "config.json/", "model.bin", "model.pkl", "run.sh", "con fig.json", "config\n.json", "конфиг.json", "a\\b.json", "config.json\0",
-        "/config.json", String(repeating: "a", count: 130) + ".json",
-    ])
+    @Test(
+        "names that leave the folder, hide, or are not data are refused",
+        arguments: [
+            "", ".", "..", "/etc/passwd.json", "../config.json", "a/../config.json", "a/b/config.json", ".hidden.json",
+            "a//config.json",
+            "a/.b.json", "config.json/", "model.bin", "model.pkl", "run.sh", "con fig.json", "config\n.json",
+            "конфиг.json", "a\\b.json", "config.json\0",
+            "/config.json", String(repeating: "a", count: 130) + ".json",
+        ])
     func badNames(name: String) {
         #expect(throws: ManifestError.badName(name)) {
             try ModelManifest(files: [.init(name: name, size: 1, sha256: Samples.digest(0))])
@@ -144,7 +153,9 @@ final class TemporaryFolder {
         let download = try store.download(manifest)
         _ = download.requests()
         let size = manifest.files[0].size
-        for (file, offset, count) in [(0, 0, size - 1), (0, 0, size + 1), (0, 1, size - 1), (2, 0, 1 << 20), (3, 0, 1), (-1, 0, 1), (0, .max, 1)] {
+        for (file, offset, count) in [
+            (0, 0, size - 1), (0, 0, size + 1), (0, 1, size - 1), (2, 0, 1 << 20), (3, 0, 1), (-1, 0, 1), (0, .max, 1),
+        ] {
             #expect(throws: ModelFileError.unexpectedPiece(file: file, offset: offset, length: count)) {
                 try download.receive(file: file, offset: offset, Frame(copying: [UInt8](repeating: 0, count: count)))
             }
@@ -183,14 +194,17 @@ final class TemporaryFolder {
     @Test("the server reads only what the manifest lists, and only inside it")
     func servedBytes() throws {
         for (file, offset, length) in [
-            (3, 0, 1), (-1, 0, 1), (0, 0, manifest.files[0].size + 1), (0, -1, 1), (2, 2_500_000, 1), (2, .max, 1), (2, 0, 0),
+            (3, 0, 1), (-1, 0, 1), (0, 0, manifest.files[0].size + 1), (0, -1, 1), (2, 2_500_000, 1), (2, .max, 1),
+            (2, 0, 0),
             (2, 0, (1 << 20) + 1), (1, 0, 1), (2, 2_499_999, 2),
         ] {
             #expect(throws: ModelFileError.noSuchBytes(file: file, offset: offset, length: length)) {
                 try server.chunk(file: file, offset: offset, length: length)
             }
         }
-        #expect(try server.chunk(file: 0, offset: 2, length: 3) == .chunk(file: 0, offset: 2, Frame(copying: Array("_cl".utf8))))
+        #expect(
+            try server.chunk(file: 0, offset: 2, length: 3)
+                == .chunk(file: 0, offset: 2, Frame(copying: Array("_cl".utf8))))
     }
 
     @Test("a missing file, a folder in its place and a changed model are named")
@@ -198,7 +212,9 @@ final class TemporaryFolder {
         #expect { try ModelManifest.of(folder: model.url, files: ["nothing.json"]) } throws: {
             "\($0)".contains("nothing.json") && "\($0)".contains("No such file")
         }
-        #expect { try ModelManifest.of(folder: model.url, files: ["unet"]) } throws: { "\($0)".contains("not a plain file") }
+        #expect { try ModelManifest.of(folder: model.url, files: ["unet"]) } throws: {
+            "\($0)".contains("not a plain file")
+        }
         try model.write([1], to: "config.json")
         #expect(throws: ModelFileError.self) { try ModelServer(folder: model.url, manifest: manifest) }
     }
@@ -207,12 +223,16 @@ final class TemporaryFolder {
     func unwritable() throws {
         try cache.write([], to: "file")
         let store = ModelStore(folder: cache.url.appending(path: "file/models"))
-        #expect { try store.download(manifest) } throws: { "\($0)".contains("--cache") && "\($0)".contains("cannot be written") }
+        #expect { try store.download(manifest) } throws: {
+            "\($0)".contains("--cache") && "\($0)".contains("cannot be written")
+        }
     }
 
     @Test("a model larger than the disk is refused before it is fetched")
     func tooLargeForDisk() throws {
-        let manifest = try ModelManifest(files: [.init(name: "a.safetensors", size: WireLimits.modelBytes, sha256: Samples.digest(0))])
+        let manifest = try ModelManifest(files: [
+            .init(name: "a.safetensors", size: WireLimits.modelBytes, sha256: Samples.digest(0))
+        ])
         #expect { try store.download(manifest) } throws: { "\($0)".contains("MiB free") }
     }
 }

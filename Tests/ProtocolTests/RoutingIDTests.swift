@@ -10,7 +10,8 @@ extension RawPeer {
         func property(_ name: String, _ value: [UInt8]) -> [UInt8] {
             [UInt8(name.utf8.count)] + Array(name.utf8) + [0, 0, 0, UInt8(value.count)] + value
         }
-        let ready: [UInt8] = [5] + Array("READY".utf8) + property("Socket-Type", Array("DEALER".utf8)) + property("Identity", id)
+        let ready: [UInt8] =
+            [5] + Array("READY".utf8) + property("Socket-Type", Array("DEALER".utf8)) + property("Identity", id)
         say(greeting + [4, UInt8(ready.count)] + ready)
         var answer = [UInt8](repeating: 0, count: 107)
         recv(descriptor, &answer, answer.count, Int32(MSG_WAITALL))

@@ -54,7 +54,9 @@ struct Late: Error {}
 
     private func text(_ words: String) -> Frame { Frame(copying: Array(words.utf8)) }
 
-    @Test("messages go both ways over TCP, IPC and inproc", arguments: ["tcp://127.0.0.1:*", "ipc://@tilefarm-test-\(getpid())", "inproc://test"])
+    @Test(
+        "messages go both ways over TCP, IPC and inproc",
+        arguments: ["tcp://127.0.0.1:*", "ipc://@tilefarm-test-\(getpid())", "inproc://test"])
     func bothWays(endpoint: String) throws {
         let router = try RouterSocket(context, bind: Endpoint(endpoint), limits: .open)
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
@@ -75,7 +77,9 @@ struct Late: Error {}
         let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
         for count in 0..<200 {
-            try dealer.deliver([text(String(repeating: "x", count: count % 7)), Frame(floats: (0..<count).map { Float($0) })])
+            try dealer.deliver([
+                text(String(repeating: "x", count: count % 7)), Frame(floats: (0..<count).map { Float($0) }),
+            ])
         }
         for count in 0..<200 {
             let received = try router.next()
@@ -100,7 +104,8 @@ struct Late: Error {}
 
     @Test("a peer that sends more than the limit in a frame is disconnected, others are not")
     func oversized() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), maximumFrameBytes: 100_000, limits: .open)
+        let router = try RouterSocket(
+            context, bind: Endpoint("tcp://127.0.0.1:*"), maximumFrameBytes: 100_000, limits: .open)
         let polite = try DealerSocket(context, connect: Endpoint(router.endpoint))
         try polite.deliver([text("hello")])
         let peer = try router.next().peer
@@ -135,7 +140,8 @@ struct Late: Error {}
 
     @Test("a peer that reads nothing blocks the sending to itself alone")
     func wouldBlock() throws {
-        let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 0, limits: .open)
+        let router = try RouterSocket(
+            context, bind: Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 0, limits: .open)
         let deaf = try DealerSocket(context, connect: Endpoint(router.endpoint), lingerMilliseconds: 0)
         let good = try DealerSocket(context, connect: Endpoint(router.endpoint))
         try deaf.deliver([text("hello")])
@@ -155,7 +161,9 @@ struct Late: Error {}
         var random = SplitMix64(state: 1)
         for round in 0..<20 {
             let bytes =
-                round == 0 ? Array("GET / HTTP/1.1\r\nHost: farm\r\n\r\n".utf8) : (0..<500).map { _ in UInt8.random(in: 0...255, using: &random) }
+                round == 0
+                ? Array("GET / HTTP/1.1\r\nHost: farm\r\n\r\n".utf8)
+                : (0..<500).map { _ in UInt8.random(in: 0...255, using: &random) }
             #expect(try RawPeer(router).say(bytes))
         }
         let dealer = try DealerSocket(context, connect: Endpoint(router.endpoint))
@@ -187,7 +195,9 @@ struct Late: Error {}
         do {
             let router = try RouterSocket(context, bind: Endpoint("tcp://127.0.0.1:*"), limits: .open)
             endpoint = try Endpoint(router.endpoint)
-            #expect(throws: SocketError.addressInUse(router.endpoint)) { try RouterSocket(SocketContext(), bind: endpoint) }
+            #expect(throws: SocketError.addressInUse(router.endpoint)) {
+                try RouterSocket(SocketContext(), bind: endpoint)
+            }
         }
         let deadline = ContinuousClock.now + .seconds(10)
         while true {
@@ -209,7 +219,8 @@ struct Late: Error {}
         peer.say([0, 5] + Array("hello".utf8))
         let received = try #require(router).next()
         // More than the kernel takes of a message whose receiver reads a few bytes of it.
-        #expect(try router?.send([text("header"), Frame(zeroBytes: 64 << 20), text("end")], to: received.peer) == .sent)
+        #expect(
+            try router?.send([text("header"), Frame(zeroBytes: 64 << 20), text("end")], to: received.peer) == .sent)
         var begin = [UInt8](repeating: 0, count: 64)
         #expect(recv(peer.descriptor, &begin, begin.count, Int32(MSG_WAITALL)) == begin.count)
         // The context's end waits for both.
@@ -218,13 +229,19 @@ struct Late: Error {}
         withExtendedLifetime(context) {}
     }
 
-    @Test("endpoints that cannot be are named with the reason", arguments: [
-        "", "127.0.0.1:5555", "http://host:80", "tcp://", "tcp://host", "tcp://host:", "tcp://:5555", "tcp://host:0",
-        "tcp://host:65536", "tcp://host:x", "tcp://::1:5555", "tcp://[::1:5555", "tcp://host name:1", "tcp://host:1\n", "ipc://",
-        "tcp://" + String(repeating: "h", count: 300) + ":1",
-    ])
+    @Test(
+        "endpoints that cannot be are named with the reason",
+        arguments: [
+            "", "127.0.0.1:5555", "http://host:80", "tcp://", "tcp://host", "tcp://host:", "tcp://:5555",
+            "tcp://host:0",
+            "tcp://host:65536", "tcp://host:x", "tcp://::1:5555", "tcp://[::1:5555", "tcp://host name:1",
+            "tcp://host:1\n", "ipc://",
+            "tcp://" + String(repeating: "h", count: 300) + ":1",
+        ])
     func badEndpoints(text: String) {
-        #expect { try Endpoint(text) } throws: { "\($0)".contains("is not valid") && !"\($0)".dropFirst(10 + text.count).contains("\n") }
+        #expect { try Endpoint(text) } throws: {
+            "\($0)".contains("is not valid") && !"\($0)".dropFirst(10 + text.count).contains("\n")
+        }
     }
 
     @Test("an address of another machine cannot be bound, and is named")
@@ -232,14 +249,20 @@ struct Late: Error {}
         #expect(throws: SocketError.noSuchAddress("tcp://192.0.2.1:5999")) {
             try RouterSocket(context, bind: Endpoint("tcp://192.0.2.1:5999"))
         }
-        #expect(throws: SocketError.self) { try RouterSocket(context, bind: Endpoint("tcp://no-such-host.invalid:5999")) }
+        #expect(throws: SocketError.self) {
+            try RouterSocket(context, bind: Endpoint("tcp://no-such-host.invalid:5999"))
+        }
     }
 
-    @Test("loopback is told from the world", arguments: [
-        ("tcp://127.0.0.1:5555", true), ("tcp://127.3.2.1:*", true), ("tcp://[::1]:5555", true), ("tcp://localhost:1", true),
-        ("ipc:///tmp/x", true), ("tcp://*:5555", false), ("tcp://0.0.0.0:5555", false), ("tcp://10.0.0.1:5555", false),
-        ("tcp://127.evil.example:1", false), ("tcp://[::]:5555", false),
-    ])
+    @Test(
+        "loopback is told from the world",
+        arguments: [
+            ("tcp://127.0.0.1:5555", true), ("tcp://127.3.2.1:*", true), ("tcp://[::1]:5555", true),
+            ("tcp://localhost:1", true),
+            ("ipc:///tmp/x", true), ("tcp://*:5555", false), ("tcp://0.0.0.0:5555", false),
+            ("tcp://10.0.0.1:5555", false),
+            ("tcp://127.evil.example:1", false), ("tcp://[::]:5555", false),
+        ])
     func loopback(text: String, expected: Bool) throws {
         #expect(try Endpoint(text).isLoopback == expected)
     }

@@ -17,7 +17,9 @@ import Worker
     func joins() throws {
         let hand = try Hand(farmer.endpoint, model, lanes: 3)
         let (peer, hello) = try farmer.hello()
-        #expect(hello.name == "hand" && hello.lanes == 3 && hello.kernels == "test" && hello.memoryBytes > 0 && !hello.host.isEmpty)
+        #expect(
+            hello.name == "hand" && hello.lanes == 3 && hello.kernels == "test" && hello.memoryBytes > 0
+                && !hello.host.isEmpty)
         try farmer.send(model.welcome(hello), to: peer)
         try farmer.serve(model, fetches: model.fetches)
         let (credit, digest) = try farmer.ready()
@@ -73,7 +75,9 @@ import Worker
         #expect(try farmer.result().answer.values(of: .float16) == (1...60).map { Float(300 + $0) })
         let large = farmer.task(model, tile: 655, element: .float16)
         try farmer.send(large, to: peer)
-        let failure = try farmer.next { if case .failure(let id, .error(let reason)) = $1 { (id, reason) } else { nil } }
+        let failure = try farmer.next {
+            if case .failure(let id, .error(let reason)) = $1 { (id, reason) } else { nil }
+        }
         #expect(failure.0 == large.0.id && failure.1.contains("too large"))
         hand.link.drain(reason: "enough")
         _ = try hand.end()
@@ -98,10 +102,18 @@ import Worker
         let task = farmer.task(model, tile: 5)
         try farmer.send(task, to: peer)
         try gate.waitUntilEntered()
-        let busy = try farmer.next { if case .heartbeat(let beat) = $1, beat.running == [task.0.id] { beat } else { nil } }
+        let busy = try farmer.next {
+            if case .heartbeat(let beat) = $1, beat.running == [task.0.id] { beat } else { nil }
+        }
         // A kernel that gets on is progress, long before the task is done.
         ComputeProgress.advance()
-        _ = try farmer.next { if case .heartbeat(let beat) = $1, beat.running == [task.0.id], beat.progress > busy.progress { beat } else { nil } }
+        _ = try farmer.next {
+            if case .heartbeat(let beat) = $1, beat.running == [task.0.id], beat.progress > busy.progress {
+                beat
+            } else {
+                nil
+            }
+        }
         gate.release(1)
         let idle = try farmer.next { if case .heartbeat(let beat) = $1, beat.running.isEmpty { beat } else { nil } }
         #expect(idle.progress > busy.progress)
@@ -257,7 +269,9 @@ import Worker
     func garbage() throws {
         let hand = try Hand(farmer.endpoint, model)
         let peer = try farmer.employ(model).peer
-        for count in 0..<50 { _ = try farmer.router.send([Frame(copying: (0..<count).map { UInt8($0) ^ 0x5a })], to: peer) }
+        for count in 0..<50 {
+            _ = try farmer.router.send([Frame(copying: (0..<count).map { UInt8($0) ^ 0x5a })], to: peer)
+        }
         try farmer.send(farmer.task(model, tile: 1), to: peer)
         #expect(try farmer.result().task.tile == 1)
         hand.link.drain(reason: "enough")

@@ -23,7 +23,9 @@ final class Farmer {
                 // It admits nobody, so its door is open.
                 var limits = ConnectionLimits()
                 (limits.strangerBytes, limits.strangerSeconds) = (1 << 30, 3600)
-                router = try RouterSocket(context, bind: endpoint ?? Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 200, keys: keys, limits: limits)
+                router = try RouterSocket(
+                    context, bind: endpoint ?? Endpoint("tcp://127.0.0.1:*"), lingerMilliseconds: 200, keys: keys,
+                    limits: limits)
                 return
             } catch SocketError.addressInUse where ContinuousClock.now < deadline {
                 continue
@@ -55,7 +57,15 @@ final class Farmer {
     }
 
     func result() throws -> (task: TaskID, answer: Frame) {
-        try next { if case .result(let task, _, let answer, let checksum, _) = $1, answer.checksum(of: .floats).crc32c == checksum { (task, answer) } else { nil } }
+        try next {
+            if case .result(let task, _, let answer, let checksum, _) = $1,
+                answer.checksum(of: .floats).crc32c == checksum
+            {
+                (task, answer)
+            } else {
+                nil
+            }
+        }
     }
 
     func send(_ message: CoordinatorMessage, to peer: Peer) throws {
@@ -63,7 +73,9 @@ final class Farmer {
     }
 
     /// Welcomes the next worker that says hello, until it is ready.
-    func employ(_ model: TestModel, job: UInt64 = 7, kernels: String? = nil) throws -> (peer: Peer, hello: Hello, credit: Int) {
+    func employ(_ model: TestModel, job: UInt64 = 7, kernels: String? = nil) throws -> (
+        peer: Peer, hello: Hello, credit: Int
+    ) {
         let (peer, hello) = try hello()
         try send(model.welcome(hello, job: job, kernels: kernels), to: peer)
         try serve(model)
@@ -81,22 +93,28 @@ final class Farmer {
             let (peer, file, offset, length) = try next {
                 if case .fetch(let file, let offset, let length) = $1 { ($0, file, offset, length) } else { nil }
             }
-            guard case .chunk(_, _, let bytes) = try model.server.chunk(file: file, offset: offset, length: length) else { return }
+            guard case .chunk(_, _, let bytes) = try model.server.chunk(file: file, offset: offset, length: length)
+            else { return }
             try send(.chunk(file: file, offset: offset, spoil(file, offset, bytes)), to: peer)
         }
     }
 
     /// Makes a task of 4x5 pixels whose answer is its sample, one added.
-    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0, element: CanvasElement = .float32) -> (task: FarmTask, inputs: [Frame]) {
+    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0, element: CanvasElement = .float32) -> (
+        task: FarmTask, inputs: [Frame]
+    ) {
         let window = Rect(y: 0, x: 0, height: 4, width: 5)
         let request = DenoiseRequest(
             canvasHeight: 8, canvasWidth: 8, channels: 3, window: window, cell: window, timestep: 999,
             coefficients: StepCoefficients(
-                originalFromSample: 0, originalFromPrediction: 0, clipRange: nil, nextFromOriginal: 0, nextFromSample: 0,
+                originalFromSample: 0, originalFromPrediction: 0, clipRange: nil, nextFromOriginal: 0,
+                nextFromSample: 0,
                 nextFromPrediction: 0, noise: 0),
             step: step, seed: 1, sampleIsNoise: false, answer: .cell, element: element,
             conditioning: .enlarged(
-                Enlargement(inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8, source: Rect(y: 0, x: 0, height: 2, width: 2))))
+                Enlargement(
+                    inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8,
+                    source: Rect(y: 0, x: 0, height: 2, width: 2))))
         let id = TaskID(job: job, stage: 0, step: step, tile: tile, attempt: 0)
         return (
             FarmTask(id: id, model: model.manifest.digest, work: .denoise(request)),
@@ -121,12 +139,14 @@ final class TestModel {
     let fetches: Int
 
     init(bytes: Int = 2_500_000) throws {
-        let base = FileManager.default.temporaryDirectory.appending(path: "tilefarm-test-\(UInt64.random(in: 0 ... .max))")
+        let base = FileManager.default.temporaryDirectory.appending(
+            path: "tilefarm-test-\(UInt64.random(in: 0 ... .max))")
         folder = base.appending(path: "model")
         cache = base.appending(path: "cache")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         try Data("{}".utf8).write(to: folder.appending(path: "config.json"))
-        try Data((0..<bytes).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 3) }).write(to: folder.appending(path: "weights.safetensors"))
+        try Data((0..<bytes).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 3) }).write(
+            to: folder.appending(path: "weights.safetensors"))
         manifest = try ModelManifest.of(folder: folder, files: ["config.json", "weights.safetensors"])
         server = try ModelServer(folder: folder, manifest: manifest)
         fetches = 1 + (bytes + WireLimits.chunkBytes - 1) / WireLimits.chunkBytes
@@ -138,7 +158,9 @@ final class TestModel {
 
     func welcome(_ hello: Hello, job: UInt64 = 7, kernels: String? = nil) -> CoordinatorMessage {
         .welcome(
-            Welcome(session: hello.session, job: job, manifest: manifest, requiredKernels: kernels, heartbeatMilliseconds: 20, silenceMilliseconds: 100))
+            Welcome(
+                session: hello.session, job: job, manifest: manifest, requiredKernels: kernels,
+                heartbeatMilliseconds: 20, silenceMilliseconds: 100))
     }
 }
 
@@ -167,16 +189,23 @@ final class Hand: Sendable {
 
     enum Source { case cache, folder(URL), loaded }
 
-    init(_ endpoint: Endpoint, _ model: TestModel, lanes: Int = 1, gate: Gate? = nil, source: Source = .cache, local: Bool = false, keys: WorkerKeys? = nil) throws {
+    init(
+        _ endpoint: Endpoint, _ model: TestModel, lanes: Int = 1, gate: Gate? = nil, source: Source = .cache,
+        local: Bool = false, keys: WorkerKeys? = nil
+    ) throws {
         let denoiser = LoadedModel {
             { work, inputs in
                 gate?.pass()
                 guard case .denoise(let request) = work, request.step != 13 else { throw Misfortune() }
-                return LaneAnswer(Frame(inputs[0].values(of: request.element).map { $0 + 1 }, as: request.element), note: request.step == 7 ? "the seventh step" : nil)
+                return LaneAnswer(
+                    Frame(inputs[0].values(of: request.element).map { $0 + 1 }, as: request.element),
+                    note: request.step == 7 ? "the seventh step" : nil)
             }
         }
         let load: ModelSource.Load = { folder, _ in
-            guard FileManager.default.fileExists(atPath: folder.appending(path: "config.json").path) else { throw Misfortune() }
+            guard FileManager.default.fileExists(atPath: folder.appending(path: "config.json").path) else {
+                throw Misfortune()
+            }
             return denoiser
         }
         let origin: ModelSource =
@@ -202,7 +231,9 @@ final class Hand: Sendable {
     }
 
     func end(seconds: Int = 20) throws -> WorkerEnding {
-        guard over.wait(timeout: .now() + .seconds(seconds)) == .success, let ending = ending.withLock({ $0 }) else { throw Late() }
+        guard over.wait(timeout: .now() + .seconds(seconds)) == .success, let ending = ending.withLock({ $0 }) else {
+            throw Late()
+        }
         return ending
     }
 }
@@ -213,13 +244,16 @@ final class OtherServer {
     let port: UInt16
 
     init() throws {
-        var address = sockaddr_in(), size = socklen_t(MemoryLayout<sockaddr_in>.size), limit = timeval(tv_sec: 10, tv_usec: 0)
+        var address = sockaddr_in(), size = socklen_t(MemoryLayout<sockaddr_in>.size),
+            limit = timeval(tv_sec: 10, tv_usec: 0)
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
         let descriptor = descriptor
         let isBound = withUnsafeMutablePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, size) == 0 && listen(descriptor, 8) == 0 && getsockname(descriptor, $0, &size) == 0 }
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, size) == 0 && listen(descriptor, 8) == 0 && getsockname(descriptor, $0, &size) == 0
+            }
         }
         try #require(isBound)
         port = UInt16(bigEndian: address.sin_port)

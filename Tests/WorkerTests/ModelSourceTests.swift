@@ -13,7 +13,8 @@ import Worker
         model = try TestModel()
     }
 
-    @Test("a model that another worker has stored meanwhile is used, a damaged one is replaced", arguments: [false, true])
+    @Test(
+        "a model that another worker has stored meanwhile is used, a damaged one is replaced", arguments: [false, true])
     func storedMeanwhile(isDamaged: Bool) throws {
         let hand = try Hand(farmer.endpoint, model)
         let (peer, hello) = try farmer.hello()

@@ -27,17 +27,21 @@ public struct NoiseField: Sendable, Hashable {
     var word: UInt32 { UInt32(purpose.rawValue) << 24 | UInt32(stage) << 16 | UInt32(step) }
 }
 
-/// Standard normal noise as a function of place: any window of a canvas, made by any worker in any order, holds the values that the whole
-/// canvas has there.
+/// Standard normal noise as a function of place: any window of a canvas, made by any worker in any order, holds the
+/// values that the whole canvas has there.
 ///
-/// The four normals of a Philox block stand side by side in a row: counter = (x / 4, y, channel, field), key = the job's seed, lane x mod 4.
-/// So no number of channels wastes any, and a window at most six columns of a row. Only additions, multiplications, divisions by powers
-/// of two and square roots are used, each rounded by itself: the bits are the same on every processor.
+/// The four normals of a Philox block stand side by side in a row: counter = (x / 4, y, channel, field), key = the
+/// job's seed, lane x mod 4. So no number of channels wastes any, and a window at most six columns of a row. Only
+/// additions, multiplications, divisions by powers of two and square roots are used, each rounded by itself: the bits
+/// are the same on every processor.
 public enum Noise {
     /// Fills `values` with the noise of `window`: height x width x channels.
-    public static func fill(_ values: inout MutableSpan<Float>, window: Rect, channels: Int, seed: UInt64, field: NoiseField) {
+    public static func fill(
+        _ values: inout MutableSpan<Float>, window: Rect, channels: Int, seed: UInt64, field: NoiseField
+    ) {
         precondition(
-            window.height >= 0 && window.width >= 0 && channels >= 0 && values.count == window.height * window.width * channels,
+            window.height >= 0 && window.width >= 0 && channels >= 0
+                && values.count == window.height * window.width * channels,
             "noise of \(window.height) x \(window.width) x \(channels) does not fill \(values.count) values")
         guard !values.isEmpty else { return }
         let firstBlock = window.x >> 2

@@ -1,7 +1,7 @@
 import Foundation
 
-/// What a diffusers `scheduler_config.json` says about how a model was trained and is sampled. The defaults are those of diffusers'
-/// `DDPMScheduler` and `DDIMScheduler`, which hold for keys that a file lacks.
+/// What a diffusers `scheduler_config.json` says about how a model was trained and is sampled. The defaults are those
+/// of diffusers' `DDPMScheduler` and `DDIMScheduler`, which hold for keys that a file lacks.
 public struct NoiseScheduleConfiguration: Sendable, Hashable {
     /// How beta grows over the training timesteps; the raw value is diffusers' name.
     public enum BetaSchedule: String, Sendable, CaseIterable {
@@ -36,7 +36,8 @@ public struct NoiseScheduleConfiguration: Sendable, Hashable {
     public var betaSchedule = BetaSchedule.linear
     public var betaStart = 1e-4
     public var betaEnd = 0.02
-    /// Whether the betas are rescaled so that nothing of the image is left at the last timestep: algorithm 1 of arXiv 2305.08891.
+    /// Whether the betas are rescaled so that nothing of the image is left at the last timestep: algorithm 1 of arXiv
+    /// 2305.08891.
     public var zeroTerminalSNR = false
     public var predictionType = PredictionType.epsilon
     public var timestepSpacing = TimestepSpacing.leading
@@ -44,7 +45,8 @@ public struct NoiseScheduleConfiguration: Sendable, Hashable {
     public var stepsOffset = 0
     /// x_0 is clipped to -clipRange ... clipRange at every step; nil for never.
     public var clipRange: Double? = 1
-    /// Whether DDIM's last step ends at alphas_cumprod 1, or at that of timestep 0 (`set_alpha_to_one`). DDPM's always ends at 1.
+    /// Whether DDIM's last step ends at alphas_cumprod 1, or at that of timestep 0 (`set_alpha_to_one`). DDPM's always
+    /// ends at 1.
     public var finalAlphaIsOne = true
     public var variance = Variance.small
 
@@ -91,8 +93,9 @@ extension NoiseScheduleError: CustomStringConvertible {
 /// How much of the image and how much noise there is at each training timestep.
 public struct NoiseSchedule: Sendable {
     public let configuration: NoiseScheduleConfiguration
-    /// The share of the image's variance that is left at timestep t: x_t = sqrt(a) x_0 + sqrt(1 - a) epsilon. Falls with t. In double precision throughout;
-    /// diffusers computes it in single, from which it differs by rounding alone.
+    /// The share of the image's variance that is left at timestep t: x_t = sqrt(a) x_0 + sqrt(1 - a) epsilon. Falls
+    /// with t. In double precision throughout; diffusers computes it in single, from which it differs by rounding
+    /// alone.
     public let alphasCumprod: [Double]
 
     /// - Throws: `NoiseScheduleError` if the configuration's numbers are impossible.
@@ -101,7 +104,9 @@ public struct NoiseSchedule: Sendable {
         let (start, end) = (configuration.betaStart, configuration.betaEnd)
         guard (2...1_000_000).contains(count) else { throw .impossibleTrainTimesteps(count) }
         guard 0 < start, start <= end, end < 1 else { throw .impossibleBetas(start: start, end: end) }
-        guard (0..<count).contains(configuration.stepsOffset) else { throw .impossibleStepsOffset(configuration.stepsOffset) }
+        guard (0..<count).contains(configuration.stepsOffset) else {
+            throw .impossibleStepsOffset(configuration.stepsOffset)
+        }
         if let range = configuration.clipRange, !(range > 0 && range.isFinite) { throw .impossibleClipRange(range) }
 
         func linear(_ from: Double, _ to: Double) -> [Double] {
@@ -126,9 +131,12 @@ public struct NoiseSchedule: Sendable {
             return product
         }
         // Betas so small that no noise is added, or so large that nothing is left long before the end.
-        guard alphasCumprod[0] < 1, alphasCumprod.dropLast().allSatisfy({ $0 > 1e-30 }) else { throw .impossibleBetas(start: start, end: end) }
+        guard alphasCumprod[0] < 1, alphasCumprod.dropLast().allSatisfy({ $0 > 1e-30 }) else {
+            throw .impossibleBetas(start: start, end: end)
+        }
         if configuration.zeroTerminalSNR {
-            // Algorithm 1 of arXiv 2305.08891: sqrt(alphas_cumprod) shifted to 0 at the end and scaled to keep its start.
+            // Algorithm 1 of arXiv 2305.08891: sqrt(alphas_cumprod) shifted to 0 at the end and scaled to keep its
+            // start.
             let (first, last) = (alphasCumprod[0].squareRoot(), alphasCumprod[count - 1].squareRoot())
             alphasCumprod = alphasCumprod.map { alpha in
                 let root = (alpha.squareRoot() - last) * first / (first - last)
@@ -139,8 +147,9 @@ public struct NoiseSchedule: Sendable {
         self.alphasCumprod = alphasCumprod
     }
 
-    /// The timesteps that `steps` steps visit, falling: those of `set_timesteps` of diffusers, except that where its trailing spacing slips by rounding and
-    /// appends a timestep of -1 (62 of the numbers of steps up to 1000), that one is not there.
+    /// The timesteps that `steps` steps visit, falling: those of `set_timesteps` of diffusers, except that where its
+    /// trailing spacing slips by rounding and appends a timestep of -1 (62 of the numbers of steps up to 1000), that
+    /// one is not there.
     /// - Throws: `NoiseScheduleError` if there are none such.
     public func timesteps(steps: Int) throws(NoiseScheduleError) -> [Int] {
         let count = configuration.trainTimesteps

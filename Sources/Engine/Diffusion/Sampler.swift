@@ -1,13 +1,14 @@
 /// How x_t becomes the next sample.
 public enum SamplerKind: Sendable, Hashable {
-    /// Song, Meng and Ermon 2020 (arXiv 2010.02502), equations 12 and 16; eta 0 is deterministic, 1 adds as much noise as DDPM.
+    /// Song, Meng and Ermon 2020 (arXiv 2010.02502), equations 12 and 16; eta 0 is deterministic, 1 adds as much noise
+    /// as DDPM.
     case ddim(eta: Float)
     /// Ho, Jain and Abbeel 2020 (arXiv 2006.11239), equation 7.
     case ddpm
 }
 
-/// One step of any sampler as numbers, computed once by whoever plans; applying them is the same arithmetic for every sampler, prediction type
-/// and schedule, with no division, hence well-defined where nothing of the image is left.
+/// One step of any sampler as numbers, computed once by whoever plans; applying them is the same arithmetic for every
+/// sampler, prediction type and schedule, with no division, hence well-defined where nothing of the image is left.
 public struct StepCoefficients: Sendable, Hashable {
     /// x_0 = originalFromSample x_t + originalFromPrediction (model output).
     public var originalFromSample, originalFromPrediction: Float
@@ -52,12 +53,16 @@ extension NoiseSchedule {
         return plan
     }
 
-    /// The step from timestep `timestep` to `next`, or to the finished image where `next` is nil. Computed in double precision.
+    /// The step from timestep `timestep` to `next`, or to the finished image where `next` is nil. Computed in double
+    /// precision.
     ///
-    /// Matches `step` of diffusers' `DDIMScheduler` and `DDPMScheduler` where their next timestep, t - T / steps rounded down, is the next of the
-    /// list, as it is when steps divides T; elsewhere the list's own next is the right one. Clipping included (DDIM's direction uses the epsilon from before clipping).
+    /// Matches `step` of diffusers' `DDIMScheduler` and `DDPMScheduler` where their next timestep, t - T / steps
+    /// rounded down, is the next of the list, as it is when steps divides T; elsewhere the list's own next is the right
+    /// one. Clipping included (DDIM's direction uses the epsilon from before clipping).
     /// - Throws: `NoiseScheduleError`.
-    public func step(_ sampler: SamplerKind, from timestep: Int, to next: Int?) throws(NoiseScheduleError) -> StepCoefficients {
+    public func step(_ sampler: SamplerKind, from timestep: Int, to next: Int?) throws(NoiseScheduleError)
+        -> StepCoefficients
+    {
         guard alphasCumprod.indices.contains(timestep), next.map({ (0..<timestep).contains($0) }) ?? true else {
             throw .timestepOutOfRange(timestep: timestep, next: next, trainTimesteps: configuration.trainTimesteps)
         }
@@ -119,14 +124,16 @@ extension NoiseSchedule {
 }
 
 extension StepCoefficients {
-    /// Applies the step to every element. Each product and sum is rounded by itself, left to right, so the bits are the same on every processor.
+    /// Applies the step to every element. Each product and sum is rounded by itself, left to right, so the bits are the
+    /// same on every processor.
     /// - Parameters:
     ///   - sample: x_t
     ///   - prediction: the model's output
     ///   - noise: standard normals; may be empty where `self.noise` is 0
     ///   - next: receives as many elements as `sample` has, from `start` on
     public func apply(
-        sample: Span<Float>, prediction: Span<Float>, noise normals: Span<Float>, into next: inout MutableSpan<Float>, at start: Int = 0
+        sample: Span<Float>, prediction: Span<Float>, noise normals: Span<Float>, into next: inout MutableSpan<Float>,
+        at start: Int = 0
     ) {
         let count = sample.count
         precondition(prediction.count == count && (normals.count == count || noise == 0 && normals.isEmpty))
@@ -136,7 +143,8 @@ extension StepCoefficients {
         } else {
             for i in 0..<count {
                 let original = original(sample[i], prediction[i])
-                next[start &+ i] = nextFromOriginal * original + nextFromSample * sample[i] + nextFromPrediction * prediction[i]
+                next[start &+ i] =
+                    nextFromOriginal * original + nextFromSample * sample[i] + nextFromPrediction * prediction[i]
             }
         }
         if noise != 0 {

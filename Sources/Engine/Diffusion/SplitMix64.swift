@@ -1,5 +1,5 @@
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): small, seeded, so that a run can be repeated. For simulations and tests;
-/// the noise of a job is `Philox4x32`.
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): small, seeded, so that a run can be
+/// repeated. For simulations and tests; the noise of a job is `Philox4x32`.
 package struct SplitMix64: RandomNumberGenerator {
     private var state: UInt64
 

@@ -1,14 +1,17 @@
 /// A sampler's whole loop over one canvas: timesteps, coefficients, and the step itself with the noise it adds.
 ///
-/// Workers take a step for a tile's cell, whoever blends predictions takes it for the whole canvas; both get the same bits.
+/// Workers take a step for a tile's cell, whoever blends predictions takes it for the whole canvas; both get the same
+/// bits.
 public struct StepSampler: Sendable {
     private let plan: [SamplerStep]
 
-    /// The share of the image and that of the noise in the sample that the loop begins with: x_T = signal x_0 + noise z.
+    /// The share of the image and that of the noise in the sample that the loop begins with: x_T = signal x_0 + noise
+    /// z.
     public let start: (signal: Float, noise: Float)
 
-    /// - Parameter strength: the last part of the schedule's steps that is taken, above 0 to 1: image to image begins in the middle, at
-    ///   step count - int(count * strength), as diffusers' `StableDiffusionImg2ImgPipeline.get_timesteps` has it, but takes one step at least.
+    /// - Parameter strength: the last part of the schedule's steps that is taken, above 0 to 1: image to image begins
+    ///   in the middle, at step count - int(count * strength), as diffusers'
+    ///   `StableDiffusionImg2ImgPipeline.get_timesteps` has it, but takes one step at least.
     /// - Throws: `NoiseScheduleError`.
     public init(schedule: NoiseScheduleConfiguration, kind: SamplerKind, steps: Int, strength: Double = 1) throws {
         let schedule = try NoiseSchedule(schedule)
@@ -37,14 +40,16 @@ extension StepCoefficients {
         sample: Span<Float>, prediction: Span<Float>, window: Rect, rect: Rect, channels: Int, seed: UInt64, step: Int,
         into next: inout MutableSpan<Float>
     ) {
-        precondition(window.contains(rect) && sample.count == window.area * channels && next.count >= rect.area * channels)
+        precondition(
+            window.contains(rect) && sample.count == window.area * channels && next.count >= rect.area * channels)
         let count = rect.width * channels
         var normals = [Float](repeating: 0, count: noise == 0 ? 0 : count)
         for row in 0..<rect.height {
             if noise != 0 {
                 var span = normals.mutableSpan
                 Noise.fill(
-                    &span, window: Rect(y: rect.y + row, x: rect.x, height: 1, width: rect.width), channels: channels, seed: seed,
+                    &span, window: Rect(y: rect.y + row, x: rect.x, height: 1, width: rect.width), channels: channels,
+                    seed: seed,
                     field: NoiseField(.sampler, step: UInt16(truncatingIfNeeded: step)))
             }
             let from = ((rect.y - window.y + row) * window.width + rect.x - window.x) * channels

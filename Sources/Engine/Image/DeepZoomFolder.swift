@@ -2,7 +2,7 @@ internal import CPNG
 import Glibc
 
 /// The folder that a pyramid is made in.
-final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in it changes
+final class DeepZoomFolder: @unchecked Sendable {  // but for this, nothing in it changes
     /// Set before anything is written.
     var onFull: (@Sendable () -> Bool)?
     let path: String
@@ -29,7 +29,10 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
             }
             return descriptor
         }
-        guard let made else { throw isFull(errno) ? PNGError.noSpace(path: shown, needed: needed) : .notWritable(path: shown, reason: reason(of: errno)) }
+        guard let made else {
+            throw isFull(errno)
+                ? PNGError.noSpace(path: shown, needed: needed) : .notWritable(path: shown, reason: reason(of: errno))
+        }
         (descriptor, path) = made
         self.shown = shown
         self.needed = needed
@@ -114,7 +117,9 @@ final class DeepZoomFolder: @unchecked Sendable {   // but for this, nothing in 
     static func remove(_ path: String) {
         let files = "\(path)/\(DeepZoomWriter.name)_files"
         for level in (try? names(in: files)) ?? [] where isNumber(level) {
-            for tile in (try? names(in: "\(files)/\(level)")) ?? [] where isTile(tile) { unlink("\(files)/\(level)/\(tile)") }
+            for tile in (try? names(in: "\(files)/\(level)")) ?? [] where isTile(tile) {
+                unlink("\(files)/\(level)/\(tile)")
+            }
             rmdir("\(files)/\(level)")
         }
         rmdir(files)

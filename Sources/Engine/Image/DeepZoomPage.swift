@@ -1,7 +1,8 @@
 /// The first bytes of every page, by which one is known again.
 let deepZoomPageStart = "<!DOCTYPE html>\n<!-- A viewer of the Deep Zoom pyramid beside it, made by TileFarm. -->\n"
 
-/// The viewer of a pyramid: a page that loads nothing but tiles, as pictures, so that it works from `file://` too. Hence the sizes stand in it.
+/// The viewer of a pyramid: a page that loads nothing but tiles, as pictures, so that it works from `file://` too.
+/// Hence the sizes stand in it.
 ///
 /// `index.html#x=0.5&y=0.5&zoom=4` shows the middle at four of the screen's pixels for one of the picture's.
 func deepZoomPage(width: Int, height: Int, hasAlpha: Bool) -> String {
@@ -59,7 +60,8 @@ private let script = #"""
     // The largest level that is a single tile: always loaded, for the map and until sharper tiles are there.
     const base = Math.min(top, Math.floor(Math.log2(tile / Math.max(width, height)) + 1e-9) + top);
 
-    // What is shown: the picture's point (x, y) in the middle, at `zoom` of the screen's pixels for one of the picture's.
+    // What is shown: the picture's point (x, y) in the middle, at `zoom` of the screen's pixels for one of the
+    // picture's.
     let x = width / 2, y = height / 2, zoom = 1, isFitted = true;
     const ratio = () => window.devicePixelRatio || 1;
     const fitting = () => Math.min(view.width / width, view.height / height);
@@ -95,7 +97,8 @@ private let script = #"""
       settle();
     }
 
-    // Tiles: a bounded number, the longest unused thrown away; few asked for at a time, the nearest to the middle first.
+    // Tiles: a bounded number, the longest unused thrown away; few asked for at a time, the nearest to the middle
+    // first.
     const tiles = new Map();
     let loading = 0, wanted = [];
     // One that failed is asked for again, three times, after 2, 4 and 8 seconds.

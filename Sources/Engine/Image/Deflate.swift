@@ -1,5 +1,6 @@
-/// Deflate (RFC 1951) for filtered rows of pictures, many times faster than zlib's fastest setting (`docs/decisions.md`): each
-/// block has its own Huffman codes, and of the repetitions only runs of one byte are looked for, in steps of eight.
+/// Deflate (RFC 1951) for filtered rows of pictures, many times faster than zlib's fastest setting
+/// (`docs/decisions.md`): each block has its own Huffman codes, and of the repetitions only runs of one byte are looked
+/// for, in steps of eight.
 ///
 /// The bytes depend on nothing but the input and how it is cut into blocks.
 package struct Deflate {
@@ -11,8 +12,8 @@ package struct Deflate {
     /// - Parameter kernels: all give the same.
     package init(kernels: KernelSet = .best) { self.kernels = kernels }
 
-    /// Room to compress a block of `count` bytes in. What is written is no longer than `count`, five bytes for each 65535 of them that are
-    /// begun, and one.
+    /// Room to compress a block of `count` bytes in. What is written is no longer than `count`, five bytes for each
+    /// 65535 of them that are begun, and one.
     package static func room(_ count: Int) -> Int { PNGKernels.encodedBound(count) + 256 }
 
     /// Compresses a block.
@@ -22,13 +23,16 @@ package struct Deflate {
     ///   - isLast: ends the stream, with zeros up to the next whole byte
     ///   - output: at least `room(bytes.count)` long from `start`
     /// - Returns: the end of what was written
-    package mutating func compress(_ bytes: Span<UInt8>, isLast: Bool, into output: inout MutableSpan<UInt8>, at start: Int) -> Int {
+    package mutating func compress(
+        _ bytes: Span<UInt8>, isLast: Bool, into output: inout MutableSpan<UInt8>, at start: Int
+    ) -> Int {
         precondition(bytes.count > 0 && start >= 0 && output.count - start >= Self.room(bytes.count))
         var writer = BitWriter(bits: bits, bitCount: bitCount, position: start)
         let codes = Codes(bytes)
         codes.writeHeader(isLast: isLast, &writer, &output)
         writer.position = PNGKernels.encode(
-            bytes, literals: codes.literals, runs: codes.runs, bits: &writer.bits, count: &writer.bitCount, into: &output, at: writer.position,
+            bytes, literals: codes.literals, runs: codes.runs, bits: &writer.bits, count: &writer.bitCount,
+            into: &output, at: writer.position,
             kernels: kernels)
         writer.add(codes.end)
         writer.flush(&output)
@@ -44,7 +48,9 @@ package struct Deflate {
     /// The size of `count` bytes that are not compressed, but for up to two bits more to align the first block.
     private static func storedBytes(_ count: Int) -> Int { count + 5 * ((count + 65534) / 65535) }
 
-    private static func store(_ bytes: Span<UInt8>, isLast: Bool, _ writer: inout BitWriter, _ output: inout MutableSpan<UInt8>) {
+    private static func store(
+        _ bytes: Span<UInt8>, isLast: Bool, _ writer: inout BitWriter, _ output: inout MutableSpan<UInt8>
+    ) {
         for first in stride(from: 0, to: bytes.count, by: 65535) {
             let end = min(first + 65535, bytes.count)
             writer.add(Code(bits: isLast && end == bytes.count ? 1 : 0, count: 3))
@@ -101,13 +107,14 @@ private struct Codes {
     private(set) var runs = [Code](repeating: Code(), count: 33)
     let end: Code
 
-    /// The codes for a block. Of a long one a quarter is looked at, and any symbol may occur in the rest: that makes it 1 % larger, and counting all of it
-    /// would take longer than writing it.
+    /// The codes for a block. Of a long one a quarter is looked at, and any symbol may occur in the rest: that makes it
+    /// 1 % larger, and counting all of it would take longer than writing it.
     init(_ bytes: Span<UInt8>) {
         let isLong = bytes.count >= 1 << 15
         let (step, atLeast) = isLong ? (4, 1) : (1, 0)
         let found = PNGKernels.counts(bytes, step: step)
-        var counts = found.literals.map { step * Int($0) + atLeast } + [1] + [Int](repeating: 0, count: Self.symbols - 257)
+        var counts =
+            found.literals.map { step * Int($0) + atLeast } + [1] + [Int](repeating: 0, count: Self.symbols - 257)
         for eights in 1...32 { counts[Self.symbol(ofRun: eights).symbol] += step * Int(found.runs[eights]) + atLeast }
         lengths = huffmanLengths(counts, longest: Self.longest)
         let codes = canonicalCodes(lengths)
@@ -116,7 +123,8 @@ private struct Codes {
         for eights in 1...32 {
             let (symbol, extra, extraCount) = Self.symbol(ofRun: eights)
             // The one code of a distance is the bit 0.
-            runs[eights] = Code(bits: codes[symbol].bits | extra << codes[symbol].count, count: codes[symbol].count + extraCount + 1)
+            runs[eights] = Code(
+                bits: codes[symbol].bits | extra << codes[symbol].count, count: codes[symbol].count + extraCount + 1)
         }
     }
 
@@ -126,7 +134,7 @@ private struct Codes {
         guard length > 10 else { return (254 + length, 0, 0) }
         // From 11 on, four symbols for each doubling of length - 3.
         let extraCount = (length - 3).bitWidth - 1 - (length - 3).leadingZeroBitCount - 2
-        let group = (length - 3) >> extraCount   // 4...7
+        let group = (length - 3) >> extraCount  // 4...7
         return (257 + 4 * extraCount + group, UInt32((length - 3) & ((1 << extraCount) - 1)), UInt32(extraCount))
     }
 
@@ -143,9 +151,11 @@ private struct Codes {
         write(isLast ? 1 : 0, 1)
         write(2, 2)
         write(Self.symbols - 257, 5)
-        write(0, 5)    // one distance
-        write(15, 4)   // all 19 lengths of code lengths, in an order of their own
-        for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15] { write(Int(Self.lengthLengths[symbol]), 3) }
+        write(0, 5)  // one distance
+        write(15, 4)  // all 19 lengths of code lengths, in an order of their own
+        for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15] {
+            write(Int(Self.lengthLengths[symbol]), 3)
+        }
         for length in lengths + [1] {
             writer.add(Self.lengthCodes[Int(length)])
             writer.flush(&output)
@@ -155,8 +165,8 @@ private struct Codes {
 
 /// The lengths of a Huffman code of no more than `longest` bits; 0 for symbols that do not occur. At least two must.
 ///
-/// Where Huffman's own tree is deeper, its deepest leaves are raised and others lowered until the code is complete again, which is within a
-/// fraction of a per cent of the best.
+/// Where Huffman's own tree is deeper, its deepest leaves are raised and others lowered until the code is complete
+/// again, which is within a fraction of a per cent of the best.
 func huffmanLengths(_ counts: [Int], longest: Int) -> [UInt8] {
     let order = counts.indices.filter { counts[$0] > 0 }.sorted { (counts[$0], $0) < (counts[$1], $1) }
     // Two queues: the leaves, by weight, and the nodes, which are made in the order of their weights.
@@ -178,7 +188,7 @@ func huffmanLengths(_ counts: [Int], longest: Int) -> [UInt8] {
         weights.append(weights[a] + weights[b])
     }
     var depths = [Int](repeating: 0, count: parents.count)
-    var leaves = [Int](repeating: 0, count: longest + 1)   // by depth
+    var leaves = [Int](repeating: 0, count: longest + 1)  // by depth
     for i in (0..<parents.count - 1).reversed() {
         depths[i] = depths[parents[i]] + 1
         if i < order.count { leaves[min(depths[i], longest)] += 1 }

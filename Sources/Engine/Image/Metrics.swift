@@ -17,9 +17,9 @@ public enum ImageMetrics {
     }
 
     /// Structural similarity (Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity",
-    /// 2004), the mean of the three channels, as scikit-image's `structural_similarity` with `gaussian_weights=True, sigma=1.5,
-    /// use_sample_covariance=False, data_range=1`: an 11x11 Gaussian window, windows wholly inside the image, K1 = 0.01,
-    /// K2 = 0.03. Nil for images smaller than the window.
+    /// 2004), the mean of the three channels, as scikit-image's `structural_similarity` with `gaussian_weights=True,
+    /// sigma=1.5, use_sample_covariance=False, data_range=1`: an 11x11 Gaussian window, windows wholly inside the
+    /// image, K1 = 0.01, K2 = 0.03. Nil for images smaller than the window.
     public static func ssim(_ a: RGBImage, _ b: RGBImage) -> Double? {
         checkSizes(a, b)
         let (width, height, radius) = (a.width, a.height, 5)
@@ -44,7 +44,8 @@ public enum ImageMetrics {
                     for (k, weight) in weights.enumerated() { m.add(weight, columns[left + k]) }
                     let (varianceA, varianceB) = (m.aa - m.a * m.a, m.bb - m.b * m.b)
                     let covariance = m.ab - m.a * m.b
-                    total += (2 * m.a * m.b + c1) * (2 * covariance + c2)
+                    total +=
+                        (2 * m.a * m.b + c1) * (2 * covariance + c2)
                         / ((m.a * m.a + m.b * m.b + c1) * (varianceA + varianceB + c2))
                 }
             }
@@ -53,8 +54,8 @@ public enum ImageMetrics {
     }
 
     /// The mean square of that part of the luma (Rec. 601, in [0, 1]) whose spatial frequency is above half of Nyquist,
-    /// that is, a quarter of a cycle per pixel in any direction, in the largest centred crop with power-of-two sides (at
-    /// most 2048) under a Hann window.
+    /// that is, a quarter of a cycle per pixel in any direction, in the largest centred crop with power-of-two sides
+    /// (at most 2048) under a Hann window.
     ///
     /// The ratio of two images of one subject says which has more fine detail (or noise).
     public static func powerAboveHalfNyquist(_ image: RGBImage) -> Double {
@@ -88,7 +89,8 @@ public enum ImageMetrics {
         }
         var power = 0.0
         for x in 0..<columns {
-            let column = fourier(Complex(real: spectrum.map { $0.real[x] }, imaginary: spectrum.map { $0.imaginary[x] }))
+            let column = fourier(
+                Complex(real: spectrum.map { $0.real[x] }, imaginary: spectrum.map { $0.imaginary[x] }))
             let horizontal = Double(min(x, columns - x)) / Double(columns)
             for y in 0..<rows {
                 let vertical = Double(min(y, rows - y)) / Double(rows)
@@ -96,7 +98,7 @@ public enum ImageMetrics {
                 power += column.real[y] * column.real[y] + column.imaginary[y] * column.imaginary[y]
             }
         }
-        return power / Double(rows * columns) / windowPower   // Parseval
+        return power / Double(rows * columns) / windowPower  // Parseval
     }
 
     private static func checkSizes(_ a: RGBImage, _ b: RGBImage) {

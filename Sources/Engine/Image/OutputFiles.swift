@@ -14,7 +14,7 @@ package func writeAll(_ bytes: [UInt8], to descriptor: Int32, onFull: (() -> Boo
                 rest = rest.dropFirst(count)
                 continue
             }
-            let code = errno   // onFull may change it
+            let code = errno  // onFull may change it
             guard code == EINTR || isFull(code) && onFull?() == true else { return code }
         }
         return 0
@@ -24,11 +24,13 @@ package func writeAll(_ bytes: [UInt8], to descriptor: Int32, onFull: (() -> Boo
 /// Whether an `errno` says that room may come.
 package func isFull(_ code: Int32) -> Bool { code == ENOSPC || code == EDQUOT }
 
-/// Has the system begin to write what a file holds, so that the end does not wait for gigabytes. Waits only while the disk's queue is full. A hint: where
-/// there is no such call nothing is lost, and what fails is told by the `fsync` or `syncfs` at the end.
+/// Has the system begin to write what a file holds, so that the end does not wait for gigabytes. Waits only while the
+/// disk's queue is full. A hint: where there is no such call nothing is lost, and what fails is told by the `fsync` or
+/// `syncfs` at the end.
 func beginSync(_ descriptor: Int32) { _ = sync_file_range(descriptor, 0, 0, UInt32(SYNC_FILE_RANGE_WRITE)) }
 
-/// A rename lasts through a power cut only when the directory has reached the disk. A file system that cannot do this still has the file.
+/// A rename lasts through a power cut only when the directory has reached the disk. A file system that cannot do this
+/// still has the file.
 func syncDirectory(_ path: String) {
     let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard directory >= 0 else { return }
@@ -44,7 +46,8 @@ func split(_ path: String) -> (directory: String, name: String) {
 
 private let serial = Atomic<Int>(0)
 
-/// Makes a file or folder beside `target` that is nobody else's, `.NAME.part-PID-N`, and locks it: who sweeps leaves it alone while its descriptor is open.
+/// Makes a file or folder beside `target` that is nobody else's, `.NAME.part-PID-N`, and locks it: who sweeps leaves it
+/// alone while its descriptor is open.
 ///
 /// - Parameter make: makes what is given the name, and returns its descriptor, or -1 with `errno` set.
 /// - Returns: nil with `errno` set.
@@ -58,7 +61,11 @@ func makeHidden(for target: String, make: (String) -> Int32) -> (descriptor: Int
         guard descriptor >= 0 else { return nil }
         var status = stat()
         // Swept before it was locked?
-        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, fstat(descriptor, &status) == 0, status.st_nlink > 0 { return (descriptor, path) }
+        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, fstat(descriptor, &status) == 0,
+            status.st_nlink > 0
+        {
+            return (descriptor, path)
+        }
         close(descriptor)
     }
 }

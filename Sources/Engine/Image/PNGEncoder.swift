@@ -1,6 +1,7 @@
 internal import CPNG
 
-/// Makes the bytes of a PNG from rows of samples. Whoever uses it takes `output` away when it likes, and has a whole file after `end`.
+/// Makes the bytes of a PNG from rows of samples. Whoever uses it takes `output` away when it likes, and has a whole
+/// file after `end`.
 ///
 /// The same rows give the same bytes: no time, no text, one fixed filter and compression.
 struct PNGEncoder {
@@ -37,7 +38,11 @@ struct PNGEncoder {
         (blockCount, deflate, adler, isFirstChunk) = (0, Deflate(), 1, true)
         output += [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
         let colorType: UInt8 = (format.isGrey ? 0 : 2) | (format.hasAlpha ? 4 : 0)
-        appendChunk("IHDR", Self.bigEndian(UInt32(width)) + Self.bigEndian(UInt32(height)) + [UInt8(format.bitDepth), colorType, 0, 0, 0])
+        appendChunk(
+            "IHDR",
+            Self.bigEndian(UInt32(width)) + Self.bigEndian(UInt32(height)) + [
+                UInt8(format.bitDepth), colorType, 0, 0, 0,
+            ])
     }
 
     /// Adds a row of samples as `PixelFormat` describes them.
@@ -48,7 +53,7 @@ struct PNGEncoder {
         var to = row.mutableSpan
         RowCopy.copy(from: samples, to: &to, at: Self.lead, count: count)
         reserve()
-        block[blockCount] = 3   // the filter's number: average
+        block[blockCount] = 3  // the filter's number: average
         blockCount += 1
         var done = 0
         while done < rowBytes {
@@ -56,7 +61,9 @@ struct PNGEncoder {
             let count = min(rowBytes - done, Self.blockBytes - blockCount)
             let (row, rowAbove, pixelBytes, target) = (row, rowAbove, format.pixelBytes, blockCount)
             var span = block.mutableSpan
-            PNGKernels.filter(row.span, above: rowAbove.span, start: Self.lead + done, count: count, pixelBytes: pixelBytes, into: &span, at: target)
+            PNGKernels.filter(
+                row.span, above: rowAbove.span, start: Self.lead + done, count: count, pixelBytes: pixelBytes,
+                into: &span, at: target)
             done += count
             blockCount += count
         }
@@ -77,7 +84,7 @@ struct PNGEncoder {
         let block = block
         var end = 8
         if isFirstChunk {
-            (chunk[8], chunk[9]) = (0x78, 0x01)   // zlib, window of 32 KiB, fastest
+            (chunk[8], chunk[9]) = (0x78, 0x01)  // zlib, window of 32 KiB, fastest
             end = 10
             isFirstChunk = false
         }

@@ -1,18 +1,18 @@
 internal import CPNG
 import Glibc
 
-/// Reads a PNG of any kind row by row: depths 1 to 16, grey, colour and palette, with or without alpha or tRNS, interlaced
-/// or not. Memory is one row, except for an interlaced image, which is held whole.
+/// Reads a PNG of any kind row by row: depths 1 to 16, grey, colour and palette, with or without alpha or tRNS,
+/// interlaced or not. Memory is one row, except for an interlaced image, which is held whole.
 ///
-/// Values are the stored ones divided by their maximum. Gamma (gAMA, sRGB) and colour profiles (iCCP) are not applied and
-/// not kept: an image in another colour space than sRGB should be converted first. The colour of fully transparent pixels
-/// is delivered as stored.
+/// Values are the stored ones divided by their maximum. Gamma (gAMA, sRGB) and colour profiles (iCCP) are not applied
+/// and not kept: an image in another colour space than sRGB should be converted first. The colour of fully transparent
+/// pixels is delivered as stored.
 public final class PNGReader {
     public let path: String
     public let width: Int
     public let height: Int
-    /// As delivered: 8 bits per channel also for images of 1, 2 and 4 bits and palettes; grey when stored as grey, with alpha when there is a tRNS
-    /// chunk that stands for it.
+    /// As delivered: 8 bits per channel also for images of 1, 2 and 4 bits and palettes; grey when stored as grey, with
+    /// alpha when there is a tRNS chunk that stands for it.
     public let format: PixelFormat
     public var bitDepth: Int { format.bitDepth }
     public var isGrey: Bool { format.isGrey }
@@ -23,7 +23,7 @@ public final class PNGReader {
     private let stream: UnsafeMutablePointer<cpng_stream>
     private let isInterlaced: Bool
     private let rowBytes: Int
-    private var pixels: [UInt8]   // one row, or the whole interlaced image
+    private var pixels: [UInt8]  // one row, or the whole interlaced image
     private var failure: PNGError?
 
     /// Opens `path` and reads up to the pixels. Sizes are checked before anything is allocated for them.
@@ -60,7 +60,7 @@ public final class PNGReader {
             guard (width * Int(bitsPerPixel) + 7) / 8 <= (fileSize / height + 1) * 1032 else {
                 throw PNGError.implausibleSize(path: path, width: width, height: height, bytes: fileSize)
             }
-            let largestRow = width * (header.bit_depth == 16 ? 8 : 4)   // libpng's buffers, whatever the colour type
+            let largestRow = width * (header.bit_depth == 16 ? 8 : 4)  // libpng's buffers, whatever the colour type
             guard largestRow <= memoryLimit else {
                 throw PNGError.rowTooLarge(path: path, width: width, bytes: largestRow, limit: memoryLimit)
             }
@@ -89,11 +89,13 @@ public final class PNGReader {
 
     deinit { cpng_close(stream) }
 
-    /// Reads the next row as numbers: `PixelFormat.unpack` of its samples. The tail of the file is checked with the last one.
+    /// Reads the next row as numbers: `PixelFormat.unpack` of its samples. The tail of the file is checked with the
+    /// last one.
     ///
     /// - Parameters:
     ///   - rgb: receives `width` pixels of three interleaved channels in [0, 1]; a grey value stands in all three.
-    ///   - alpha: receives `width` values in [0, 1], 1 where the image has no alpha. May be empty when it is not wanted.
+    ///   - alpha: receives `width` values in [0, 1], 1 where the image has no alpha. May be empty when it is not
+    ///     wanted.
     /// - Throws: `PNGError`; after an error no more rows can be read.
     public func readRow(rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>) throws {
         precondition(rgb.count == width * 3 && (alpha.count == width || alpha.isEmpty), "row of \(width) pixels")
@@ -102,7 +104,8 @@ public final class PNGReader {
         format.unpack(pixels.span.extracting(start..<start + rowBytes), rgb: &rgb, alpha: &alpha)
     }
 
-    /// Reads the next row as it is stored, but for what `format` says. The tail of the file is checked with the last one.
+    /// Reads the next row as it is stored, but for what `format` says. The tail of the file is checked with the last
+    /// one.
     ///
     /// - Parameter samples: receives `format.rowBytes(width: width)` bytes.
     /// - Throws: `PNGError`; after an error no more rows can be read.
@@ -147,7 +150,7 @@ public final class PNGReader {
         case S_IFDIR: throw PNGError.isDirectory(path: path)
         default: throw PNGError.notAFile(path: path)
         }
-        var start = [UInt8](repeating: 0, count: 24)   // signature, chunk length, "IHDR", width, height
+        var start = [UInt8](repeating: 0, count: 24)  // signature, chunk length, "IHDR", width, height
         let got = pread(descriptor, &start, start.count, 0)
         guard got >= 0 else { throw PNGError.unreadable(path: path, reason: reason(of: errno)) }
         guard got > 0 else { throw PNGError.empty(path: path) }
@@ -190,7 +193,7 @@ public final class PNGReader {
         case PNG_COLOR_TYPE_GRAY_ALPHA: 2
         case PNG_COLOR_TYPE_RGB: 3
         case PNG_COLOR_TYPE_RGB_ALPHA: 4
-        default: 1   // grey or palette index
+        default: 1  // grey or palette index
         }
     }
 

@@ -1,9 +1,10 @@
 import Glibc
 
-/// Writes a PNG row by row into a hidden file beside its target, `.NAME.part-PID-N`, and renames it into place when it is
-/// complete: the target is the old file or the whole new one, never half of it.
+/// Writes a PNG row by row into a hidden file beside its target, `.NAME.part-PID-N`, and renames it into place when it
+/// is complete: the target is the old file or the whole new one, never half of it.
 ///
-/// The same rows give the same bytes: no time, no text, one fixed filter and compression. Memory is three rows and a megabyte.
+/// The same rows give the same bytes: no time, no text, one fixed filter and compression. Memory is three rows and a
+/// megabyte.
 public final class PNGWriter {
     public let path: String
     public let width: Int
@@ -16,11 +17,11 @@ public final class PNGWriter {
 
     private let target: String
     private let temporary: String
-    private var descriptor: Int32?   // nil when finished, cancelled or failed
+    private var descriptor: Int32?  // nil when finished, cancelled or failed
     private var failure: PNGError?
     private var encoder: PNGEncoder
     private var samples: [UInt8] = []
-    private var unsynced = 0   // bytes of the file
+    private var unsynced = 0  // bytes of the file
 
     /// Starts a file of `height` rows of `width` pixels.
     ///
@@ -98,7 +99,9 @@ public final class PNGWriter {
     ///
     /// - Throws: `PNGError`; the target is then as it was.
     public func finish() throws {
-        guard let descriptor else { throw failure ?? PNGError.writeFailed(path: path, reason: "finished or cancelled before") }
+        guard let descriptor else {
+            throw failure ?? PNGError.writeFailed(path: path, reason: "finished or cancelled before")
+        }
         guard row == height else {
             cancel()
             throw PNGError.wrongRowCount(path: path, written: row, height: height)
@@ -155,7 +158,7 @@ public final class PNGWriter {
             switch status.st_mode & S_IFMT {
             case S_IFREG: break
             case S_IFDIR: throw PNGError.outputIsDirectory(path: path)
-            default: throw PNGError.outputNotAFile(path: path)   // the rename would replace a device or a pipe
+            default: throw PNGError.outputNotAFile(path: path)  // the rename would replace a device or a pipe
             }
             guard access(path, W_OK) == 0 else { throw PNGError.notWritable(path: path, reason: reason(of: errno)) }
             // A link shall go on pointing at the file that is replaced.
@@ -174,15 +177,20 @@ public final class PNGWriter {
 
     private static func makeTemporary(for target: String, path: String) throws -> (descriptor: Int32, name: String) {
         sweepHidden(for: target) { unlink($0) }
-        guard let (descriptor, name) = makeHidden(for: target, make: { open($0, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666) }) else {
-            throw isFull(errno) ? PNGError.noSpace(path: path, needed: nil) : .notWritable(path: path, reason: reason(of: errno))
+        guard
+            let (descriptor, name) = makeHidden(
+                for: target, make: { open($0, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666) })
+        else {
+            throw isFull(errno)
+                ? PNGError.noSpace(path: path, needed: nil) : .notWritable(path: path, reason: reason(of: errno))
         }
         return (descriptor, name)
     }
 
     /// The failure, after which the hidden file is gone.
     private func fail(_ code: Int32) -> PNGError {
-        let needed = Self.largestSize(width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
+        let needed = Self.largestSize(
+            width: width, height: height, bitDepth: format.bitDepth, grey: format.isGrey, alpha: format.hasAlpha)
         let error = PNGError(writing: path, errno: code, needed: needed)
         failure = error
         cancel()

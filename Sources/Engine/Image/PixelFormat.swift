@@ -1,5 +1,5 @@
-/// How a PNG stores a pixel: its channels and their depth. A row of samples is `rowBytes(width:)` bytes, the channels interleaved in the order
-/// grey or red, green, blue, then alpha; samples of 16 bits have their high byte first.
+/// How a PNG stores a pixel: its channels and their depth. A row of samples is `rowBytes(width:)` bytes, the channels
+/// interleaved in the order grey or red, green, blue, then alpha; samples of 16 bits have their high byte first.
 public struct PixelFormat: Sendable, Hashable {
     public let isGrey: Bool
     public let hasAlpha: Bool
@@ -19,18 +19,24 @@ public struct PixelFormat: Sendable, Hashable {
     /// - Parameter width: 1 to 2^31 pixels.
     public func rowBytes(width: Int) -> Int { width * pixelBytes }
 
-    /// Turns a row of numbers into samples. Values are clamped to [0, 1] and rounded to the nearest step, halves upwards; NaN becomes 0.
+    /// Turns a row of numbers into samples. Values are clamped to [0, 1] and rounded to the nearest step, halves
+    /// upwards; NaN becomes 0.
     ///
     /// - Parameters:
     ///   - rgb: pixels of three interleaved channels. Grey takes their mean.
     ///   - alpha: as many values as pixels; ignored, and may be empty, without an alpha channel.
     ///   - samples: receives `rowBytes`.
     ///   - kernels: which to use; all give the same.
-    public func pack(rgb: Span<Float>, alpha: Span<Float>, into samples: inout MutableSpan<UInt8>, kernels: KernelSet = .best) {
+    public func pack(
+        rgb: Span<Float>, alpha: Span<Float>, into samples: inout MutableSpan<UInt8>, kernels: KernelSet = .best
+    ) {
         let width = rgb.count / 3
-        precondition(rgb.count == width * 3 && samples.count == rowBytes(width: width) && (!hasAlpha || alpha.count == width))
+        precondition(
+            rgb.count == width * 3 && samples.count == rowBytes(width: width) && (!hasAlpha || alpha.count == width))
         // Of the usual kind the numbers stand as the samples will.
-        guard isGrey || hasAlpha else { return Quantization.quantize(rgb, bits: bitDepth, into: &samples, kernels: kernels) }
+        guard isGrey || hasAlpha else {
+            return Quantization.quantize(rgb, bits: bitDepth, into: &samples, kernels: kernels)
+        }
         let channels = channels
         var values = [Float](repeating: 0, count: width * channels)
         for x in 0..<width {
@@ -48,21 +54,27 @@ public struct PixelFormat: Sendable, Hashable {
     ///
     /// - Parameters:
     ///   - samples: whole pixels, a row or a part of one.
-    ///   - rgb: receives three interleaved channels in [0, 1]; a grey value stands in all three. May be empty when it is not wanted.
+    ///   - rgb: receives three interleaved channels in [0, 1]; a grey value stands in all three. May be empty when it
+    ///     is not wanted.
     ///   - alpha: receives values in [0, 1], 1 without an alpha channel. May be empty when it is not wanted.
     public func unpack(_ samples: Span<UInt8>, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>) {
         let width = samples.count / pixelBytes
-        precondition(samples.count == rowBytes(width: width) && (rgb.count == width * 3 || rgb.isEmpty) && (alpha.count == width || alpha.isEmpty))
+        precondition(
+            samples.count == rowBytes(width: width) && (rgb.count == width * 3 || rgb.isEmpty)
+                && (alpha.count == width || alpha.isEmpty))
         if bitDepth == 8 {
             unpack(samples, rgb: &rgb, alpha: &alpha) { Float($0[$1]) / 255 }
         } else {
-            unpack(samples, rgb: &rgb, alpha: &alpha) { Float(UInt16($0[2 * $1]) << 8 | UInt16($0[2 * $1 + 1])) / 65535 }
+            unpack(samples, rgb: &rgb, alpha: &alpha) {
+                Float(UInt16($0[2 * $1]) << 8 | UInt16($0[2 * $1 + 1])) / 65535
+            }
         }
     }
 
     @inline(__always)
     private func unpack(
-        _ samples: Span<UInt8>, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>, value: (Span<UInt8>, Int) -> Float
+        _ samples: Span<UInt8>, rgb: inout MutableSpan<Float>, alpha: inout MutableSpan<Float>,
+        value: (Span<UInt8>, Int) -> Float
     ) {
         let channels = channels, width = rgb.count / 3
         if isGrey {

@@ -32,12 +32,12 @@ private func cubic(_ distance: Double) -> Double {
 
 /// Enlarges parts of an image bicubically, each part with the bits that the whole would give it.
 ///
-/// Pixel centres lie at half integers: output pixel o stands at (o + 1/2) * input / output - 1/2 of the input. The input
-/// goes on beyond its edges as its mirror image with the edge pixel repeated (d c b a | a b c d), and so does the
+/// Pixel centres lie at half integers: output pixel o stands at (o + 1/2) * input / output - 1/2 of the input. The
+/// input goes on beyond its edges as its mirror image with the edge pixel repeated (d c b a | a b c d), and so does the
 /// output: a window may lie partly or wholly outside, and a pixel outside has the bits of its mirror image inside.
 ///
-/// Away from the edges (two input pixels) the values are Pillow's `resize(..., BICUBIC)`, which cuts its kernel off at the
-/// edges instead.
+/// Away from the edges (two input pixels) the values are Pillow's `resize(..., BICUBIC)`, which cuts its kernel off at
+/// the edges instead.
 public struct BicubicUpsampler: Sendable, Hashable {
     public let inputHeight, inputWidth: Int
     public let outputHeight, outputWidth: Int
@@ -59,7 +59,8 @@ public struct BicubicUpsampler: Sendable, Hashable {
     /// - Throws: as above.
     public init(_ enlargement: Enlargement) throws {
         try self.init(
-            inputHeight: enlargement.inputHeight, inputWidth: enlargement.inputWidth, outputHeight: enlargement.outputHeight,
+            inputHeight: enlargement.inputHeight, inputWidth: enlargement.inputWidth,
+            outputHeight: enlargement.outputHeight,
             outputWidth: enlargement.outputWidth)
     }
 
@@ -79,16 +80,19 @@ public struct BicubicUpsampler: Sendable, Hashable {
     /// fused multiply-add, so that its bits depend on nothing but the image and its place.
     ///
     /// - Parameters:
-    ///   - crop: `cropRect.height` x `cropRect.width` x `channels` values of the input, covering `sourceRect(for: window)`.
+    ///   - crop: `cropRect.height` x `cropRect.width` x `channels` values of the input, covering `sourceRect(for:
+    ///     window)`.
     ///   - into: receives `window.height` x `window.width` x `channels` values. They may exceed the input's range.
     ///   - kernels: which to use; all give the same.
     /// - Throws: `ResampleError`.
     public func upsample(
-        crop: Span<Float>, cropRect: Rect, channels: Int, window: Rect, into output: inout MutableSpan<Float>, kernels: KernelSet = .best
+        crop: Span<Float>, cropRect: Rect, channels: Int, window: Rect, into output: inout MutableSpan<Float>,
+        kernels: KernelSet = .best
     ) throws {
         let needed = try sourceRect(for: window)
         guard (0...needed.y).contains(cropRect.y), (0...needed.x).contains(cropRect.x),
-            (1...inputHeight).contains(cropRect.height), (1...inputWidth).contains(cropRect.width), cropRect.contains(needed)
+            (1...inputHeight).contains(cropRect.height), (1...inputWidth).contains(cropRect.width),
+            cropRect.contains(needed)
         else { throw ResampleError.cropTooSmall(crop: cropRect, needed: needed) }
         try check(crop.count, is: cropRect, channels: channels, what: "the crop")
         try check(output.count, is: window, channels: channels, what: "the output")
@@ -100,7 +104,8 @@ public struct BicubicUpsampler: Sendable, Hashable {
             let outside = columns.sources.filter { !inside.contains($0) }
             let count = columns.count * channels, step = count + RowTaps.overhang
             var row = [Float](repeating: 0, count: columns.sources.count * channels + RowTaps.overhang)
-            // The last input rows, enlarged sideways, row y in place y mod 4: the four of a tap are neighbours or the same.
+            // The last input rows, enlarged sideways, row y in place y mod 4: the four of a tap are neighbours or the
+            // same.
             var wide = [Float](repeating: 0, count: 4 * step)
             var held = SIMD4(repeating: -1)
             for (y, tap) in rows.enumerated() {
@@ -111,8 +116,10 @@ public struct BicubicUpsampler: Sendable, Hashable {
                     do {
                         var row = row.mutableSpan
                         RowCopy.copy(
-                            from: crop, start: ((source - cropRect.y) * cropRect.width + inside.lowerBound - cropRect.x) * channels,
-                            to: &row, at: (inside.lowerBound - columns.sources.lowerBound) * channels, count: inside.count * channels)
+                            from: crop,
+                            start: ((source - cropRect.y) * cropRect.width + inside.lowerBound - cropRect.x) * channels,
+                            to: &row, at: (inside.lowerBound - columns.sources.lowerBound) * channels,
+                            count: inside.count * channels)
                     }
                     for x in outside {
                         let from = (mirrored(x, count: inputWidth) - columns.sources.lowerBound) * channels
@@ -161,8 +168,8 @@ private struct Axis {
     let input: Int
     let output: Int
 
-    /// The position of an output pixel inside the image, in input pixels: whole part and remainder over `2 * output`. In
-    /// integers, so that equal phases have equal weights.
+    /// The position of an output pixel inside the image, in input pixels: whole part and remainder over `2 * output`.
+    /// In integers, so that equal phases have equal weights.
     @inline(__always)
     private func position(of place: Int) -> (whole: Int, remainder: Int) {
         let (quotient, remainder) = ((2 * place + 1) * input - output).quotientAndRemainder(dividingBy: 2 * output)
@@ -172,7 +179,8 @@ private struct Axis {
     func tap(at place: Int) -> Tap {
         let (whole, remainder) = position(of: mirrored(place, count: output))
         let indices = SIMD4(
-            mirrored(whole - 1, count: input), mirrored(whole, count: input), mirrored(whole + 1, count: input), mirrored(whole + 2, count: input))
+            mirrored(whole - 1, count: input), mirrored(whole, count: input), mirrored(whole + 1, count: input),
+            mirrored(whole + 2, count: input))
         return Tap(indices: indices, weights: weights(remainder))
     }
 
@@ -181,7 +189,8 @@ private struct Axis {
         return SIMD4(Float(cubic(phase + 1)), Float(cubic(phase)), Float(cubic(phase - 1)), Float(cubic(phase - 2)))
     }
 
-    /// The taps of neighbours, whose input pixels are not mirrored at the edges. Inside the image each is like the one a period before it.
+    /// The taps of neighbours, whose input pixels are not mirrored at the edges. Inside the image each is like the one
+    /// a period before it.
     func taps(at places: Range<Int>) -> RowTaps {
         let divisor = greatestCommonDivisor(input, output)
         let (period, shift) = (output / divisor, input / divisor)
@@ -232,9 +241,9 @@ private func mirrored(_ place: Int, count: Int) -> Int {
 }
 
 extension RGBImage {
-    /// The whole image at another size, as Pillow's `resize((width, height), BICUBIC)` makes it in floating point: the kernel
-    /// is widened by the factor of a reduction, so that a reduction is antialiased; it is cut off at the edges and its
-    /// weights add up to 1. Alpha is resampled alike and apart. Values may exceed the input's range.
+    /// The whole image at another size, as Pillow's `resize((width, height), BICUBIC)` makes it in floating point: the
+    /// kernel is widened by the factor of a reduction, so that a reduction is antialiased; it is cut off at the edges
+    /// and its weights add up to 1. Alpha is resampled alike and apart. Values may exceed the input's range.
     public func resizedBicubic(width: Int, height: Int) -> RGBImage {
         precondition(width > 0 && height > 0 && self.width > 0 && self.height > 0, "sizes must be positive")
         let colours = resized(pixels, channels: 3, width: width, height: height)
@@ -250,7 +259,9 @@ extension RGBImage {
         for y in 0..<self.height {
             for x in 0..<width {
                 for c in 0..<channels {
-                    wide[(y * width + x) * channels + c] = columns.sum(at: x) { values[(y * self.width + $0) * channels + c] }
+                    wide[(y * width + x) * channels + c] = columns.sum(at: x) {
+                        values[(y * self.width + $0) * channels + c]
+                    }
                 }
             }
         }

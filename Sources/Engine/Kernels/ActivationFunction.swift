@@ -11,11 +11,12 @@ package enum ActivationFunction: Sendable {
 
     /// Replaces every value.
     package func apply(to activation: Activation, kernels: KernelSet) {
-        let kind: tf_activation = switch self {
-        case .gelu: TF_GELU
-        case .quickGELU: TF_QUICK_GELU
-        case .silu: TF_SILU
-        }
+        let kind: tf_activation =
+            switch self {
+            case .gelu: TF_GELU
+            case .quickGELU: TF_QUICK_GELU
+            case .silu: TF_SILU
+            }
         tf_activate(kernels.isa, kind, activation.values.pointer, activation.count)
         activation.moments = nil
     }

@@ -1,14 +1,15 @@
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #endif
 
-/// A fixed block of numbers, zero at first, aligned to cache lines (large ones to huge pages) and readable for 64 bytes past its end, as the
-/// kernels want it.
+/// A fixed block of numbers, zero at first, aligned to cache lines (large ones to huge pages) and readable for 64 bytes
+/// past its end, as the kernels want it.
 package final class AlignedBuffer<Element: BitwiseCopyable> {
     package let count: Int
     package let pointer: UnsafeMutablePointer<Element>
 
-    /// - Parameter count: not negative, and small enough that the size in bytes fits an `Int`; whoever takes it from outside checks before.
+    /// - Parameter count: not negative, and small enough that the size in bytes fits an `Int`; whoever takes it from
+    ///   outside checks before.
     package init(count: Int) {
         let size = count * MemoryLayout<Element>.stride + 64
         let huge = 2 << 20

@@ -1,6 +1,7 @@
 internal import CKernels
 
-/// What one pass over the bytes of a tensor tells: whether they arrived as they were sent, and whether they are numbers.
+/// What one pass over the bytes of a tensor tells: whether they arrived as they were sent, and whether they are
+/// numbers.
 public struct Checksum: Sendable, Hashable {
     /// What the bytes are.
     public enum Elements: Sendable {
@@ -18,7 +19,8 @@ public struct Checksum: Sendable, Hashable {
 
     /// CRC-32C (RFC 3720), the same whatever the kernels.
     public let crc32c: UInt32
-    /// Whether no element is infinite or not a number; bytes beyond a whole number of elements are not looked at, and `bytes` are always finite.
+    /// Whether no element is infinite or not a number; bytes beyond a whole number of elements are not looked at, and
+    /// `bytes` are always finite.
     public let isFinite: Bool
 
     /// - Parameter kernels: which to use; all give the same.

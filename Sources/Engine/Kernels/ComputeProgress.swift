@@ -1,6 +1,7 @@
 import Synchronization
 
-/// Shows that this process computes: a number that every large kernel makes grow, so that a long task is not taken for a hung one.
+/// Shows that this process computes: a number that every large kernel makes grow, so that a long task is not taken for
+/// a hung one.
 public enum ComputeProgress {
     private static let counter = Atomic<UInt64>(0)
 

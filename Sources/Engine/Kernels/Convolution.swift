@@ -1,7 +1,8 @@
 internal import CKernels
 
-/// A 3x3 or 1x1 convolution with packed weights, and all that can be done while its data passes by: the group norm and SiLU before it, the
-/// enlarging and the concatenation of its inputs, the bias, the shortcut, and the sums for the group norm after it.
+/// A 3x3 or 1x1 convolution with packed weights, and all that can be done while its data passes by: the group norm and
+/// SiLU before it, the enlarging and the concatenation of its inputs, the bias, the shortcut, and the sums for the
+/// group norm after it.
 package final class Convolution: Sendable {
     package let outputs, inputs, size, stride, padding: Int
     package let enlarging: Bool
@@ -14,15 +15,16 @@ package final class Convolution: Sendable {
 
     /// How it is computed.
     package enum Algorithm: Sendable {
-        /// Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308) with weights transformed beforehand, always in single precision: four times
-        /// as large, and read for every few tiles.
+        /// Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308) with weights transformed beforehand, always in
+        /// single precision: four times as large, and read for every few tiles.
         case winograd
         /// The same with weights as they are, in any precision, transformed on the way for 64 tiles at a time.
         case wideWinograd
         /// A matrix product over the taps.
         case direct
 
-        /// The rule, by what was measured on one core (Sapphire Rapids, 2 MB of second-level cache, 168 GFLOP/s at best; GFLOP/s of the definition):
+        /// The rule, by what was measured on one core (Sapphire Rapids, 2 MB of second-level cache, 168 GFLOP/s at
+        /// best; GFLOP/s of the definition):
         ///
         /// | layer                  | winograd | wideWinograd | direct |
         /// |------------------------|----------|--------------|--------|
@@ -34,7 +36,8 @@ package final class Convolution: Sendable {
         /// | 1280 to 1280 at 16x16  | 222      | 390          | 116    |
         /// | 1280 to 1280 at 8x8    | 84       | 168          | 97     |
         ///
-        /// So the layer's size alone decides, not that of its input, and only weights of up to 3.5 MB are kept transformed.
+        /// So the layer's size alone decides, not that of its input, and only weights of up to 3.5 MB are kept
+        /// transformed.
         static func suited(outputs: Int, inputs: Int, size: Int, stride: Int, padding: Int) -> Algorithm {
             guard size == 3, stride == 1, padding == 1 else { return .direct }
             return outputs * inputs <= 128 * 192 ? .winograd : .wideWinograd
@@ -60,23 +63,30 @@ package final class Convolution: Sendable {
     ///   - bias: outputs
     ///   - size: 1 or 3
     ///   - stride: 1, or 2
-    ///   - padding: 1 pads every side (for size 3); 0 pads only the bottom and the right, as diffusers' `Downsample2D(padding=0)` does.
+    ///   - padding: 1 pads every side (for size 3); 0 pads only the bottom and the right, as diffusers'
+    ///     `Downsample2D(padding=0)` does.
     ///   - enlarging: whether the input is enlarged twice by nearest neighbour first (size 3, stride 1)
     ///   - shortcut: a 1x1 convolution of another input that is added to the output: weights outputs x inputs, and bias
-    ///   - precision: of the weights in memory (but see `Algorithm.winograd`). The arithmetic is single precision always: Winograd does a
-    ///     quarter of the multiplications, which is more than dot products of bfloat16 would save, and too inexact for them.
+    ///   - precision: of the weights in memory (but see `Algorithm.winograd`). The arithmetic is single precision
+    ///     always: Winograd does a quarter of the multiplications, which is more than dot products of bfloat16 would
+    ///     save, and too inexact for them.
     ///   - algorithm: instead of the one that suits; Winograd's take size 3, stride 1 and padding 1
     package init(
-        weights: [Float], bias: [Float], outputs: Int, inputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1, enlarging: Bool = false,
-        shortcut: (weights: [Float], bias: [Float], inputs: Int)? = nil, precision: Precision = .float32, algorithm: Algorithm? = nil,
+        weights: [Float], bias: [Float], outputs: Int, inputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1,
+        enlarging: Bool = false,
+        shortcut: (weights: [Float], bias: [Float], inputs: Int)? = nil, precision: Precision = .float32,
+        algorithm: Algorithm? = nil,
         kernels: KernelSet
     ) {
         precondition(size == 1 || size == 3)
         precondition(weights.count == outputs * inputs * size * size && bias.count == outputs)
         precondition(!enlarging || size == 3 && stride == 1 && padding == 1)
-        let algorithm = algorithm ?? .suited(outputs: outputs, inputs: inputs, size: size, stride: stride, padding: padding)
+        let algorithm =
+            algorithm ?? .suited(outputs: outputs, inputs: inputs, size: size, stride: stride, padding: padding)
         precondition(algorithm == .direct || size == 3 && stride == 1 && padding == 1)
-        (self.outputs, self.inputs, self.size, self.stride, self.padding) = (outputs, inputs, size, stride, size == 1 ? 0 : padding)
+        (self.outputs, self.inputs, self.size, self.stride, self.padding) = (
+            outputs, inputs, size, stride, size == 1 ? 0 : padding
+        )
         (self.enlarging, self.algorithm, self.kernels) = (enlarging, algorithm, kernels)
 
         let isa = kernels.isa, (n, k, s) = (Int32(outputs), Int32(inputs), Int32(size))
@@ -111,7 +121,8 @@ package final class Convolution: Sendable {
         } else {
             self.shortcut = .before(
                 Convolution(
-                    weights: shortcut.weights, bias: shortcut.bias, outputs: outputs, inputs: shortcut.inputs, size: 1, precision: precision,
+                    weights: shortcut.weights, bias: shortcut.bias, outputs: outputs, inputs: shortcut.inputs, size: 1,
+                    precision: precision,
                     kernels: kernels))
             self.bias = ConstantBuffer(bias, paddedTo: kernels.padded(outputs))
         }
@@ -126,7 +137,8 @@ package final class Convolution: Sendable {
 
     /// Multiplications and additions that the convolution's definition takes, not those that are done.
     package func flops(outputHeight: Int, outputWidth: Int) -> Double {
-        2 * Double(outputHeight) * Double(outputWidth) * Double(outputs) * Double(inputs * size * size + (shortcut?.inputs ?? 0))
+        2 * Double(outputHeight) * Double(outputWidth) * Double(outputs)
+            * Double(inputs * size * size + (shortcut?.inputs ?? 0))
     }
 
     /// - Parameters:
@@ -154,7 +166,9 @@ package final class Convolution: Sendable {
         for shortcutInput in [shortcutInput, secondShortcutInput] {
             precondition(shortcutInput.map { ($0.height, $0.width) == (height, width) } ?? true)
         }
-        precondition(height < 1 << 24 && width < 1 << 24 && inputs < 1 << 20 && outputs < 1 << 20, "the kernels count in 32 bits")
+        precondition(
+            height < 1 << 24 && width < 1 << 24 && inputs < 1 << 20 && outputs < 1 << 20, "the kernels count in 32 bits"
+        )
 
         let padded = kernels.padded(outputs)
         var bias = bias.pointer
@@ -187,7 +201,9 @@ package final class Convolution: Sendable {
             c.shortcut_weights = weights.pointer
         case .before(let convolution):
             if let shortcutInput {
-                convolution(shortcutInput, secondShortcutInput, residual: residual, into: output, moments: false, workspace: workspace)
+                convolution(
+                    shortcutInput, secondShortcutInput, residual: residual, into: output, moments: false,
+                    workspace: workspace)
                 c.residual = UnsafePointer(output.values.pointer)
             }
         case nil: break
@@ -216,7 +232,9 @@ extension Precision {
 
 extension tf_storage {
     /// Memory for `count` weights.
-    fileprivate func buffer(_ count: Int) -> AlignedBuffer<Float> { AlignedBuffer(count: self == TF_FLOAT32 ? count : (count + 1) / 2) }
+    fileprivate func buffer(_ count: Int) -> AlignedBuffer<Float> {
+        AlignedBuffer(count: self == TF_FLOAT32 ? count : (count + 1) / 2)
+    }
 }
 
 extension Activation {

@@ -35,11 +35,13 @@ package struct GroupSums: Sendable, Hashable {
     package var squares = 0.0
     package var count = 0.0
 
-    package init(sum: Double = 0, squares: Double = 0, count: Double = 0) { (self.sum, self.squares, self.count) = (sum, squares, count) }
+    package init(sum: Double = 0, squares: Double = 0, count: Double = 0) {
+        (self.sum, self.squares, self.count) = (sum, squares, count)
+    }
 }
 
-/// y = (x - mean) / sqrt(variance + eps) * gamma + beta, with mean and variance over all positions of a group of channels
-/// (Wu & He, arXiv:1803.08494; `torch.nn.GroupNorm`).
+/// y = (x - mean) / sqrt(variance + eps) * gamma + beta, with mean and variance over all positions of a group of
+/// channels (Wu & He, arXiv:1803.08494; `torch.nn.GroupNorm`).
 package struct GroupNorm: Sendable {
     package let groups: Int
     package let eps: Double
@@ -56,7 +58,8 @@ package struct GroupNorm: Sendable {
         scaleShift(by: sums(of: input, second), workspace: workspace)
     }
 
-    /// The sums over all positions, with `second` beside `input` in channels; free of charge where the layers that made them left them.
+    /// The sums over all positions, with `second` beside `input` in channels; free of charge where the layers that made
+    /// them left them.
     package func sums(of input: Activation, _ second: Activation? = nil) -> [GroupSums] {
         precondition(input.channels + (second?.channels ?? 0) == gamma.count)
         for activation in [input, second] {
@@ -70,13 +73,15 @@ package struct GroupNorm: Sendable {
     /// The sums over the positions within `cell`, row by row.
     package func sums(of input: Activation, in cell: Rect) -> [GroupSums] {
         precondition(input.channels == gamma.count)
-        precondition(cell.x >= 0 && cell.y >= 0 && cell.x + cell.width <= input.width && cell.y + cell.height <= input.height)
+        precondition(
+            cell.x >= 0 && cell.y >= 0 && cell.x + cell.width <= input.width && cell.y + cell.height <= input.height)
         let squaresAt = kernels.padded(input.channels)
         let row = AlignedBuffer<Double>(count: 2 * squaresAt)
         var sums = [Double](repeating: 0, count: 2 * squaresAt)
         for y in cell.y..<cell.y + cell.height {
             tf_moments(
-                kernels.isa, input.values.pointer + (y * input.width + cell.x) * input.channels, cell.width, Int32(input.channels), row.pointer)
+                kernels.isa, input.values.pointer + (y * input.width + cell.x) * input.channels, cell.width,
+                Int32(input.channels), row.pointer)
             let row = row.span
             for i in sums.indices { sums[i] += row[i] }
         }
@@ -115,11 +120,14 @@ package struct GroupNorm: Sendable {
 
     /// The norm itself.
     /// - Parameter scaleShift: as `scaleShift` gave it; nil: of the input
-    package func callAsFunction(_ input: Activation, _ scaleShift: ScaleShift? = nil, workspace: Workspace) -> Activation {
+    package func callAsFunction(_ input: Activation, _ scaleShift: ScaleShift? = nil, workspace: Workspace)
+        -> Activation
+    {
         let scaleShift = scaleShift ?? self.scaleShift(input, workspace: workspace)
         let output = workspace.activation(height: input.height, width: input.width, channels: input.channels)
         tf_scale_shift(
-            kernels.isa, input.values.pointer, input.height * input.width, Int32(input.channels), scaleShift.scale, scaleShift.shift, 0,
+            kernels.isa, input.values.pointer, input.height * input.width, Int32(input.channels), scaleShift.scale,
+            scaleShift.shift, 0,
             output.values.pointer)
         output.moments = nil
         withExtendedLifetime(scaleShift) {}

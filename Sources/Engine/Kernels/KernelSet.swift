@@ -1,7 +1,8 @@
 internal import CKernels
 import Foundation
 
-/// The instruction set that the kernels use. Results are the same bits wherever the same kernels run, and differ by rounding between kernels.
+/// The instruction set that the kernels use. Results are the same bits wherever the same kernels run, and differ by
+/// rounding between kernels.
 public enum KernelSet: String, Sendable, CaseIterable {
     case baseline, avx2, avx512
     /// `avx512`, and dot products of bfloat16 for layers of that precision; other layers give the bits of `avx512`.
@@ -13,7 +14,8 @@ public enum KernelSet: String, Sendable, CaseIterable {
     }
 
     /// The fastest of them. Some processors have dot products of bfloat16 that are slower than single precision.
-    public static let best: KernelSet = available.last { !$0.hasBFloat16Dots || tf_has_fast_bfloat16_dots() != 0 } ?? .baseline
+    public static let best: KernelSet =
+        available.last { !$0.hasBFloat16Dots || tf_has_fast_bfloat16_dots() != 0 } ?? .baseline
 
     /// The best, or the one that the environment variable TILEFARM_KERNELS names.
     /// - Throws: `KernelError` if this machine does not have the one that is named.

@@ -21,7 +21,8 @@ package struct LayerNorm: Sendable {
         precondition(input.channels == channels)
         let output = workspace.activation(height: input.height, width: input.width, channels: channels)
         tf_layer_norm(
-            kernels.isa, input.values.pointer, input.height * input.width, Int32(channels), gamma.pointer, beta.pointer, eps,
+            kernels.isa, input.values.pointer, input.height * input.width, Int32(channels), gamma.pointer, beta.pointer,
+            eps,
             output.values.pointer)
         output.moments = nil
         withExtendedLifetime(input) {}

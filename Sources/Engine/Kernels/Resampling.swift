@@ -33,7 +33,8 @@ package struct RowTaps: Sendable {
         row.withUnsafeBufferPointer { row in
             weights.withUnsafeBytes { weights in
                 wide.withUnsafeMutableBufferPointer { wide in
-                    guard let from = row.baseAddress, let to = wide.baseAddress, let weights = weights.baseAddress else { return }
+                    guard let from = row.baseAddress, let to = wide.baseAddress, let weights = weights.baseAddress
+                    else { return }
                     tf_widen_row(from, channels, starts, weights.assumingMemoryBound(to: Float.self), count, to + start)
                 }
             }
@@ -42,13 +43,17 @@ package struct RowTaps: Sendable {
 }
 
 package enum WeightedRows {
-    /// output[target + i] = weights[0] * values[starts[0] + i] + ... + weights[3] * values[starts[3] + i] for `count` values, summed in this order.
+    /// output[target + i] = weights[0] * values[starts[0] + i] + ... + weights[3] * values[starts[3] + i] for `count`
+    /// values, summed in this order.
     /// - Parameter kernels: which to use; all give the same
     package static func sum(
-        _ values: Span<Float>, from starts: SIMD4<Int>, weights: SIMD4<Float>, count: Int, into output: inout MutableSpan<Float>, at target: Int = 0,
+        _ values: Span<Float>, from starts: SIMD4<Int>, weights: SIMD4<Float>, count: Int,
+        into output: inout MutableSpan<Float>, at target: Int = 0,
         kernels: KernelSet = .best
     ) {
-        precondition(count >= 0 && starts.min() >= 0 && starts.max() <= values.count - count && target >= 0 && target <= output.count - count)
+        precondition(
+            count >= 0 && starts.min() >= 0 && starts.max() <= values.count - count && target >= 0
+                && target <= output.count - count)
         values.withUnsafeBufferPointer { values in
             output.withUnsafeMutableBufferPointer { output in
                 guard let from = values.baseAddress, let to = output.baseAddress else { return }
@@ -67,7 +72,9 @@ package enum Quantization {
     ///   - bits: of a sample, 8 or 16
     ///   - samples: receives as many; those of 16 bits have their high byte first
     ///   - kernels: which to use; all give the same
-    package static func quantize(_ values: Span<Float>, bits: Int, into samples: inout MutableSpan<UInt8>, kernels: KernelSet = .best) {
+    package static func quantize(
+        _ values: Span<Float>, bits: Int, into samples: inout MutableSpan<UInt8>, kernels: KernelSet = .best
+    ) {
         precondition((bits == 8 || bits == 16) && samples.count == values.count * (bits / 8))
         values.withUnsafeBufferPointer { values in
             samples.withUnsafeMutableBufferPointer { samples in

@@ -2,14 +2,15 @@ internal import CKernels
 import Glibc
 import Synchronization
 
-/// Numbers that a job keeps between its tiles, in memory or in a file that is mapped: float32 and float16, read and written as float32
-/// (float16 as it is stored, too), and bytes.
+/// Numbers that a job keeps between its tiles, in memory or in a file that is mapped: float32 and float16, read and
+/// written as float32 (float16 as it is stored, too), and bytes.
 ///
-/// A file is given all its blocks before it is mapped, so that a full disk is an error of `init` and no SIGBUS (on file systems that copy on write,
-/// as btrfs and ZFS do, that is no promise). Its pages count as the process's memory, so no more than `mostResident` of them stay: the oldest are given
-/// back to the system, which writes them out when it likes.
+/// A file is given all its blocks before it is mapped, so that a full disk is an error of `init` and no SIGBUS (on file
+/// systems that copy on write, as btrfs and ZFS do, that is no promise). Its pages count as the process's memory, so no
+/// more than `mostResident` of them stay: the oldest are given back to the system, which writes them out when it likes.
 ///
-/// Sendable without the compiler's proof: whoever shares it sees to it that no part is written while another thread reads it.
+/// Sendable without the compiler's proof: whoever shares it sees to it that no part is written while another thread
+/// reads it.
 package final class StoredValues: @unchecked Sendable {
     /// How a value is stored.
     package enum Element: String, Sendable, CaseIterable {
@@ -79,14 +80,17 @@ package final class StoredValues: @unchecked Sendable {
             repeat { code = posix_fallocate(descriptor, 0, max(bytes, 1)) } while code == EINTR
             guard code == 0 else {
                 throw code == ENOSPC || code == EDQUOT
-                    ? StorageError.noSpace(path: path, needed: bytes) : .failed(path: path, reason: String(cString: strerror(code)))
+                    ? StorageError.noSpace(path: path, needed: bytes)
+                    : .failed(path: path, reason: String(cString: strerror(code)))
             }
         }
         let flags = isFile ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-        guard let memory = mmap(nil, max(bytes, 1), PROT_READ | PROT_WRITE, flags, descriptor, 0), memory != MAP_FAILED else {
+        guard let memory = mmap(nil, max(bytes, 1), PROT_READ | PROT_WRITE, flags, descriptor, 0), memory != MAP_FAILED
+        else {
             throw StorageError.failed(path: path, reason: String(cString: strerror(errno)))
         }
-        if !isFile { madvise(memory, max(bytes, 1), MADV_HUGEPAGE) }  // only advice: without it there are more TLB misses
+        // only advice: without it there are more TLB misses
+        if !isFile { madvise(memory, max(bytes, 1), MADV_HUGEPAGE) }
         self.element = element
         self.count = count
         self.memory = memory
@@ -96,9 +100,15 @@ package final class StoredValues: @unchecked Sendable {
     deinit { munmap(memory, max(count * element.size, 1)) }
 
     /// Reads rows of `length` numbers, `stride` numbers apart in the store and densely packed in `target`.
-    package func load(start: Int, stride: Int, rows: Int, length: Int, into target: inout MutableSpan<Float>, at first: Int = 0) {
-        guard element == .float16 else { return loadStored(start: start, stride: stride, rows: rows, length: length, into: &target, at: first) }
-        guard let from = place(start, stride, rows, length, isWritten: false, other: target.count, first) else { return }
+    package func load(
+        start: Int, stride: Int, rows: Int, length: Int, into target: inout MutableSpan<Float>, at first: Int = 0
+    ) {
+        guard element == .float16 else {
+            return loadStored(start: start, stride: stride, rows: rows, length: length, into: &target, at: first)
+        }
+        guard let from = place(start, stride, rows, length, isWritten: false, other: target.count, first) else {
+            return
+        }
         target.withUnsafeMutableBufferPointer { target in
             guard let to = target.baseAddress else { return }
             tf_rows_from_half(from.assumingMemoryBound(to: UInt16.self), stride, to + first, length, rows, length)
@@ -107,7 +117,9 @@ package final class StoredValues: @unchecked Sendable {
 
     /// Writes rows that are densely packed in `source`; see `load`. float16 rounds to nearest.
     package func store(_ source: Span<Float>, at first: Int = 0, start: Int, stride: Int, rows: Int, length: Int) {
-        guard element == .float16 else { return storeAsIs(source, at: first, start: start, stride: stride, rows: rows, length: length) }
+        guard element == .float16 else {
+            return storeAsIs(source, at: first, start: start, stride: stride, rows: rows, length: length)
+        }
         guard let to = place(start, stride, rows, length, isWritten: true, other: source.count, first) else { return }
         source.withUnsafeBufferPointer { source in
             guard let from = source.baseAddress else { return }
@@ -117,10 +129,13 @@ package final class StoredValues: @unchecked Sendable {
 
     /// Reads values as they are stored, float16 as its bits; see `load`.
     package func loadStored<Value: BitwiseCopyable>(
-        start: Int, stride: Int = 0, rows: Int = 1, length: Int, into target: inout MutableSpan<Value>, at first: Int = 0
+        start: Int, stride: Int = 0, rows: Int = 1, length: Int, into target: inout MutableSpan<Value>,
+        at first: Int = 0
     ) {
         precondition(MemoryLayout<Value>.size == element.size)
-        guard let from = place(start, stride, rows, length, isWritten: false, other: target.count, first) else { return }
+        guard let from = place(start, stride, rows, length, isWritten: false, other: target.count, first) else {
+            return
+        }
         target.withUnsafeMutableBufferPointer { target in
             guard let to = target.baseAddress else { return }
             tf_copy_rows(from, element.size * stride, to + first, element.size * length, rows, element.size * length)
@@ -140,7 +155,9 @@ package final class StoredValues: @unchecked Sendable {
     }
 
     /// Where the first of these values lies, whose pages are about to be used; nil when there are none.
-    private func place(_ start: Int, _ stride: Int, _ rows: Int, _ length: Int, isWritten: Bool, other: Int, _ first: Int) -> UnsafeMutableRawPointer? {
+    private func place(
+        _ start: Int, _ stride: Int, _ rows: Int, _ length: Int, isWritten: Bool, other: Int, _ first: Int
+    ) -> UnsafeMutableRawPointer? {
         guard rows > 0, length > 0 else { return nil }
         precondition(start >= 0 && stride >= 0 && start + (rows - 1) * stride + length <= count)
         precondition(first >= 0 && first + rows * length <= other)
@@ -156,8 +173,9 @@ package final class StoredValues: @unchecked Sendable {
 
 /// Which parts of a mapped file may be in memory. They come and go as a queue does.
 ///
-/// A part that is about to be written is made writable as a whole: else the system would be asked at each page, which takes it longer than it takes us to
-/// write one. Tiles lie side by side in the order in which they are written, so all of a part is written soon.
+/// A part that is about to be written is made writable as a whole: else the system would be asked at each page, which
+/// takes it longer than it takes us to write one. Tiles lie side by side in the order in which they are written, so all
+/// of a part is written soon.
 private struct Residency {
     private enum Use: UInt8 { case none, read, written }
 

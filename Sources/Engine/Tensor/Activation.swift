@@ -1,12 +1,13 @@
-/// What flows between the layers of a network for one tile: height x width x channels, channels innermost, single precision.
+/// What flows between the layers of a network for one tile: height x width x channels, channels innermost, single
+/// precision.
 ///
 /// A reference type, because a network's layers hand the same storage on; it belongs to one lane.
 public final class Activation {
     public let height, width, channels: Int
     package let values: AlignedBuffer<Float>
     private let pointer: UnsafeMutablePointer<Float>  // that of `values`
-    /// Per channel the sum, then (from `channels` rounded up to 16 on at most) the sum of squares, where the layer that made this
-    /// activation left them for the group norm that reads it.
+    /// Per channel the sum, then (from `channels` rounded up to 16 on at most) the sum of squares, where the layer that
+    /// made this activation left them for the group norm that reads it.
     package let momentBuffer: AlignedBuffer<Double>
     package var moments: Moments?
 
@@ -16,8 +17,8 @@ public final class Activation {
     }
 
     /// All zeros.
-    /// - Precondition: the sizes are not negative and their product is the size of something that fits in memory; callers check what comes
-    ///   from outside.
+    /// - Precondition: the sizes are not negative and their product is the size of something that fits in memory;
+    ///   callers check what comes from outside.
     public convenience init(height: Int, width: Int, channels: Int) {
         self.init(
             height: height, width: width, channels: channels, values: AlignedBuffer(count: height * width * channels),

@@ -1,4 +1,5 @@
-/// How the numbers of a canvas are stored, and those that are cut out of it and written into it sent. What is computed with is float32.
+/// How the numbers of a canvas are stored, and those that are cut out of it and written into it sent. What is computed
+/// with is float32.
 public enum CanvasElement: String, Sendable, Hashable, CaseIterable {
     case float32, float16
 

@@ -16,8 +16,8 @@ public enum ElementType: String, Sendable, CaseIterable {
     }
 }
 
-/// IEEE half precision to single, without a branch and without the F16C instructions that a portable binary may not assume:
-/// the exponent is re-biased by a multiplication, which is exact and normalises subnormals too.
+/// IEEE half precision to single, without a branch and without the F16C instructions that a portable binary may not
+/// assume: the exponent is re-biased by a multiplication, which is exact and normalises subnormals too.
 @inline(__always)
 package func float(fromHalf bits: UInt16) -> Float {
     let magnitude = UInt32(bits & 0x7fff) << 13

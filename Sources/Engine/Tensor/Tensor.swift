@@ -6,7 +6,8 @@ public struct Tensor: Sendable, Equatable {
     public var values: [Float]
 
     public init(shape: [Int], values: [Float]) {
-        precondition(elementCount(shape) == values.count, "a tensor of shape \(shape) cannot have \(values.count) values")
+        precondition(
+            elementCount(shape) == values.count, "a tensor of shape \(shape) cannot have \(values.count) values")
         self.shape = shape
         self.values = values
     }

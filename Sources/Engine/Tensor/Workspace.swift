@@ -1,5 +1,5 @@
-/// The memory of one compute lane. Activations are taken from it and fall back to it when nobody holds them any more, so that a lane
-/// allocates for its first tile and then no more.
+/// The memory of one compute lane. Activations are taken from it and fall back to it when nobody holds them any more,
+/// so that a lane allocates for its first tile and then no more.
 public final class Workspace {
     private var floats: [AlignedBuffer<Float>] = []
     private var doubles: [AlignedBuffer<Double>] = []
@@ -42,10 +42,13 @@ public final class Workspace {
     }
 
     /// What it holds, free or not.
-    package var allocatedBytes: Int { floats.reduce(0) { $0 + $1.count * 4 } + doubles.reduce(0) { $0 + $1.count * 8 } + scratch.count * 4 }
+    package var allocatedBytes: Int {
+        floats.reduce(0) { $0 + $1.count * 4 } + doubles.reduce(0) { $0 + $1.count * 8 } + scratch.count * 4
+    }
 
     /// The sizes that a network asks for are the same for every tile, so only exact fits are given again.
-    private static func take<Element>(_ count: Int, from pool: inout [AlignedBuffer<Element>]) -> AlignedBuffer<Element> {
+    private static func take<Element>(_ count: Int, from pool: inout [AlignedBuffer<Element>]) -> AlignedBuffer<Element>
+    {
         for i in pool.indices where pool[i].count == count {
             if isKnownUniquelyReferenced(&pool[i]) { return pool[i] }
         }

@@ -35,5 +35,7 @@ public struct Rect: Hashable, Sendable {
     }
 
     /// The same part of a canvas that has `factor` pixels for each of this one's, along either axis.
-    public func scaled(by factor: Int) -> Rect { Rect(y: y * factor, x: x * factor, height: height * factor, width: width * factor) }
+    public func scaled(by factor: Int) -> Rect {
+        Rect(y: y * factor, x: x * factor, height: height * factor, width: width * factor)
+    }
 }

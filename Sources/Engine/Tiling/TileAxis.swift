@@ -5,7 +5,8 @@
 public struct TileAxis: Sendable, Hashable {
     /// What each tile reads: ranges of equal length inside 0..<length, ascending.
     public let windows: [Range<Int>]
-    /// What each tile writes, inside its window. In a covering axis the cells are disjoint, ascending and cover 0..<length.
+    /// What each tile writes, inside its window. In a covering axis the cells are disjoint, ascending and cover
+    /// 0..<length.
     public let cells: [Range<Int>]
 
     public var count: Int { windows.count }
@@ -31,8 +32,8 @@ public struct TileAxis: Sendable, Hashable {
         return leastCount(length: length, tile: tile, halo: halo) * stride + 2 * halo - length
     }
 
-    /// Disjoint cells that cover the axis, cut at lines moved towards the start by `shift`; each window is its cell and a
-    /// halo, slid inwards at the edges so that it keeps its full size.
+    /// Disjoint cells that cover the axis, cut at lines moved towards the start by `shift`; each window is its cell and
+    /// a halo, slid inwards at the edges so that it keeps its full size.
     ///
     /// - Parameter shift: 0 up to `tile - 2 * halo`, exclusive. A grid of n tiles costs at most n + 1.
     static func covering(length: Int, tile: Int, halo: Int, shift: Int) -> TileAxis {
@@ -55,8 +56,8 @@ public struct TileAxis: Sendable, Hashable {
         return TileAxis(windows: windows, cells: cells)
     }
 
-    /// Windows that overlap by at least `overlap`, evenly enough spread: at every `tile - overlap`, the last one slid inwards.
-    /// Every tile writes its whole window; what overlaps is blended.
+    /// Windows that overlap by at least `overlap`, evenly enough spread: at every `tile - overlap`, the last one slid
+    /// inwards. Every tile writes its whole window; what overlaps is blended.
     static func overlapping(length: Int, tile: Int, overlap: Int) -> TileAxis {
         if length <= tile { return TileAxis(windows: [0..<length], cells: [0..<length]) }
         let stride = tile - overlap
@@ -68,8 +69,8 @@ public struct TileAxis: Sendable, Hashable {
         return TileAxis(windows: windows, cells: windows)
     }
 
-    /// The published FSTD: tiles without overlap moved towards the end by `offset` and clamped at the far edge; the strip
-    /// `0..<offset` has no tile.
+    /// The published FSTD: tiles without overlap moved towards the end by `offset` and clamped at the far edge; the
+    /// strip `0..<offset` has no tile.
     static func published(length: Int, tile: Int, offset: Int) -> TileAxis {
         if length <= tile { return TileAxis(windows: [0..<length], cells: [0..<length]) }
         let count = (length + tile - 1) / tile

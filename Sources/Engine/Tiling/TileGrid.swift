@@ -24,12 +24,16 @@ public struct TileGrid: Sendable, Hashable {
 
     /// The tiles whose cells share a pixel with `rect`.
     public func tilesWriting(_ rect: Rect) -> TileRange {
-        TileRange(rows: rows.cells(touching: rect.y..<rect.maxY), columns: columns.cells(touching: rect.x..<rect.maxX), stride: columns.count)
+        TileRange(
+            rows: rows.cells(touching: rect.y..<rect.maxY), columns: columns.cells(touching: rect.x..<rect.maxX),
+            stride: columns.count)
     }
 
     /// The tiles whose windows share a pixel with `rect`.
     public func tilesReading(_ rect: Rect) -> TileRange {
-        TileRange(rows: rows.windows(touching: rect.y..<rect.maxY), columns: columns.windows(touching: rect.x..<rect.maxX), stride: columns.count)
+        TileRange(
+            rows: rows.windows(touching: rect.y..<rect.maxY), columns: columns.windows(touching: rect.x..<rect.maxX),
+            stride: columns.count)
     }
 }
 

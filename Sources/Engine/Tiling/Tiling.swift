@@ -2,16 +2,18 @@ import Foundation
 
 /// How a job cuts its canvas, step after step.
 ///
-/// The default is FSTD (Fast Seamless Tiled Diffusion, arXiv 2308.16582, Algorithm 2) in the covering form: at every step the
-/// cut lines are drawn anew, the cells between them are disjoint and cover the canvas, and each window is wider than its
-/// cell by a halo of context. The published form and the usual baselines stand beside it, to be compared with.
+/// The default is FSTD (Fast Seamless Tiled Diffusion, arXiv 2308.16582, Algorithm 2) in the covering form: at every
+/// step the cut lines are drawn anew, the cells between them are disjoint and cover the canvas, and each window is
+/// wider than its cell by a halo of context. The published form and the usual baselines stand beside it, to be compared
+/// with.
 public struct Tiling: Sendable, Hashable {
     /// How tiles meet.
     public enum Overlap: Sendable, Hashable {
         /// FSTD with disjoint covering cells; `halo` pixels around a cell are read and thrown away.
         case implicit(halo: Int)
-        /// FSTD as published and as its code does it: offsets 0..<range towards the far edge, zero at every fourth step, the
-        /// strip at the near edge keeps the prediction of the step before, Gaussian blend where the clamped tiles overlap.
+        /// FSTD as published and as its code does it: offsets 0..<range towards the far edge, zero at every fourth
+        /// step, the strip at the near edge keeps the prediction of the step before, Gaussian blend where the clamped
+        /// tiles overlap.
         case reference
         /// Windows overlap by `width` pixels at fixed places, predictions are blended: with `.mean` MultiDiffusion
         /// (arXiv 2302.08113), with `.gaussian` Mixture of Diffusers (arXiv 2302.02412).
@@ -43,12 +45,15 @@ public struct Tiling: Sendable, Hashable {
     public let alignment: Int
     public let seed: UInt64
 
-    /// - Throws: `TilingError` when the canvas is not a multiple of the alignment, or when tile, halo, overlap or range do not fit.
+    /// - Throws: `TilingError` when the canvas is not a multiple of the alignment, or when tile, halo, overlap or range
+    ///   do not fit.
     public init(
         canvasHeight: Int, canvasWidth: Int, tile: Int, overlap: Overlap, offset: Offset, offsetRange: Int? = nil,
         alignment: Int, seed: UInt64
     ) throws(TilingError) {
-        guard alignment > 0, canvasHeight > 0, canvasWidth > 0, canvasHeight % alignment == 0, canvasWidth % alignment == 0 else {
+        guard alignment > 0, canvasHeight > 0, canvasWidth > 0, canvasHeight % alignment == 0,
+            canvasWidth % alignment == 0
+        else {
             throw .unalignedCanvas(height: canvasHeight, width: canvasWidth, alignment: alignment)
         }
         guard tile >= alignment, tile % alignment == 0 else { throw .unalignedTile(tile, alignment: alignment) }
@@ -73,8 +78,8 @@ public struct Tiling: Sendable, Hashable {
         self.seed = seed
     }
 
-    /// Whether a tile writes its own cell and nobody else's, so that steps need no barrier. Otherwise the predictions of a
-    /// whole step are blended before the sampler's step is taken.
+    /// Whether a tile writes its own cell and nobody else's, so that steps need no barrier. Otherwise the predictions
+    /// of a whole step are blended before the sampler's step is taken.
     public var writesDisjointCells: Bool {
         switch overlap {
         case .implicit, .none: true
@@ -92,26 +97,30 @@ public struct Tiling: Sendable, Hashable {
 
     /// The grid of a step, a function of the seed and the step alone.
     public func grid(step: Int) -> TileGrid {
-        TileGrid(rows: axis(length: canvasHeight, step: step, axis: 0), columns: axis(length: canvasWidth, step: step, axis: 1))
+        TileGrid(
+            rows: axis(length: canvasHeight, step: step, axis: 0),
+            columns: axis(length: canvasWidth, step: step, axis: 1))
     }
 
     private func axis(length: Int, step: Int, axis: Int) -> TileAxis {
         switch overlap {
         case .implicit(let halo):
-            return .covering(length: length, tile: tile, halo: halo, shift: shift(length: length, step: step, axis: axis))
+            return .covering(
+                length: length, tile: tile, halo: halo, shift: shift(length: length, step: step, axis: axis))
         case .none:
             return .covering(length: length, tile: tile, halo: 0, shift: shift(length: length, step: step, axis: axis))
         case .explicit(let width, _):
             return .overlapping(length: length, tile: tile, overlap: width)
         case .reference:
-            return .published(length: length, tile: tile, offset: step % 4 == 0 ? 0 : shift(length: length, step: step, axis: axis))
+            return .published(
+                length: length, tile: tile, offset: step % 4 == 0 ? 0 : shift(length: length, step: step, axis: axis))
         }
     }
 
     /// The exclusive bound of the offsets along an axis.
     ///
-    /// Without a wish the cut lines move as far as they can without costing one more tile, when that is at least a quarter of
-    /// a cell; else over a whole cell. The published default is half a tile (32 of 64 latents).
+    /// Without a wish the cut lines move as far as they can without costing one more tile, when that is at least a
+    /// quarter of a cell; else over a whole cell. The published default is half a tile (32 of 64 latents).
     private func range(length: Int) -> Int {
         switch overlap {
         case .reference:
@@ -137,7 +146,8 @@ public struct Tiling: Sendable, Hashable {
         case .fixed:
             return step % 2 == 1 ? places / 2 * unit : 0
         case .random:
-            let counter = SIMD4<UInt32>(UInt32(axis), 0, 0, NoiseField(.offset, step: UInt16(truncatingIfNeeded: step)).word)
+            let counter = SIMD4<UInt32>(
+                UInt32(axis), 0, 0, NoiseField(.offset, step: UInt16(truncatingIfNeeded: step)).word)
             let word = Philox4x32.block(counter: counter, key: seed).x
             return Int((UInt64(word) * UInt64(clamping: places)) >> 32) * unit
         }
@@ -148,7 +158,8 @@ public struct Tiling: Sendable, Hashable {
 public enum BlendWeights: String, Sendable, Hashable, CaseIterable {
     /// MultiDiffusion (arXiv 2302.08113): every tile counts the same.
     case mean
-    /// Mixture of Diffusers (arXiv 2302.02412): a Gaussian about the tile's middle with variance 0.01 of the squared width.
+    /// Mixture of Diffusers (arXiv 2302.02412): a Gaussian about the tile's middle with variance 0.01 of the squared
+    /// width.
     case gaussian
 
     /// The weight of each of `count` positions across a window.

@@ -8,7 +8,8 @@ extension Verification {
         let workspace = Workspace()
         let shape = try file.shape(of: "in.ids"), all = try file.integers("in.ids")
         guard shape.count == 2, shape[1] > 0 else {
-            throw VerificationError.wrongShape(file: file.url.path, tensor: "in.ids", shape: shape, expected: "batch x tokens")
+            throw VerificationError.wrongShape(
+                file: file.url.path, tensor: "in.ids", shape: shape, expected: "batch x tokens")
         }
         return { name in
             try stride(from: 0, to: all.count, by: shape[1]).flatMap { start in
@@ -34,8 +35,11 @@ extension Verification {
         let tokenizer = try CLIPTokenizer(folder: directory.appending(path: "model"))
         guard !rows.isEmpty else { throw VerificationError.nothingExpected(file: url.path) }
         let wrong = try rows.reduce(0) { wrong, row in
-            guard let text = row.object?["text"]?.string, let expected = row.object?["ids"]?.integers, expected.count == tokenizer.length else {
-                throw VerificationError.malformed(file: url.path, reason: "is not a list of {text, ids} with \(tokenizer.length) ids each")
+            guard let text = row.object?["text"]?.string, let expected = row.object?["ids"]?.integers,
+                expected.count == tokenizer.length
+            else {
+                throw VerificationError.malformed(
+                    file: url.path, reason: "is not a list of {text, ids} with \(tokenizer.length) ids each")
             }
             return try wrong + zip(tokenizer.encode(text).ids, expected).filter { $0 != $1 }.count
         }

@@ -3,7 +3,8 @@ import Foundation
 /// How far one tensor of a reference case is from what was expected.
 public struct TensorReport: Sendable, Hashable {
     public var name: String
-    /// The largest absolute difference over the largest absolute expected value; infinite where a value on either side is not finite.
+    /// The largest absolute difference over the largest absolute expected value; infinite where a value on either side
+    /// is not finite.
     public var relativeError: Double
     /// What counts as equal, from the case.
     public var tolerance: Double
@@ -23,25 +24,27 @@ public enum VerificationError: Error, Equatable, Sendable {
 extension VerificationError: CustomStringConvertible {
     public var description: String {
         let source = "use a case folder that make_reference.py wrote"
-        let line = switch self {
-        case .unreadable(let file, let reason):
-            "\(file): cannot be read: \(reason); \(source)"
-        case .malformed(let file, let reason):
-            "\(file): \(reason); \(source)"
-        case .unknownKind(let folder, let reason):
-            "\(folder): not a kind of case that can be verified: \(reason); the kinds are UNet2DModel, UNet2DConditionModel, AutoencoderKL, CLIPTextModel, tokenizer, schedules, guidance-rescale and upsample-guidance"
-        case .unknownTensor(let file, let tensor):
-            "\(file): nothing is known that answers tensor \(tensor); \(source)"
-        case .wrongShape(let file, let tensor, let shape, let expected):
-            "\(file): tensor \(tensor): has shape \(shape), not \(expected); \(source)"
-        case .nothingExpected(let file):
-            "\(file): holds no tensor named out.*, so nothing can be compared; \(source)"
-        }
+        let line =
+            switch self {
+            case .unreadable(let file, let reason):
+                "\(file): cannot be read: \(reason); \(source)"
+            case .malformed(let file, let reason):
+                "\(file): \(reason); \(source)"
+            case .unknownKind(let folder, let reason):
+                "\(folder): not a kind of case that can be verified: \(reason); the kinds are UNet2DModel, UNet2DConditionModel, AutoencoderKL, CLIPTextModel, tokenizer, schedules, guidance-rescale and upsample-guidance"
+            case .unknownTensor(let file, let tensor):
+                "\(file): nothing is known that answers tensor \(tensor); \(source)"
+            case .wrongShape(let file, let tensor, let shape, let expected):
+                "\(file): tensor \(tensor): has shape \(shape), not \(expected); \(source)"
+            case .nothingExpected(let file):
+                "\(file): holds no tensor named out.*, so nothing can be compared; \(source)"
+            }
         return line.replacing("\n", with: " ")
     }
 }
 
-/// Runs reference cases: folders with `case.json`, `case.safetensors` (tensors in.* and out.*) and, where a network is tested, `model/`.
+/// Runs reference cases: folders with `case.json`, `case.safetensors` (tensors in.* and out.*) and, where a network is
+/// tested, `model/`.
 public struct Verification {
     /// Computes every tensor that the case expects and compares. The kind of case follows from its content.
     /// - Parameter precision: of the networks of latent models; the references are float32.
@@ -56,7 +59,9 @@ public struct Verification {
         guard !expected.isEmpty else { throw VerificationError.nothingExpected(file: file.url.path) }
         let answer = try verification.answer()
         return try expected.map { name in
-            TensorReport(name: name, relativeError: relativeError(try answer(name), try verification.values(name)), tolerance: tolerance)
+            TensorReport(
+                name: name, relativeError: relativeError(try answer(name), try verification.values(name)),
+                tolerance: tolerance)
         }
     }
 
@@ -89,13 +94,16 @@ public struct Verification {
             case "UNet2DConditionModel": return try unet2DCondition(folder)
             case "AutoencoderKL": return try autoencoderKL(folder)
             case "CLIPTextModel": return try clipText(folder)
-            default: throw VerificationError.unknownKind(folder: directory.path, reason: "its model is of class \(folder.className)")
+            default:
+                throw VerificationError.unknownKind(
+                    folder: directory.path, reason: "its model is of class \(folder.className)")
             }
         }
         if file.names.contains("in.pos") { return try guidance() }
         if file.names.contains(where: { $0.hasPrefix("out.alphas_cumprod.") }) { return try schedules() }
         if file.names.contains(where: { $0.hasPrefix("out.tau.") }) { return upsampleGuidance() }
-        throw VerificationError.unknownKind(folder: directory.path, reason: "there is no model/, and case.safetensors has no tensors of a known kind")
+        throw VerificationError.unknownKind(
+            folder: directory.path, reason: "there is no model/, and case.safetensors has no tensors of a known kind")
     }
 
     private func values(_ name: String) throws -> [Double] {
@@ -106,7 +114,9 @@ public struct Verification {
     }
 
     private static func relativeError(_ values: [Double], _ expected: [Double]) -> Double {
-        guard !expected.isEmpty, values.count == expected.count, (values + expected).allSatisfy({ $0.isFinite }) else { return .infinity }
+        guard !expected.isEmpty, values.count == expected.count, (values + expected).allSatisfy({ $0.isFinite }) else {
+            return .infinity
+        }
         let difference = zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
         let scale = expected.reduce(0) { max($0, abs($1)) }
         return difference == 0 ? 0 : difference / scale

@@ -18,11 +18,12 @@ struct FolderReader {
     func url(_ name: String) -> URL { name.isEmpty ? root : root.appending(path: name) }
     func path(_ name: String) -> String { url(name).path }
 
-    /// - Throws: `ModelFolderError.outsideFolder` if the file is a link that leads out of the folder. The blobs beside the snapshots of a Hugging Face
-    ///   cache, where each file of a model is such a link, count as inside.
+    /// - Throws: `ModelFolderError.outsideFolder` if the file is a link that leads out of the folder. The blobs beside
+    ///   the snapshots of a Hugging Face cache, where each file of a model is such a link, count as inside.
     func isFile(_ name: String) throws -> Bool {
         var isDirectory: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: path(name), isDirectory: &isDirectory), !isDirectory.boolValue else { return false }
+        guard FileManager.default.fileExists(atPath: path(name), isDirectory: &isDirectory), !isDirectory.boolValue
+        else { return false }
         let target = url(name).resolvingSymlinksInPath().path
         let folder = root.resolvingSymlinksInPath()
         // snapshots/HASH, or a network's own folder in it.

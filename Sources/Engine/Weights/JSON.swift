@@ -1,5 +1,5 @@
-/// A JSON document (RFC 8259), read strictly: files that people download say where they are broken, integers stay exact, and a name that
-/// stands twice in an object is an error, which Foundation's reader would drop in silence.
+/// A JSON document (RFC 8259), read strictly: files that people download say where they are broken, integers stay
+/// exact, and a name that stands twice in an object is an error, which Foundation's reader would drop in silence.
 enum JSON: Sendable, Equatable {
     case null
     case bool(Bool)
@@ -9,7 +9,8 @@ enum JSON: Sendable, Equatable {
     case array([JSON])
     case object([String: JSON])
 
-    /// - Parameter allowsInfinity: whether infinities and NaN are numbers too, as Python writes them into the settings of some schedulers.
+    /// - Parameter allowsInfinity: whether infinities and NaN are numbers too, as Python writes them into the settings
+    ///   of some schedulers.
     /// - Throws: `JSONError`.
     init(_ bytes: [UInt8], allowsInfinity: Bool = false) throws(JSONError) {
         var reader = Reader(bytes: bytes, allowsInfinity: allowsInfinity)
@@ -100,7 +101,9 @@ extension JSON {
                 let name = try string()
                 skipSpace()
                 guard skip(":") else { throw error("a colon is missing") }
-                guard members.updateValue(try value(depth: depth + 1), forKey: name) == nil else { throw error("the name \(name) stands twice") }
+                guard members.updateValue(try value(depth: depth + 1), forKey: name) == nil else {
+                    throw error("the name \(name) stands twice")
+                }
                 skipSpace()
             } while skip(",")
             guard skip("}") else { throw error("a comma or } is missing") }
@@ -131,14 +134,18 @@ extension JSON {
                 for (text, value) in [("Infinity", Double.infinity), ("-Infinity", -.infinity), ("NaN", .nan)]
                 where bytes[offset...].starts(with: text.utf8) { return try word(text, .number(value)) }
             }
-            let rest = bytes[offset...].prefix { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") || "+-.eE".utf8.contains($0) }
+            let rest = bytes[offset...].prefix {
+                $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") || "+-.eE".utf8.contains($0)
+            }
             let text = String(decoding: rest, as: UTF8.self)
             // A vocabulary has fifty thousand integers, and the expression below takes its time.
             if let integer = Int(text), integer > 0, rest.first != UInt8(ascii: "0"), rest.first != UInt8(ascii: "+") {
                 offset += rest.count
                 return .integer(integer)
             }
-            guard text.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil, let fraction = Double(text), fraction.isFinite else {
+            guard text.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil,
+                let fraction = Double(text), fraction.isFinite
+            else {
                 throw error("not a value")
             }
             offset += rest.count
@@ -175,7 +182,9 @@ extension JSON {
             case UInt8(ascii: "u"):
                 var units = [try codeUnit()]
                 if UTF16.isLeadSurrogate(units[0]), skip("\\"), skip("u") { units.append(try codeUnit()) }
-                guard let string = String(validating: units, as: UTF16.self) else { throw error("half a surrogate pair") }
+                guard let string = String(validating: units, as: UTF16.self) else {
+                    throw error("half a surrogate pair")
+                }
                 return string
             default: throw error("an unknown escape")
             }

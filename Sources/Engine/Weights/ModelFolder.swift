@@ -2,8 +2,9 @@ import Foundation
 
 /// How a super-resolution network is fed, from `tilefarm.json` beside its `config.json`.
 ///
-/// The network denoises `residualScale` x (image - guess), where the guess is the input enlarged; noisy residual and guess are stacked along the
-/// channels (residual first), each rearranged from blocks of `spaceToDepth` x `spaceToDepth` pixels to channels.
+/// The network denoises `residualScale` x (image - guess), where the guess is the input enlarged; noisy residual and
+/// guess are stacked along the channels (residual first), each rearranged from blocks of `spaceToDepth` x
+/// `spaceToDepth` pixels to channels.
 public struct SuperResolutionConfiguration: Sendable, Hashable {
     /// How the guess is made.
     public enum Conditioning: String, Sendable, CaseIterable {
@@ -24,7 +25,8 @@ public struct SuperResolutionConfiguration: Sendable, Hashable {
     }
 }
 
-/// A folder with a model in the layout of diffusers: a network saved by `save_pretrained`, or a pipeline with its parts in folders of their own.
+/// A folder with a model in the layout of diffusers: a network saved by `save_pretrained`, or a pipeline with its parts
+/// in folders of their own.
 public struct ModelFolder: Sendable {
     /// What can be run.
     public enum Architecture: String, Sendable, CaseIterable {
@@ -46,7 +48,8 @@ public struct ModelFolder: Sendable {
     public let architecture: Architecture
     /// The network that denoises: this folder, or `unet/` in it.
     public let denoiser: NetworkFolder
-    /// What the scheduler's configuration says, in the folder or in `scheduler/`; diffusers' defaults where there is none.
+    /// What the scheduler's configuration says, in the folder or in `scheduler/`; diffusers' defaults where there is
+    /// none.
     public let schedule: NoiseScheduleConfiguration
     /// From `tilefarm.json`; nil where there is none.
     public let superResolution: SuperResolutionConfiguration?
@@ -74,7 +77,8 @@ public struct ModelFolder: Sendable {
             // Any pipeline with no more to it than a network: diffusers' for DDPM and DDIM, or one's own.
             if let index {
                 guard let name = index["unet"]?.array?.last?.string, name == Architecture.unet2D.rawValue else {
-                    throw ModelFolderError.unknownArchitecture(file: reader.path("model_index.json"), name: index["_class_name"]?.string ?? "")
+                    throw ModelFolderError.unknownArchitecture(
+                        file: reader.path("model_index.json"), name: index["_class_name"]?.string ?? "")
                 }
             }
             denoiser = try NetworkFolder(&reader, index == nil ? "" : "unet/")
@@ -82,8 +86,11 @@ public struct ModelFolder: Sendable {
                 throw ModelFolderError.unknownArchitecture(file: denoiser.configuration.path, name: denoiser.className)
             }
             architecture = .unet2D
-            schedule = try reader.schedule(at: ["scheduler_config.json", "scheduler/scheduler_config.json"]) ?? NoiseScheduleConfiguration()
-            superResolution = try reader.isFile("tilefarm.json")
+            schedule =
+                try reader.schedule(at: ["scheduler_config.json", "scheduler/scheduler_config.json"])
+                ?? NoiseScheduleConfiguration()
+            superResolution =
+                try reader.isFile("tilefarm.json")
                 ? try Settings(file: reader.path("tilefarm.json"), values: try reader.object("tilefarm.json"))
                     .superResolution(network: try reader.object(index == nil ? "config.json" : "unet/config.json"))
                 : nil
@@ -97,7 +104,9 @@ public struct ModelFolder: Sendable {
 extension FolderReader {
     /// The noise schedule of the first of these files that is there; nil if none is.
     mutating func schedule(at names: [String]) throws -> NoiseScheduleConfiguration? {
-        for name in names where try isFile(name) { return try Settings(file: path(name), values: try object(name)).schedule() }
+        for name in names where try isFile(name) {
+            return try Settings(file: path(name), values: try object(name)).schedule()
+        }
         return nil
     }
 }
@@ -125,40 +134,44 @@ public enum ModelFolderError: Error, Equatable, Sendable {
 extension ModelFolderError: CustomStringConvertible {
     public var description: String {
         let known = ModelFolder.Architecture.allCases.map(\.rawValue).joined(separator: ", ")
-        let line = switch self {
-        case .missingFolder(let folder):
-            "\(folder): there is no such folder; give the folder of a model in the diffusers layout"
-        case .unreadable(let file, let reason):
-            "\(file): cannot be read: \(reason)"
-        case .malformed(let file, let reason):
-            "\(file): not a JSON object (\(reason)); download or export the model again"
-        case .outsideFolder(let file, let target):
-            "\(file): is a link to \(target), outside the model's folder; copy the file itself into the folder"
-        case .missingConfiguration(let folder):
-            "\(folder): holds no config.json, so it is no model in the diffusers layout; give the folder that save_pretrained wrote"
-        case .unknownArchitecture(let file, let name):
-            "\(file): " + (name.isEmpty ? "names no model class" : "models of class \(name) cannot be run by themselves") + "; the classes known are: \(known)"
-        case .missingWeights(let file):
-            "\(file): is missing; download the model whole, or export it with save_pretrained(..., safe_serialization=True)"
-        case .pickledWeights(let file):
-            "\(file): pickled weights are not read, since they can run code; convert them in Python with from_pretrained(...) and save_pretrained(..., safe_serialization=True)"
-        case .missingShard(let file, let index):
-            "\(file): is missing, but \(index) says that it holds weights; download the model whole"
-        case .missingPart(let folder, let part):
-            "\(folder): the pipeline has no \(part); download the model whole, with the folder \(part)"
-        case .wrongPart(let file, let name, let expected):
-            "\(file): " + (name.isEmpty ? "names no class" : "is of class \(name)") + ", but this pipeline needs \(expected); use a model of the Stable Diffusion family"
-        case .mismatchedParts(let folder, let reason):
-            "\(folder): the parts of the pipeline do not fit together: \(reason); use the parts of one model"
-        case .unknownSetting(let file, let key):
-            "\(file): \(key) is not a known setting; remove it if the model does not depend on it"
-        case .unsupportedSetting(let file, let key, let value, let supported):
-            "\(file): \(key) \(value) is not supported; choose \(supported)"
-        case .impossibleSchedule(let file, let error):
-            "\(file): \(error)"
-        case .wrongChannels(let file, let channels, let expected):
-            "\(file): in_channels and out_channels are \(channels[0]) and \(channels[1]), but what tilefarm.json says takes \(expected[0]) and \(expected[1]); check space_to_depth"
-        }
+        let line =
+            switch self {
+            case .missingFolder(let folder):
+                "\(folder): there is no such folder; give the folder of a model in the diffusers layout"
+            case .unreadable(let file, let reason):
+                "\(file): cannot be read: \(reason)"
+            case .malformed(let file, let reason):
+                "\(file): not a JSON object (\(reason)); download or export the model again"
+            case .outsideFolder(let file, let target):
+                "\(file): is a link to \(target), outside the model's folder; copy the file itself into the folder"
+            case .missingConfiguration(let folder):
+                "\(folder): holds no config.json, so it is no model in the diffusers layout; give the folder that save_pretrained wrote"
+            case .unknownArchitecture(let file, let name):
+                "\(file): "
+                    + (name.isEmpty ? "names no model class" : "models of class \(name) cannot be run by themselves")
+                    + "; the classes known are: \(known)"
+            case .missingWeights(let file):
+                "\(file): is missing; download the model whole, or export it with save_pretrained(..., safe_serialization=True)"
+            case .pickledWeights(let file):
+                "\(file): pickled weights are not read, since they can run code; convert them in Python with from_pretrained(...) and save_pretrained(..., safe_serialization=True)"
+            case .missingShard(let file, let index):
+                "\(file): is missing, but \(index) says that it holds weights; download the model whole"
+            case .missingPart(let folder, let part):
+                "\(folder): the pipeline has no \(part); download the model whole, with the folder \(part)"
+            case .wrongPart(let file, let name, let expected):
+                "\(file): " + (name.isEmpty ? "names no class" : "is of class \(name)")
+                    + ", but this pipeline needs \(expected); use a model of the Stable Diffusion family"
+            case .mismatchedParts(let folder, let reason):
+                "\(folder): the parts of the pipeline do not fit together: \(reason); use the parts of one model"
+            case .unknownSetting(let file, let key):
+                "\(file): \(key) is not a known setting; remove it if the model does not depend on it"
+            case .unsupportedSetting(let file, let key, let value, let supported):
+                "\(file): \(key) \(value) is not supported; choose \(supported)"
+            case .impossibleSchedule(let file, let error):
+                "\(file): \(error)"
+            case .wrongChannels(let file, let channels, let expected):
+                "\(file): in_channels and out_channels are \(channels[0]) and \(channels[1]), but what tilefarm.json says takes \(expected[0]) and \(expected[1]); check space_to_depth"
+            }
         return line.replacing("\n", with: " ")
     }
 }

@@ -1,7 +1,8 @@
 import Foundation
 
-/// The folder of one network in the layouts of diffusers and transformers: `config.json`, and the weights in one safetensors file or in several
-/// with an index. Where the plain weights are missing, their float16 or bfloat16 variant is taken.
+/// The folder of one network in the layouts of diffusers and transformers: `config.json`, and the weights in one
+/// safetensors file or in several with an index. Where the plain weights are missing, their float16 or bfloat16 variant
+/// is taken.
 public struct NetworkFolder: Sendable {
     public let url: URL
     /// `_class_name` of diffusers, or the first of transformers' `architectures`; empty where the file says neither.
@@ -50,7 +51,8 @@ public struct NetworkFolder: Sendable {
                     break search
                 }
                 // Both of diffusers' ways to name the index of a variant.
-                for index in Set([file + ".index.json", base + ".safetensors.index" + dotted + ".json"]).sorted() where try reader.isFile(index) {
+                for index in Set([file + ".index.json", base + ".safetensors.index" + dotted + ".json"]).sorted()
+                where try reader.isFile(index) {
                     found = try Self.shards(index, prefix, &reader)
                     break search
                 }
@@ -58,11 +60,14 @@ public struct NetworkFolder: Sendable {
         }
         guard let found else {
             for name in bases.map({ $0 + ".bin" }) + [prefix + "pytorch_model.bin"] {
-                for name in [name, name + ".index.json", name.replacing(".bin", with: ".fp16.bin")] where try reader.isFile(name) {
+                for name in [name, name + ".index.json", name.replacing(".bin", with: ".fp16.bin")]
+                where try reader.isFile(name) {
                     throw ModelFolderError.pickledWeights(file: reader.path(name))
                 }
             }
-            throw ModelFolderError.missingWeights(file: reader.path(bases[config["_class_name"] == nil && config["architectures"] != nil ? 1 : 0] + ".safetensors"))
+            throw ModelFolderError.missingWeights(
+                file: reader.path(
+                    bases[config["_class_name"] == nil && config["architectures"] != nil ? 1 : 0] + ".safetensors"))
         }
         for name in found.names { try reader.add(name) }
         let root = reader
@@ -73,16 +78,21 @@ public struct NetworkFolder: Sendable {
     }
 
     /// The files that an index names, in the order of their names.
-    private static func shards(_ index: String, _ prefix: String, _ reader: inout FolderReader) throws -> (names: [String], shards: [String: Int]) {
+    private static func shards(_ index: String, _ prefix: String, _ reader: inout FolderReader) throws -> (
+        names: [String], shards: [String: Int]
+    ) {
         let path = reader.path(index)
-        guard let map = try reader.object(index, limit: Safetensors.headerLimit)["weight_map"]?.object, !map.isEmpty else {
+        guard let map = try reader.object(index, limit: Safetensors.headerLimit)["weight_map"]?.object, !map.isEmpty
+        else {
             throw ModelFolderError.malformed(file: path, reason: "it has no weight_map")
         }
         var names: Set<String> = []
         for (tensor, file) in map {
             // A file beside the index and nowhere else.
-            guard let name = file.string, name.hasSuffix(".safetensors"), !name.contains("/"), !name.contains("\0") else {
-                throw ModelFolderError.malformed(file: path, reason: "weight_map: \(tensor): not the name of a safetensors file beside the index")
+            guard let name = file.string, name.hasSuffix(".safetensors"), !name.contains("/"), !name.contains("\0")
+            else {
+                throw ModelFolderError.malformed(
+                    file: path, reason: "weight_map: \(tensor): not the name of a safetensors file beside the index")
             }
             names.insert(name)
         }
@@ -130,10 +140,14 @@ package final class ModelWeights: Sendable {
 
     /// The values of a tensor, row-major, as single precision.
     /// - Throws: `SafetensorsError` if there is no such tensor, or it is of another shape or not of F32, F16 or BF16.
-    package func tensor(_ name: String, shape: [Int]) throws -> [Float] { try file(of: name).tensor(name, shape: shape) }
+    package func tensor(_ name: String, shape: [Int]) throws -> [Float] {
+        try file(of: name).tensor(name, shape: shape)
+    }
 
     /// One row of a tensor; see `Safetensors.row`.
-    func row(_ index: Int, of name: String, shape: [Int]) throws -> [Float] { try file(of: name).row(index, of: name, shape: shape) }
+    func row(_ index: Int, of name: String, shape: [Int]) throws -> [Float] {
+        try file(of: name).row(index, of: name, shape: shape)
+    }
 
     private func file(of name: String) -> Safetensors {
         // A name that is nowhere is missed in the first file.

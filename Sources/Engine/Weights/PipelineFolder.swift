@@ -2,10 +2,12 @@ import Foundation
 
 /// A latent diffusion model as diffusers saves it: a folder for each part, and `model_index.json` saying what they are.
 ///
-/// Parts that only check, mark or describe pictures (safety_checker, feature_extractor, watermarker, image_encoder) are not looked at.
+/// Parts that only check, mark or describe pictures (safety_checker, feature_extractor, watermarker, image_encoder) are
+/// not looked at.
 public struct PipelineFolder: Sendable {
     public enum Kind: Sendable, Hashable {
-        /// `StableDiffusionUpscalePipeline`: denoises beside the low-resolution pixels, which are noised at a level of their own.
+        /// `StableDiffusionUpscalePipeline`: denoises beside the low-resolution pixels, which are noised at a level of
+        /// their own.
         case upscale
         /// `StableDiffusionPipeline`, and what differs from it only in how it is called.
         case imageToImage
@@ -38,8 +40,8 @@ public struct PipelineFolder: Sendable {
     /// Latents are multiplied by this after encoding and divided by it before decoding.
     public let scalingFactor: Float
 
-    /// - Throws: `ModelFolderError` if a part is missing, of another class, or does not fit the others; `ModelError` for an option of a
-    ///   network that the engine does not have.
+    /// - Throws: `ModelFolderError` if a part is missing, of another class, or does not fit the others; `ModelError`
+    ///   for an option of a network that the engine does not have.
     init(_ reader: inout FolderReader, _ index: [String: JSON], _ kind: Kind) throws {
         let root = reader
         func missing(_ part: String) -> ModelFolderError { .missingPart(folder: root.root.path, part: part) }
@@ -52,7 +54,8 @@ public struct PipelineFolder: Sendable {
             guard try reader.isFile(part + "/config.json") else { throw missing(part) }
             let folder = try NetworkFolder(&reader, part + "/")
             guard folder.className == expected else {
-                throw ModelFolderError.wrongPart(file: folder.configuration.path, name: folder.className, expected: expected)
+                throw ModelFolderError.wrongPart(
+                    file: folder.configuration.path, name: folder.className, expected: expected)
             }
             return folder
         }
@@ -69,12 +72,15 @@ public struct PipelineFolder: Sendable {
         textEncoder = try network("text_encoder", "CLIPTextModel")
         try require("tokenizer")
         // transformers 5 saves the second alone.
-        let names = try reader.isFile("tokenizer/vocab.json") || !reader.isFile("tokenizer/tokenizer.json") ? ["vocab.json", "merges.txt"] : ["tokenizer.json"]
+        let names =
+            try reader.isFile("tokenizer/vocab.json") || !reader.isFile("tokenizer/tokenizer.json")
+            ? ["vocab.json", "merges.txt"] : ["tokenizer.json"]
         for name in names {
             guard try reader.isFile("tokenizer/" + name) else { throw missing("tokenizer/" + name) }
             try reader.add("tokenizer/" + name)
         }
-        for name in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] where try reader.isFile("tokenizer/" + name) {
+        for name in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+        where try reader.isFile("tokenizer/" + name) {
             try reader.add("tokenizer/" + name)
         }
         tokenizer = reader.url("tokenizer")
@@ -95,9 +101,11 @@ public struct PipelineFolder: Sendable {
         self.schedule = noise
         let level = index["max_noise_level"].map(\.integer) ?? 350
         guard let level, level >= 0 else {
-            throw ModelFolderError.malformed(file: root.path("model_index.json"), reason: "max_noise_level is not an integer of at least 0")
+            throw ModelFolderError.malformed(
+                file: root.path("model_index.json"), reason: "max_noise_level is not an integer of at least 0")
         }
-        maximumNoiseLevel = min(level, (unetConfiguration.classEmbeddings ?? .max) - 1, (lowResolutionSchedule?.trainTimesteps ?? .max) - 1)
+        maximumNoiseLevel = min(
+            level, (unetConfiguration.classEmbeddings ?? .max) - 1, (lowResolutionSchedule?.trainTimesteps ?? .max) - 1)
         self.kind = kind
 
         func fits(_ condition: Bool, _ reason: String) throws {
@@ -105,13 +113,17 @@ public struct PipelineFolder: Sendable {
         }
         let latent = vaeConfiguration.latentChannels, pixels = vaeConfiguration.inChannels
         let inputs = kind == .upscale ? latent + 3 : latent
-        try fits(pixels == 3 && vaeConfiguration.outChannels == 3, "the VAE takes \(pixels) channels and gives \(vaeConfiguration.outChannels), not 3")
+        try fits(
+            pixels == 3 && vaeConfiguration.outChannels == 3,
+            "the VAE takes \(pixels) channels and gives \(vaeConfiguration.outChannels), not 3")
         try fits(
             unetConfiguration.inChannels == inputs && unetConfiguration.outChannels == latent,
-            "the U-Net takes \(unetConfiguration.inChannels) channels and gives \(unetConfiguration.outChannels), not \(inputs) and \(latent)")
+            "the U-Net takes \(unetConfiguration.inChannels) channels and gives \(unetConfiguration.outChannels), not \(inputs) and \(latent)"
+        )
         try fits(
             (unetConfiguration.classEmbeddings != nil) == (kind == .upscale),
-            "the U-Net has \(unetConfiguration.classEmbeddings == nil ? "no " : "")embeddings of classes (num_class_embeds)")
+            "the U-Net has \(unetConfiguration.classEmbeddings == nil ? "no " : "")embeddings of classes (num_class_embeds)"
+        )
         let text = try CLIPTextConfiguration(file: textEncoder.configuration)
         (tokens, textWidth) = (text.maxPositions, text.hiddenSize)
         let width = textWidth

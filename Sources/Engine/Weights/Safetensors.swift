@@ -1,8 +1,9 @@
 import Foundation
 
-/// A safetensors file, of which tensors are read one by one. Everything in the header is checked before the first tensor is read, by the rules of the reference
-/// implementation (huggingface/safetensors, `Metadata::validate`): the data is covered exactly once, without overlap, hole or remainder.
-/// Tensors may stand at any alignment, as in the reference.
+/// A safetensors file, of which tensors are read one by one. Everything in the header is checked before the first
+/// tensor is read, by the rules of the reference implementation (huggingface/safetensors, `Metadata::validate`): the
+/// data is covered exactly once, without overlap, hole or remainder. Tensors may stand at any alignment, as in the
+/// reference.
 public final class Safetensors: Sendable {
     /// The reference implementation's limit on the header, in bytes.
     public static let headerLimit = 100_000_000
@@ -51,10 +52,13 @@ public final class Safetensors: Sendable {
     public func elementType(of name: String) throws -> ElementType { try entry(name).type }
 
     /// The bytes of data that the tensors of each type take.
-    public var sizes: [ElementType: Int] { entries.values.reduce(into: [:]) { $0[$1.type, default: 0] += $1.range.count } }
+    public var sizes: [ElementType: Int] {
+        entries.values.reduce(into: [:]) { $0[$1.type, default: 0] += $1.range.count }
+    }
 
     /// The values of a tensor of F32, F16 or BF16, row-major, as single precision.
-    /// - Throws: `SafetensorsError` if there is no such tensor, or its shape is not `shape`, or its elements are of another type.
+    /// - Throws: `SafetensorsError` if there is no such tensor, or its shape is not `shape`, or its elements are of
+    ///   another type.
     public func tensor(_ name: String, shape: [Int]) throws -> [Float] {
         let entry = try entry(name)
         guard entry.shape == shape else {
@@ -85,13 +89,15 @@ public final class Safetensors: Sendable {
     }
 
     /// The values of a tensor of any integer type (BOOL as 0 and 1), row-major.
-    /// - Throws: `SafetensorsError` if there is no such tensor, its elements are of another type, or one does not fit an `Int`.
+    /// - Throws: `SafetensorsError` if there is no such tensor, its elements are of another type, or one does not fit
+    ///   an `Int`.
     public func integers(_ name: String) throws -> [Int] {
         let entry = try entry(name)
         func read<Value: FixedWidthInteger & BitwiseCopyable>(_: Value.Type) throws -> [Int] {
             try elements(Value.self, entry).map { value in
                 guard let integer = Int(exactly: value) else {
-                    throw SafetensorsError.malformedEntry(file: url.path, tensor: name, reason: "\(value) is above \(Int.max)")
+                    throw SafetensorsError.malformedEntry(
+                        file: url.path, tensor: name, reason: "\(value) is above \(Int.max)")
                 }
                 return integer
             }
@@ -106,7 +112,8 @@ public final class Safetensors: Sendable {
         case .uint16: try read(UInt16.self)
         case .uint8, .bool: try read(UInt8.self)
         case .float64, .float32, .float16, .bfloat16, .float8E4M3, .float8E5M2:
-            throw SafetensorsError.wrongElementType(file: url.path, tensor: name, type: entry.type, expected: "an integer type")
+            throw SafetensorsError.wrongElementType(
+                file: url.path, tensor: name, type: entry.type, expected: "an integer type")
         }
     }
 
@@ -124,13 +131,15 @@ public final class Safetensors: Sendable {
         case .float16: return try elements(UInt16.self, entry).map(float(fromHalf:))
         case .bfloat16: return try elements(UInt16.self, entry).map(float(fromBFloat16:))
         default:
-            throw SafetensorsError.wrongElementType(file: url.path, tensor: name, type: entry.type, expected: "F32, F16 or BF16")
+            throw SafetensorsError.wrongElementType(
+                file: url.path, tensor: name, type: entry.type, expected: "F32, F16 or BF16")
         }
     }
 
     private func elements<Element: BitwiseCopyable>(_: Element.Type, _ entry: Entry) throws -> [Element] {
         do {
-            return try file.elements(Element.self, in: dataStart + entry.range.lowerBound..<dataStart + entry.range.upperBound)
+            return try file.elements(
+                Element.self, in: dataStart + entry.range.lowerBound..<dataStart + entry.range.upperBound)
         } catch let error as FileAccessError {
             throw SafetensorsError.unreadable(file: url.path, reason: error.reason)
         }
@@ -151,11 +160,15 @@ public final class Safetensors: Sendable {
 
         var entries: [String: Entry] = [:]
         for (name, value) in header where name != "__metadata__" {  // free text for people
-            func malformed(_ reason: String) -> SafetensorsError { .malformedEntry(file: path, tensor: name, reason: reason) }
+            func malformed(_ reason: String) -> SafetensorsError {
+                .malformedEntry(file: path, tensor: name, reason: reason)
+            }
             guard let fields = value.object else { throw malformed("not an object") }
             guard let dtype = fields["dtype"]?.string else { throw malformed("dtype is not a string") }
             guard let shape = fields["shape"]?.integers else { throw malformed("shape is not an array of integers") }
-            guard let offsets = fields["data_offsets"]?.integers, offsets.count == 2 else { throw malformed("data_offsets is not two integers") }
+            guard let offsets = fields["data_offsets"]?.integers, offsets.count == 2 else {
+                throw malformed("data_offsets is not two integers")
+            }
             guard let type = ElementType(rawValue: dtype) else {
                 throw SafetensorsError.unknownElementType(file: path, tensor: name, name: dtype)
             }
@@ -173,10 +186,13 @@ public final class Safetensors: Sendable {
             entries[name] = Entry(type: type, shape: shape, range: begin..<end)
         }
 
-        // In the order of their places, each tensor must begin where the one before ended, and the last must end the file.
+        // In the order of their places, each tensor must begin where the one before ended, and the last must end the
+        // file.
         var previous = (name: "", end: 0)
-        for (name, entry) in entries.sorted(by: { ($0.value.range.lowerBound, $0.value.range.upperBound, $0.key)
-            < ($1.value.range.lowerBound, $1.value.range.upperBound, $1.key) }) {
+        for (name, entry) in entries.sorted(by: {
+            ($0.value.range.lowerBound, $0.value.range.upperBound, $0.key)
+                < ($1.value.range.lowerBound, $1.value.range.upperBound, $1.key)
+        }) {
             if entry.range.lowerBound < previous.end {
                 throw SafetensorsError.overlap(file: path, tensor: name, other: previous.name)
             }
@@ -203,13 +219,16 @@ extension Safetensors {
             case .float32: tensor.values.withUnsafeBytes { data.append(contentsOf: $0) }
             case .float16: tensor.values.map { Float16($0).bitPattern }.withUnsafeBytes { data.append(contentsOf: $0) }
             default:
-                throw SafetensorsError.wrongElementType(file: url.path, tensor: name, type: type, expected: "F32 or F16, which can be written")
+                throw SafetensorsError.wrongElementType(
+                    file: url.path, tensor: name, type: type, expected: "F32 or F16, which can be written")
             }
-            header[name] = ["dtype": type.rawValue, "shape": tensor.shape, "data_offsets": [begin, data.count]] as [String: Any]
+            header[name] =
+                ["dtype": type.rawValue, "shape": tensor.shape, "data_offsets": [begin, data.count]] as [String: Any]
         }
         do {
             var json = try JSONSerialization.data(withJSONObject: header, options: [.sortedKeys])
-            json.append(contentsOf: repeatElement(UInt8(ascii: " "), count: -json.count & 7))  // the data begins at a multiple of eight
+            // the data begins at a multiple of eight
+            json.append(contentsOf: repeatElement(UInt8(ascii: " "), count: -json.count & 7))
             let length = withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) }
             try (length + json + data).write(to: url)
         } catch {

@@ -15,7 +15,9 @@ public struct PublicKey: Hashable, Sendable, CustomStringConvertible {
     init?(bytes: UnsafeRawBufferPointer) {
         guard bytes.count == 32 else { return nil }
         var text = [CChar](repeating: 0, count: 41)
-        guard zmq_z85_encode(&text, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), 32) != nil else { return nil }
+        guard zmq_z85_encode(&text, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), 32) != nil else {
+            return nil
+        }
         description = String(decoding: text.prefix(40).map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 }
@@ -32,7 +34,9 @@ public struct KeyPair: Sendable, CustomStringConvertible {
     public static func make() throws(SocketError) -> KeyPair {
         var (open, secret) = ([CChar](repeating: 0, count: 41), [CChar](repeating: 0, count: 41))
         guard zmq_curve_keypair(&open, &secret) == 0 else { throw .last("zmq_curve_keypair") }
-        guard let pair = KeyPair(secret: String(decoding: secret.prefix(40).map { UInt8(bitPattern: $0) }, as: UTF8.self)) else {
+        guard
+            let pair = KeyPair(secret: String(decoding: secret.prefix(40).map { UInt8(bitPattern: $0) }, as: UTF8.self))
+        else {
             throw .failed(call: "zmq_curve_keypair", reason: "made a key that is none")
         }
         return pair

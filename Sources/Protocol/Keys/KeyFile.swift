@@ -15,17 +15,24 @@ public enum KeyFileError: Error, Hashable, CustomStringConvertible {
 
     public var description: String {
         switch self {
-        case .unreadable(let path, let reason): "\(path): the keys cannot be read (\(reason)); `tilefarm keygen` makes them"
+        case .unreadable(let path, let reason):
+            "\(path): the keys cannot be read (\(reason)); `tilefarm keygen` makes them"
         case .openToOthers(let path): "\(path): other users may read or write these keys; say `chmod 600 \(path)`"
-        case .badLine(let path, let number, let reason): "\(path): line \(number) \(reason); mend it or make new keys with `tilefarm keygen`"
-        case .missing(let path, let what): "\(path): the line '\(what)' is missing; make new keys with `tilefarm keygen`"
+        case .badLine(let path, let number, let reason):
+            "\(path): line \(number) \(reason); mend it or make new keys with `tilefarm keygen`"
+        case .missing(let path, let what):
+            "\(path): the line '\(what)' is missing; make new keys with `tilefarm keygen`"
         case .otherRole(let path, let role, let needed):
-            "\(path): holds the keys of a \(role), a \(needed)'s are needed; " + (needed == "worker"
-                ? "make them with `tilefarm keygen FILE --for \(path)`" : "make them with `tilefarm keygen FILE`")
+            "\(path): holds the keys of a \(role), a \(needed)'s are needed; "
+                + (needed == "worker"
+                    ? "make them with `tilefarm keygen FILE --for \(path)`" : "make them with `tilefarm keygen FILE`")
         case .exists(let path): "\(path): is there already and is not overwritten; choose another name or remove it"
-        case .badName(let name): "'\(name)' cannot name a worker: 1 to \(WireLimits.nameBytes) printable characters without blanks; choose one with --name"
-        case .nameTaken(let path, let name): "\(path): already allows a worker '\(name)'; choose another with --name, or take that line out"
-        case .notWritten(let path, let reason): "\(path): the keys cannot be written (\(reason)); choose a folder that you may write to"
+        case .badName(let name):
+            "'\(name)' cannot name a worker: 1 to \(WireLimits.nameBytes) printable characters without blanks; choose one with --name"
+        case .nameTaken(let path, let name):
+            "\(path): already allows a worker '\(name)'; choose another with --name, or take that line out"
+        case .notWritten(let path, let reason):
+            "\(path): the keys cannot be written (\(reason)); choose a folder that you may write to"
         }
     }
 }
@@ -54,7 +61,9 @@ public struct CoordinatorKeys: Sendable {
     /// Makes the file, its allow-list empty.
     public static func make(path: String) throws {
         let pair = try KeyPair.make()
-        try KeyFile.create(path, """
+        try KeyFile.create(
+            path,
+            """
             # TileFarm: the keys of a coordinator. Who can read this file can pass for it; keep it where `tilefarm` runs.
             # A line `allow NAME PUBLIC-KEY` for each worker that may join. `tilefarm keygen n1.keys --for THIS-FILE` makes a
             # worker's keys and adds its line. Lines that are added or taken away count at once, also while a job runs.
@@ -89,9 +98,13 @@ public struct WorkerKeys: Sendable {
     public static func make(path: String, name: String, for coordinatorPath: String) throws {
         guard Hello.isName(name) else { throw KeyFileError.badName(name) }
         let coordinator = try CoordinatorKeys(path: coordinatorPath)
-        guard !coordinator.workers.values.contains(name) else { throw KeyFileError.nameTaken(path: coordinatorPath, name: name) }
+        guard !coordinator.workers.values.contains(name) else {
+            throw KeyFileError.nameTaken(path: coordinatorPath, name: name)
+        }
         let pair = try KeyPair.make()
-        try KeyFile.create(path, """
+        try KeyFile.create(
+            path,
+            """
             # TileFarm: the keys of a worker. Move this file to the worker's machine and start `tilefarm-worker --keys FILE` there.
             role worker
             name \(name)
@@ -128,26 +141,38 @@ private struct KeyFile {
             let words = line.split(whereSeparator: \.isWhitespace)
             guard let keyword = words.first, !keyword.hasPrefix("#") else { continue }
             func wrong(_ reason: String) -> KeyFileError { .badLine(path: path, number: index + 1, reason: reason) }
-            guard words.count == (keyword == "allow" ? 3 : 2) else { throw wrong("has not the words that belong there") }
+            guard words.count == (keyword == "allow" ? 3 : 2) else {
+                throw wrong("has not the words that belong there")
+            }
             switch keyword {
             case "role":
-                guard let read = Role(rawValue: String(words[1])), role == nil else { throw wrong("is not 'role coordinator' or 'role worker', once") }
+                guard let read = Role(rawValue: String(words[1])), role == nil else {
+                    throw wrong("is not 'role coordinator' or 'role worker', once")
+                }
                 guard read == needed else { throw .otherRole(path: path, is: read.rawValue, needed: needed.rawValue) }
                 role = read
             case "public":
-                guard let key = PublicKey(words[1]), publicKey == nil else { throw wrong("is not one key of 40 characters") }
+                guard let key = PublicKey(words[1]), publicKey == nil else {
+                    throw wrong("is not one key of 40 characters")
+                }
                 publicKey = key
             case "secret":
-                guard let read = KeyPair(secret: words[1]), pair == nil else { throw wrong("is not one key of 40 characters") }
+                guard let read = KeyPair(secret: words[1]), pair == nil else {
+                    throw wrong("is not one key of 40 characters")
+                }
                 pair = read
             case "coordinator" where needed == .worker:
-                guard let key = PublicKey(words[1]), coordinator == nil else { throw wrong("is not one key of 40 characters") }
+                guard let key = PublicKey(words[1]), coordinator == nil else {
+                    throw wrong("is not one key of 40 characters")
+                }
                 coordinator = key
             case "name" where needed == .worker:
                 guard Hello.isName(words[1]), name == nil else { throw wrong("is not one name") }
                 name = String(words[1])
             case "allow" where needed == .coordinator:
-                guard Hello.isName(words[1]), let key = PublicKey(words[2]) else { throw wrong("is not 'allow NAME PUBLIC-KEY'") }
+                guard Hello.isName(words[1]), let key = PublicKey(words[2]) else {
+                    throw wrong("is not 'allow NAME PUBLIC-KEY'")
+                }
                 guard names.insert(words[1]).inserted, allowed.updateValue(String(words[1]), forKey: key) == nil else {
                     throw wrong("allows a name or a key twice")
                 }
@@ -188,7 +213,9 @@ private struct KeyFile {
 
     static func create(_ path: String, _ text: String) throws(KeyFileError) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw errno == EEXIST ? .exists(path: path) : .notWritten(path: path, reason: reason) }
+        guard descriptor >= 0 else {
+            throw errno == EEXIST ? .exists(path: path) : .notWritten(path: path, reason: reason)
+        }
         defer { close(descriptor) }
         guard write(descriptor, text), fsync(descriptor) == 0 else {
             let error = KeyFileError.notWritten(path: path, reason: reason)
@@ -203,7 +230,9 @@ private struct KeyFile {
         let descriptor = open(path, O_WRONLY | O_APPEND | O_CLOEXEC)
         guard descriptor >= 0 else { throw .notWritten(path: path, reason: reason) }
         defer { close(descriptor) }
-        guard write(descriptor, (endsInLine ? "" : "\n") + line), fsync(descriptor) == 0 else { throw .notWritten(path: path, reason: reason) }
+        guard write(descriptor, (endsInLine ? "" : "\n") + line), fsync(descriptor) == 0 else {
+            throw .notWritten(path: path, reason: reason)
+        }
     }
 
     private static func write(_ descriptor: Int32, _ text: String) -> Bool {

@@ -27,13 +27,15 @@ public struct Welcome: Sendable, Hashable {
     public var requiredKernels: String?
     /// How often the worker says that it lives, `WireLimits.heartbeatMilliseconds`.
     public var heartbeatMilliseconds: Int
-    /// Without a word, after which either side counts as gone: more than heartbeats tell where large frames hold them up.
+    /// Without a word, after which either side counts as gone: more than heartbeats tell where large frames hold them
+    /// up.
     public var silenceMilliseconds: Int
     /// Of the model's weights and products.
     public var precision: Precision
 
     public init(
-        session: UInt64, job: UInt64, manifest: ModelManifest, requiredKernels: String?, heartbeatMilliseconds: Int, silenceMilliseconds: Int,
+        session: UInt64, job: UInt64, manifest: ModelManifest, requiredKernels: String?, heartbeatMilliseconds: Int,
+        silenceMilliseconds: Int,
         precision: Precision = .float32
     ) {
         self.session = session
@@ -83,7 +85,8 @@ extension CoordinatorMessage {
             self = .task(FarmTask(id: id, model: model, work: work), inputs: Array(frames.dropFirst()))
         case .chunk(let chunk):
             try expect(2, of: frames, "chunk")
-            try expect(bytes: bounded(chunk.length, "chunk.length", in: 1...WireLimits.chunkBytes), of: frames[1], "the chunk")
+            try expect(
+                bytes: bounded(chunk.length, "chunk.length", in: 1...WireLimits.chunkBytes), of: frames[1], "the chunk")
             self = .chunk(
                 file: try bounded(chunk.file, "chunk.file", in: 0...WireLimits.modelFiles - 1),
                 offset: try bounded(chunk.offset, "chunk.offset", in: 0...WireLimits.modelBytes), frames[1])
@@ -163,7 +166,8 @@ extension Welcome {
             session: wire.session, job: wire.job, manifest: manifest, requiredKernels: kernels.isEmpty ? nil : kernels,
             heartbeatMilliseconds: try bounded(
                 wire.heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds),
-            silenceMilliseconds: try bounded(wire.silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds),
+            silenceMilliseconds: try bounded(
+                wire.silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds),
             precision: precision)
     }
 
@@ -182,7 +186,8 @@ extension Welcome {
         wire.requiredKernels = try text(requiredKernels ?? "", "welcome.required_kernels", limit: WireLimits.nameBytes)
         wire.heartbeatMilliseconds = try bounded32(
             heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds)
-        wire.silenceMilliseconds = try bounded32(silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds)
+        wire.silenceMilliseconds = try bounded32(
+            silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds)
         wire.precision = precision.rawValue
         return wire
     }

@@ -49,21 +49,25 @@ public struct ModelManifest: Hashable, Sendable {
         digest = ContentDigest(hash.finalize())
     }
 
-    /// Plain names only, such as `config.json` or `unet/diffusion_pytorch_model.safetensors`: letters, digits, `.`, `_`, `-`, not
-    /// beginning with a dot, at most one folder, and an extension that holds data and nothing that could be executed.
+    /// Plain names only, such as `config.json` or `unet/diffusion_pytorch_model.safetensors`: letters, digits, `.`,
+    /// `_`, `-`, not beginning with a dot, at most one folder, and an extension that holds data and nothing that could
+    /// be executed.
     static func isAllowed(name: String) -> Bool {
         guard (1...WireLimits.fileNameBytes).contains(name.utf8.count) else { return false }
         let components = name.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
         guard components.count <= 2 else { return false }
         for component in components {
             guard let first = component.first, first != UInt8(ascii: ".") else { return false }
-            guard component.allSatisfy({ byte in
-                switch byte {
-                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"): true
-                default: false
-                }
-            }) else { return false }
+            guard
+                component.allSatisfy({ byte in
+                    switch byte {
+                    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
+                        true
+                    default: false
+                    }
+                })
+            else { return false }
         }
         return [".json", ".safetensors", ".txt"].contains { name.hasSuffix($0) }
     }

@@ -1,4 +1,5 @@
-/// Every bound on what a peer may say. Nothing is allocated, and no arithmetic done, by a number that was not held against these.
+/// Every bound on what a peer may say. Nothing is allocated, and no arithmetic done, by a number that was not held
+/// against these.
 public enum WireLimits {
     /// The version of the messages; peers of another one are refused.
     public static let protocolVersion: UInt32 = 4

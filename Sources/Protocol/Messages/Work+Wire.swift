@@ -22,7 +22,9 @@ extension Work {
 
     func expectInputs(_ frames: [Frame]) throws(WireError) {
         let counts = inputByteCounts
-        guard frames.count == counts.count else { throw .partCount(message: "task", expected: counts.count + 1, found: frames.count + 1) }
+        guard frames.count == counts.count else {
+            throw .partCount(message: "task", expected: counts.count + 1, found: frames.count + 1)
+        }
         for (frame, count) in zip(frames, counts) { try expect(bytes: count, of: frame, "an input of the task") }
     }
 }
@@ -54,13 +56,16 @@ extension DenoiseRequest {
         case .cell: answer = .cell
         case .prediction: answer = .prediction
         case .unspecified, .UNRECOGNIZED:
-            throw .outOfRange(field: "denoise.answer", value: "\(wire.answer.rawValue)", allowed: "1 (cell) or 2 (prediction)")
+            throw .outOfRange(
+                field: "denoise.answer", value: "\(wire.answer.rawValue)", allowed: "1 (cell) or 2 (prediction)")
         }
         let element: CanvasElement
         switch wire.element {
         case .float32: element = .float32
         case .float16: element = .float16
-        case .UNRECOGNIZED: throw .outOfRange(field: "denoise.element", value: "\(wire.element.rawValue)", allowed: "0 (float32) or 1 (float16)")
+        case .UNRECOGNIZED:
+            throw .outOfRange(
+                field: "denoise.element", value: "\(wire.element.rawValue)", allowed: "0 (float32) or 1 (float16)")
         }
         for (present, field) in [
             (wire.hasCanvas, "denoise.canvas"), (wire.hasWindow, "denoise.window"), (wire.hasCell, "denoise.cell"),
@@ -78,7 +83,8 @@ extension DenoiseRequest {
             window: Rect(wire.window), cell: Rect(wire.cell), timestep: wire.timestep,
             coefficients: StepCoefficients(wire.coefficients), step: Int(wire.step), seed: wire.seed,
             sampleIsNoise: wire.sampleIsNoise, answer: answer, element: element, conditioning: conditioning,
-            text: wire.hasText ? Text(tokens: Int(wire.text.tokens), width: Int(wire.text.width), scale: wire.text.scale) : nil)
+            text: wire.hasText
+                ? Text(tokens: Int(wire.text.tokens), width: Int(wire.text.width), scale: wire.text.scale) : nil)
         try validate()
     }
 
@@ -135,7 +141,8 @@ extension TextRequest {
 
 extension AutoencodeRequest {
     func validate() throws(WireError) {
-        try validatePlace("autoencode", canvasHeight: canvasHeight, canvasWidth: canvasWidth, window: window, cell: cell)
+        try validatePlace(
+            "autoencode", canvasHeight: canvasHeight, canvasWidth: canvasWidth, window: window, cell: cell)
         _ = try bounded(factor, "autoencode.factor", in: 1...WireLimits.autoencoderFactor)
         _ = try bounded(channels, "autoencode.channels", in: 1...WireLimits.channels)
         _ = try bounded(featureChannels, "autoencode.feature_channels", in: 1...WireLimits.featureChannels)
@@ -144,7 +151,9 @@ extension AutoencodeRequest {
         _ = try bounded(wantedNorms.lowerBound, "autoencode.wanted_from", in: 0...WireLimits.norms)
         _ = try bounded(wantedNorms.upperBound, "autoencode.wanted_norms", in: 0...WireLimits.norms)
         // The largest of what goes in or out.
-        let most = layers == .trunk ? max(channels, featureChannels) : max(channels, factor * factor * 3, layers == .all ? 1 : featureChannels)
+        let most =
+            layers == .trunk
+            ? max(channels, featureChannels) : max(channels, factor * factor * 3, layers == .all ? 1 : featureChannels)
         _ = try bounded(4 * window.area * most, "bytes of autoencode.window", in: 1...WireLimits.tensorBytes)
         _ = try finite(signal, "autoencode.signal")
         _ = try finite(noise, "autoencode.noise")
@@ -160,24 +169,29 @@ extension AutoencodeRequest {
         case .encode: direction = .encode
         case .decode: direction = .decode
         case .unspecified, .UNRECOGNIZED:
-            throw .outOfRange(field: "autoencode.direction", value: "\(wire.direction.rawValue)", allowed: "1 (encode) or 2 (decode)")
+            throw .outOfRange(
+                field: "autoencode.direction", value: "\(wire.direction.rawValue)", allowed: "1 (encode) or 2 (decode)")
         }
         let layers: Layers
         switch wire.layers {
         case .all: layers = .all
         case .trunk: layers = .trunk
         case .detail: layers = .detail
-        case .UNRECOGNIZED: throw .outOfRange(field: "autoencode.layers", value: "\(wire.layers.rawValue)", allowed: "0 to 2")
+        case .UNRECOGNIZED:
+            throw .outOfRange(field: "autoencode.layers", value: "\(wire.layers.rawValue)", allowed: "0 to 2")
         }
         for (present, field) in [
-            (wire.hasCanvas, "autoencode.canvas"), (wire.hasWindow, "autoencode.window"), (wire.hasCell, "autoencode.cell"),
+            (wire.hasCanvas, "autoencode.canvas"), (wire.hasWindow, "autoencode.window"),
+            (wire.hasCell, "autoencode.cell"),
         ] where !present { throw .missing(field: field) }
         self.init(
-            direction: direction, layers: layers, canvasHeight: Int(wire.canvas.height), canvasWidth: Int(wire.canvas.width),
+            direction: direction, layers: layers, canvasHeight: Int(wire.canvas.height),
+            canvasWidth: Int(wire.canvas.width),
             window: Rect(wire.window), cell: Rect(wire.cell), factor: Int(wire.factor), channels: Int(wire.channels),
             featureChannels: Int(wire.featureChannels), groups: Int(wire.groups), givenNorms: Int(wire.givenNorms),
             wantedNorms: Int(wire.wantedFrom)..<Int(wire.wantedFrom) + Int(wire.wantedNorms),
-            enlargement: wire.hasSource ? try Enlargement(wire.source, "autoencode.source") : nil, seed: wire.seed, signal: wire.signal,
+            enlargement: wire.hasSource ? try Enlargement(wire.source, "autoencode.source") : nil, seed: wire.seed,
+            signal: wire.signal,
             noise: wire.noise)
         try validate()
     }
@@ -217,16 +231,19 @@ extension Enlargement {
         _ = try bounded(inputWidth, "\(field).input.width", in: side)
         _ = try bounded(outputHeight, "\(field).output.height", in: side)
         _ = try bounded(outputWidth, "\(field).output.width", in: side)
-        try source.validate("\(field).source", inside: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), "the input")
+        try source.validate(
+            "\(field).source", inside: Rect(y: 0, x: 0, height: inputHeight, width: inputWidth), "the input")
         _ = try bounded(4 * source.area * 3, "bytes of \(field).source", in: 1...WireLimits.tensorBytes)
     }
 
     init(_ wire: Tilefarm_V1_Enlargement, _ field: String) throws(WireError) {
-        for (present, name) in [(wire.hasInput, "input"), (wire.hasOutput, "output"), (wire.hasSource, "source")] where !present {
+        for (present, name) in [(wire.hasInput, "input"), (wire.hasOutput, "output"), (wire.hasSource, "source")]
+        where !present {
             throw .missing(field: "\(field).\(name)")
         }
         self.init(
-            inputHeight: Int(wire.input.height), inputWidth: Int(wire.input.width), outputHeight: Int(wire.output.height),
+            inputHeight: Int(wire.input.height), inputWidth: Int(wire.input.width),
+            outputHeight: Int(wire.output.height),
             outputWidth: Int(wire.output.width), source: Rect(wire.source))
     }
 
@@ -241,10 +258,13 @@ extension Enlargement {
 }
 
 /// A tile of a canvas: its window inside the canvas, its cell inside the window, all within `WireLimits`.
-private func validatePlace(_ task: String, canvasHeight: Int, canvasWidth: Int, window: Rect, cell: Rect) throws(WireError) {
+private func validatePlace(_ task: String, canvasHeight: Int, canvasWidth: Int, window: Rect, cell: Rect)
+    throws(WireError)
+{
     _ = try bounded(canvasHeight, "\(task).canvas.height", in: 1...WireLimits.imageSide)
     _ = try bounded(canvasWidth, "\(task).canvas.width", in: 1...WireLimits.imageSide)
-    try window.validate("\(task).window", inside: Rect(y: 0, x: 0, height: canvasHeight, width: canvasWidth), "the canvas")
+    try window.validate(
+        "\(task).window", inside: Rect(y: 0, x: 0, height: canvasHeight, width: canvasWidth), "the canvas")
     try cell.validate("\(task).cell", inside: window, "the window")
 }
 

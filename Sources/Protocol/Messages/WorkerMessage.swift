@@ -4,8 +4,9 @@ public enum WorkerMessage: Sendable, Equatable {
     case hello(Hello)
     /// The model is loaded, `credit` tasks may be sent.
     case ready(credit: Int, model: ModelDigest)
-    /// The answer of a task, its CRC-32C, `seconds` of computing, and what the user should know of it, if anything; gives one credit back. The sum is
-    /// not checked here: who merges the answer does that, in the same pass in which its values are.
+    /// The answer of a task, its CRC-32C, `seconds` of computing, and what the user should know of it, if anything;
+    /// gives one credit back. The sum is not checked here: who merges the answer does that, in the same pass in which
+    /// its values are.
     case result(TaskID, seconds: Double, Frame, checksum: UInt32, note: String?)
     /// Gives one credit back too.
     case failure(TaskID, FailureKind)
@@ -40,7 +41,9 @@ public struct Hello: Sendable, Hashable {
     /// Whether a worker can be called so: in the log, on an allow-list and on the wire.
     public static func isName(_ text: some StringProtocol) -> Bool {
         (1...WireLimits.nameBytes).contains(text.utf8.count)
-            && text.unicodeScalars.allSatisfy { $0.value > 0x20 && !(0x7F...0x9F).contains($0.value) && !$0.properties.isWhitespace }
+            && text.unicodeScalars.allSatisfy {
+                $0.value > 0x20 && !(0x7F...0x9F).contains($0.value) && !$0.properties.isWhitespace
+            }
     }
 }
 
@@ -79,17 +82,22 @@ extension WorkerMessage {
         case .result(let result):
             try expect(2, of: frames, "result")
             guard result.hasTask else { throw .missing(field: "result.task") }
-            try expect(bytes: bounded(result.bytes, "result.bytes", in: 0...WireLimits.tensorBytes), of: frames[1], "the answer")
+            try expect(
+                bytes: bounded(result.bytes, "result.bytes", in: 0...WireLimits.tensorBytes), of: frames[1],
+                "the answer")
             guard result.seconds.isFinite, result.seconds >= 0 else { throw .notFinite(field: "result.seconds") }
             let note = try text(result.note, "result.note", limit: WireLimits.textBytes)
-            self = .result(try TaskID(result.task), seconds: result.seconds, frames[1], checksum: result.crc32C, note: note.isEmpty ? nil : note)
+            self = .result(
+                try TaskID(result.task), seconds: result.seconds, frames[1], checksum: result.crc32C,
+                note: note.isEmpty ? nil : note)
         case .failure(let failure):
             try expect(1, of: frames, "failure")
             guard failure.hasTask else { throw .missing(field: "failure.task") }
             let task = try TaskID(failure.task)
             switch failure.kind {
             case .returned: self = .failure(task, .returned)
-            case .error(let error): self = .failure(task, .error(try text(error, "failure.error", limit: WireLimits.textBytes)))
+            case .error(let error):
+                self = .failure(task, .error(try text(error, "failure.error", limit: WireLimits.textBytes)))
             case nil: throw .missing(field: "failure.kind")
             }
         case .heartbeat(let heartbeat):

@@ -13,8 +13,8 @@ extension ModelManifest {
     }
 }
 
-/// The coordinator's side of a model's way to the workers: reads pieces of the files of one manifest, opened beforehand; a name
-/// that a peer sends is never looked up.
+/// The coordinator's side of a model's way to the workers: reads pieces of the files of one manifest, opened
+/// beforehand; a name that a peer sends is never looked up.
 public final class ModelServer: Sendable {
     public let manifest: ModelManifest
     private let files: [ModelFile]
@@ -36,7 +36,9 @@ public final class ModelServer: Sendable {
         guard files.indices.contains(file), (1...WireLimits.chunkBytes).contains(length), offset >= 0,
             length <= files[file].size, offset <= files[file].size - length
         else { throw .noSuchBytes(file: file, offset: offset, length: length) }
-        let bytes = try Frame(byteCount: length) { bytes throws(ModelFileError) in try files[file].read(bytes, at: offset) }
+        let bytes = try Frame(byteCount: length) { bytes throws(ModelFileError) in
+            try files[file].read(bytes, at: offset)
+        }
         return .chunk(file: file, offset: offset, bytes)
     }
 }

@@ -49,13 +49,15 @@ public struct ModelStore: Sendable {
     }
 }
 
-/// A model on its way into a store: a folder beside the others, renamed when every file is there and checked. Given up, it leaves nothing.
+/// A model on its way into a store: a folder beside the others, renamed when every file is there and checked. Given up,
+/// it leaves nothing.
 public final class ModelDownload {
     public let manifest: ModelManifest
     private let store: ModelStore
     private let temporary: URL
 
-    /// The next piece to ask for, and the next to arrive: a connection keeps the order, so pieces come as they were asked for.
+    /// The next piece to ask for, and the next to arrive: a connection keeps the order, so pieces come as they were
+    /// asked for.
     private var asked = (file: 0, offset: 0)
     private var awaited = (file: 0, offset: 0)
     private var outstanding = 0
@@ -73,12 +75,14 @@ public final class ModelDownload {
         do {
             try FileManager.default.createDirectory(at: store.folder, withIntermediateDirectories: true)
         } catch {
-            throw .unwritable(path: path, reason: (error as NSError).localizedFailureReason ?? error.localizedDescription)
+            throw .unwritable(
+                path: path, reason: (error as NSError).localizedFailureReason ?? error.localizedDescription)
         }
         Self.removeAbandoned(in: store.folder)
         var space = statvfs()
         if statvfs(path, &space) == 0 {
-            let (free, overflow) = Int(clamping: space.f_bavail).multipliedReportingOverflow(by: Int(clamping: space.f_frsize))
+            let (free, overflow) = Int(clamping: space.f_bavail).multipliedReportingOverflow(
+                by: Int(clamping: space.f_frsize))
             guard overflow || free > manifest.totalBytes else {
                 throw .diskFull(path: path, needed: manifest.totalBytes, free: free)
             }
@@ -122,7 +126,8 @@ public final class ModelDownload {
             try output?.write(contentsOf: bytes.withBytes { Data($0) })
         } catch {
             throw .unwritable(
-                path: store.folder.path, reason: (error as NSError).localizedFailureReason ?? error.localizedDescription)
+                path: store.folder.path, reason: (error as NSError).localizedFailureReason ?? error.localizedDescription
+            )
         }
         outstanding -= 1
         receivedBytes += bytes.byteCount
@@ -159,12 +164,15 @@ public final class ModelDownload {
             let file = manifest.files[awaited.file]
             let target = temporary.appending(path: file.name)
             do {
-                try FileManager.default.createDirectory(at: target.deletingLastPathComponent(), withIntermediateDirectories: true)
+                try FileManager.default.createDirectory(
+                    at: target.deletingLastPathComponent(), withIntermediateDirectories: true)
             } catch {
                 throw .unwritable(path: store.folder.path, reason: error.localizedDescription)
             }
             let descriptor = open(target.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
-            guard descriptor >= 0 else { throw .unwritable(path: store.folder.path, reason: String(cString: strerror(errno))) }
+            guard descriptor >= 0 else {
+                throw .unwritable(path: store.folder.path, reason: String(cString: strerror(errno)))
+            }
             output = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
             hash = SHA256()
             if file.size > 0 { return }
@@ -183,8 +191,10 @@ public final class ModelDownload {
     /// Downloads that a killed worker left.
     private static func removeAbandoned(in folder: URL) {
         let week = Date(timeIntervalSinceNow: -7 * 24 * 3600)
-        let entries = try? FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: [.contentModificationDateKey])
-        for entry in entries ?? [] where entry.lastPathComponent.hasPrefix(".fetching-") || entry.lastPathComponent.hasPrefix(".damaged-") {
+        let entries = try? FileManager.default.contentsOfDirectory(
+            at: folder, includingPropertiesForKeys: [.contentModificationDateKey])
+        for entry in entries ?? []
+        where entry.lastPathComponent.hasPrefix(".fetching-") || entry.lastPathComponent.hasPrefix(".damaged-") {
             let date = try? entry.resourceValues(forKeys: [.contentModificationDateKey]).contentModificationDate
             if let date, date < week { try? FileManager.default.removeItem(at: entry) }
         }

@@ -1,8 +1,8 @@
 internal import CZeroMQ
 internal import Glibc
 
-/// Answers libzmq's question whether a peer may come in (ZAP, rfc.zeromq.org/spec/27). CURVE by itself lets every key in, so it is bound before
-/// any router is, and routers insist on it. It belongs to one thread at a time.
+/// Answers libzmq's question whether a peer may come in (ZAP, rfc.zeromq.org/spec/27). CURVE by itself lets every key
+/// in, so it is bound before any router is, and routers insist on it. It belongs to one thread at a time.
 final class Authenticator {
     static let endpoint = "inproc://zeromq.zap.01"
     static let domain = "tilefarm"
@@ -31,7 +31,9 @@ final class Authenticator {
 
     /// Waits for a question, for `wakeup`, for the descriptor, or until the time is over.
     func wait(_ wakeup: Wakeup, _ descriptor: Int32, milliseconds: Int) {
-        do { _ = try socket.wait(wakeup, milliseconds: milliseconds, writable: false, descriptor: descriptor) } catch { usleep(10_000) }
+        do { _ = try socket.wait(wakeup, milliseconds: milliseconds, writable: false, descriptor: descriptor) } catch {
+            usleep(10_000)
+        }
     }
 
     /// Answers what was asked.
@@ -68,14 +70,20 @@ final class Authenticator {
             if let name = keys.workers[key] {
                 (user, code) = (Self.user(name, key), "200")
             } else {
-                incidents.append(Incident(
-                    address: text(3), what: "has a key that is not on the allow-list; to let it in, add to \(keys.path): allow NAME \(key)"))
+                incidents.append(
+                    Incident(
+                        address: text(3),
+                        what:
+                            "has a key that is not on the allow-list; to let it in, add to \(keys.path): allow NAME \(key)"
+                    ))
             }
         case "NULL" where keys == nil:
             code = "200"
         default: break
         }
-        let reply = ["1.0", text(1), code, code == "200" ? "OK" : "not on the allow-list", user, ""].map { Frame(copying: Array($0.utf8)) }
+        let reply = ["1.0", text(1), code, code == "200" ? "OK" : "not on the allow-list", user, ""].map {
+            Frame(copying: Array($0.utf8))
+        }
         for index in reply.indices where socket.send(reply[index], more: index + 1 < reply.count) != 0 { return }
     }
 
@@ -103,6 +111,7 @@ final class Authenticator {
         var status = stat()
         guard let keys, stat(keys.path, &status) == 0 else { return nil }
         return Stamp(
-            seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec, bytes: Int64(status.st_size), inode: UInt64(status.st_ino))
+            seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec, bytes: Int64(status.st_size),
+            inode: UInt64(status.st_ino))
     }
 }

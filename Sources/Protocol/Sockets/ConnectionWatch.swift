@@ -34,11 +34,13 @@ public struct ConnectionLimits: Sendable {
     public init() {}
 }
 
-/// Stands at the door of a router that listens on TCP: lets in who is on the allow-list, and cuts connections that hold more than they may.
+/// Stands at the door of a router that listens on TCP: lets in who is on the allow-list, and cuts connections that hold
+/// more than they may.
 ///
-/// libzmq bounds a frame and a queue of messages, but neither the connections, nor the time that one may be there without a word, nor the parts of a
-/// message that is not finished. So a thread of its own looks at what the kernel has received for each connection, less what came out of the
-/// router: that is what the peer makes this process hold. It does so whatever the router's owner is at.
+/// libzmq bounds a frame and a queue of messages, but neither the connections, nor the time that one may be there
+/// without a word, nor the parts of a message that is not finished. So a thread of its own looks at what the kernel has
+/// received for each connection, less what came out of the router: that is what the peer makes this process hold. It
+/// does so whatever the router's owner is at.
 final class ConnectionWatch: Sendable {
     private struct Entry {
         let connection: TCPConnection
@@ -51,7 +53,8 @@ final class ConnectionWatch: Sendable {
         var isAdmitted = false
         var isAtWork = false
         var isCut = false
-        /// libzmq's own number of the connection, and the last one that was seen before it came: its own is a later one.
+        /// libzmq's own number of the connection, and the last one that was seen before it came: its own is a later
+        /// one.
         var peer: UInt32?
         let after: UInt32
         var user: String?
@@ -85,7 +88,8 @@ final class ConnectionWatch: Sendable {
 
         /// Nothing happens where it is not in the queue.
         mutating func remove(_ connection: TCPConnection) {
-            guard let index = descriptors.firstIndex(of: connection.descriptor), let count = countOf[connection.place] else { return }
+            guard let index = descriptors.firstIndex(of: connection.descriptor), let count = countOf[connection.place]
+            else { return }
             descriptors.remove(at: index)
             countOf[connection.place] = count > 1 ? count - 1 : nil
         }
@@ -118,7 +122,8 @@ final class ConnectionWatch: Sendable {
         var nextSweep = ContinuousClock.now
     }
 
-    // The monitor's socket moves between threads under this lock, which is the "full fence memory barrier" that libzmq asks for.
+    // The monitor's socket moves between threads under this lock, which is the "full fence memory barrier" that libzmq
+    // asks for.
     private let state: Mutex<State>
     private let limits: ConnectionLimits
     private let mostConnections: Int
@@ -132,11 +137,13 @@ final class ConnectionWatch: Sendable {
     private static let mostIncidents = 4096
     /// Connections looked at in a row, of those at work and of the others.
     private static let idleSweep = 512
-    private static let workingSweep = 128   // what they may hold is their credit, and they wait for the lock meanwhile
-    /// Useless messages in a row: from the strangers of an address together, or from one connection that was admitted, before it is at work and after.
+    private static let workingSweep = 128  // what they may hold is their credit, and they wait for the lock meanwhile
+    /// Useless messages in a row: from the strangers of an address together, or from one connection that was admitted,
+    /// before it is at work and after.
     private static let strangerNuisance = 50.0
     private static let workerNuisance = 1000.0
-    /// How many of them are forgiven in a second; and connections in a second from an address whose strangers were at that limit.
+    /// How many of them are forgiven in a second; and connections in a second from an address whose strangers were at
+    /// that limit.
     private static let forgivenPerSecond = 20.0
     /// Wakes of the thread in a row, and in a second, beyond which it rests first. Its own looks are half as many.
     private static let wakesAtOnce = 40.0
@@ -149,7 +156,10 @@ final class ConnectionWatch: Sendable {
     ///   - monitor: the name of the router's monitor.
     ///   - lastPeer: the last number that libzmq has given to a peer of the router.
     ///   - keys: nil lets in whoever speaks ZMTP 3.
-    init(_ context: SocketContext, monitor name: String, lastPeer: UInt32, limits: ConnectionLimits, keys: CoordinatorKeys?) throws(SocketError) {
+    init(
+        _ context: SocketContext, monitor name: String, lastPeer: UInt32, limits: ConnectionLimits,
+        keys: CoordinatorKeys?
+    ) throws(SocketError) {
         let monitor = try SocketMonitor(context, name: name)
         monitorDescriptor = try monitor.descriptor()
         state = Mutex(State(monitor: monitor, lastPeer: lastPeer, seenPeer: lastPeer))
@@ -175,8 +185,8 @@ final class ConnectionWatch: Sendable {
         var pause = 0
         while !isOver.load(ordering: .acquiring) {
             authenticator.wait(wakeup, monitorDescriptor, milliseconds: pause)
-            // A flood of connections would wake this thread three times for each, at libzmq's cost too: what comes in such a moment is taken
-            // together.
+            // A flood of connections would wake this thread three times for each, at libzmq's cost too: what comes in
+            // such a moment is taken together.
             if wakes.add(1, forgiving: Self.wakesPerSecond) > Self.wakesAtOnce { usleep(Self.restMicroseconds) }
             // First, so that who is cut as it comes gets no answer to its handshake.
             pause = state.withLock { look(&$0) }
@@ -192,7 +202,9 @@ final class ConnectionWatch: Sendable {
     }
 
     private func cutIfTakenOff(_ descriptor: Int32, _ state: inout State) {
-        guard let allowed = state.allowed, let user = state.entries[descriptor]?.user, !allowed.contains(user) else { return }
+        guard let allowed = state.allowed, let user = state.entries[descriptor]?.user, !allowed.contains(user) else {
+            return
+        }
         cut(descriptor, "the key of \(Authenticator.name(ofUser: user)) was taken off the allow-list", &state)
     }
 
@@ -200,16 +212,23 @@ final class ConnectionWatch: Sendable {
 
     /// Tells the bytes of a message that was received.
     /// - Returns: nil when there is no such connection any more; `isCut` when its messages are to be dropped.
-    func received(descriptor: Int32, peer: [UInt8], user: String?, frameBytes: [Int]) -> (id: ConnectionID, address: String, isCut: Bool)? {
+    func received(descriptor: Int32, peer: [UInt8], user: String?, frameBytes: [Int]) -> (
+        id: ConnectionID, address: String, isCut: Bool
+    )? {
         state.withLock { state in
             let number = Self.number(ofPeer: peer)
-            // libzmq told of the connection before it read the message; of one that is known by its number there is nothing to hear.
+            // libzmq told of the connection before it read the message; of one that is known by its number there is
+            // nothing to hear.
             if number == nil || state.entries[descriptor]?.peer != number { drain(&state) }
             guard var entry = state.entries[descriptor] else { return nil }
             if number == nil || entry.peer != number {
-                guard let number, Self.isLater(number, than: entry.after), !Self.isLater(number, than: state.lastPeer) else {
-                    // One that it chose itself. libzmq aborts the process when its own number is taken by the time that it gives it.
-                    if entry.peer == nil { cut(descriptor, "chose its routing id, which is ZeroMQ's to choose", &state) }
+                guard let number, Self.isLater(number, than: entry.after), !Self.isLater(number, than: state.lastPeer)
+                else {
+                    // One that it chose itself. libzmq aborts the process when its own number is taken by the time that
+                    // it gives it.
+                    if entry.peer == nil {
+                        cut(descriptor, "chose its routing id, which is ZeroMQ's to choose", &state)
+                    }
                     return nil
                 }
                 if let known = entry.peer {
@@ -232,7 +251,10 @@ final class ConnectionWatch: Sendable {
             state.entries[descriptor] = entry
             // It may have come in before the list was changed, and say its first word now.
             cutIfTakenOff(descriptor, &state)
-            return (ConnectionID(descriptor: descriptor, serial: entry.serial), entry.connection.address, state.entries[descriptor]?.isCut ?? true)
+            return (
+                ConnectionID(descriptor: descriptor, serial: entry.serial), entry.connection.address,
+                state.entries[descriptor]?.isCut ?? true
+            )
         }
     }
 
@@ -256,15 +278,19 @@ final class ConnectionWatch: Sendable {
         }
     }
 
-    /// It sent something that is of no use, `cost` times as bad as a small message; too much of that ends the connection.
+    /// It sent something that is of no use, `cost` times as bad as a small message; too much of that ends the
+    /// connection.
     func nuisance(_ id: ConnectionID, cost: Double, _ what: String) {
         state.withLock { state in
             guard let entry = state.entries[id.descriptor], entry.serial == id.serial, !entry.isCut else { return }
             let address = entry.connection.place
             if !entry.isAdmitted {
-                if blame(address, cost, &state) > Self.strangerNuisance { cut(id.descriptor, "flooded with messages: \(what)", &state) }
+                if blame(address, cost, &state) > Self.strangerNuisance {
+                    cut(id.descriptor, "flooded with messages: \(what)", &state)
+                }
             } else if let level = state.entries[id.descriptor]?.nuisance.add(cost, forgiving: Self.forgivenPerSecond),
-                level > (entry.isAtWork ? Self.workerNuisance : Self.strangerNuisance) {
+                level > (entry.isAtWork ? Self.workerNuisance : Self.strangerNuisance)
+            {
                 blame(address, Self.strangerNuisance / 2, &state)
                 cut(id.descriptor, "flooded with messages: \(what)", &state)
             }
@@ -310,14 +336,19 @@ final class ConnectionWatch: Sendable {
         // Not at every wake.
         guard now >= state.nextSweep else { return Int((state.nextSweep - now) / .milliseconds(1)) + 1 }
         while let oldest = state.strangers.descriptors.first, let entry = state.entries[oldest],
-            now - entry.since > .seconds(limits.strangerSeconds) {
+            now - entry.since > .seconds(limits.strangerSeconds)
+        {
             cut(oldest, "said no valid hello within \(Int(limits.strangerSeconds)) s", &state)
         }
         // In turns, so that a look takes no longer with thousands of them.
-        let turn = turn(of: state.idle, state.cursor, sweep: Self.idleSweep) + turn(of: state.working, state.cursor, sweep: Self.workingSweep)
+        let turn =
+            turn(of: state.idle, state.cursor, sweep: Self.idleSweep)
+            + turn(of: state.working, state.cursor, sweep: Self.workingSweep)
         state.cursor += 1
         for descriptor in turn {
-            guard let entry = state.entries[descriptor], !entry.isCut, let traffic = entry.connection.traffic else { continue }
+            guard let entry = state.entries[descriptor], !entry.isCut, let traffic = entry.connection.traffic else {
+                continue
+            }
             // What was received under a number that another connection had before counts for nothing.
             let delivered = min(entry.delivered, traffic.bytesReceived)
             state.entries[descriptor]?.delivered = delivered
@@ -329,7 +360,7 @@ final class ConnectionWatch: Sendable {
         }
         let pause = state.strangers.descriptors.isEmpty ? 25 : 10
         state.nextSweep = now + .milliseconds(pause)
-        return state.entries.isEmpty ? 1000 : pause   // the first that comes wakes the thread
+        return state.entries.isEmpty ? 1000 : pause  // the first that comes wakes the thread
     }
 
     private func turn(of queue: Queue, _ cursor: Int, sweep: Int) -> ArraySlice<Int32> {
@@ -339,7 +370,8 @@ final class ConnectionWatch: Sendable {
 
     /// Takes in what libzmq tells of connections.
     ///
-    /// What is gone by now is not looked at: asking the kernel costs time in a flood, and the descriptor may be another connection's already.
+    /// What is gone by now is not looked at: asking the kernel costs time in a flood, and the descriptor may be another
+    /// connection's already.
     private func drain(_ state: inout State) {
         var new: [Int32] = []
         // An error means that the context ends, and with it everything.
@@ -372,20 +404,28 @@ final class ConnectionWatch: Sendable {
     private func accepted(_ descriptor: Int32, _ state: inout State) {
         guard let connection = TCPConnection(descriptor: descriptor) else { return }
         let now = ContinuousClock.now
-        let entry = Entry(connection: connection, serial: state.nextSerial, since: now, allowance: limits.strangerBytes, after: state.seenPeer)
+        let entry = Entry(
+            connection: connection, serial: state.nextSerial, since: now, allowance: limits.strangerBytes,
+            after: state.seenPeer)
         state.entries[descriptor] = entry
         state.nextSerial += 1
         place(entry, &state)
-        // Each connection of a flood brings a queue of messages before it is cut, so few are let in; others' addresses do not matter to it.
-        if let level = state.nuisanceOf[connection.place]?.add(0, forgiving: Self.forgivenPerSecond), level > Self.strangerNuisance {
-            let returns = state.returnsOf[connection.place, default: Nuisance()].add(0, forgiving: Self.forgivenPerSecond)
+        // Each connection of a flood brings a queue of messages before it is cut, so few are let in; others' addresses
+        // do not matter to it.
+        if let level = state.nuisanceOf[connection.place]?.add(0, forgiving: Self.forgivenPerSecond),
+            level > Self.strangerNuisance
+        {
+            let returns = state.returnsOf[connection.place, default: Nuisance()].add(
+                0, forgiving: Self.forgivenPerSecond)
             guard returns < Self.forgivenPerSecond else { return cut(descriptor, "came again at once", &state) }
             // Who is cut here does not count, or nobody would be let in for a long time after a flood.
             state.returnsOf[connection.place]?.add(1, forgiving: Self.forgivenPerSecond)
         }
-        // The oldest of the place that has most: an honest one has said its hello by then, or works, and who holds many stands in nobody's way but
-        // its own.
-        let oldest = state.strangers.descriptors.count > limits.strangers ? oldest(of: state.strangers, state)
+        // The oldest of the place that has most: an honest one has said its hello by then, or works, and who holds many
+        // stands in nobody's way but its own.
+        let oldest =
+            state.strangers.descriptors.count > limits.strangers
+            ? oldest(of: state.strangers, state)
             : state.entries.count > mostConnections ? oldest(of: state.idle, state) : nil
         if let oldest { cut(oldest, "held more connections open than the farm has room for", &state) }
     }

@@ -27,11 +27,13 @@ public final class DealerSocket {
     ) throws(SocketError) {
         self.endpoint = endpoint
         socket = try Socket(
-            context, type: ZMQ_DEALER, maximumFrameBytes: maximumFrameBytes, lingerMilliseconds: Int32(clamping: lingerMilliseconds))
-        // Messages go out over a connection or not at all: stale greetings do not pile up for a coordinator yet to come.
+            context, type: ZMQ_DEALER, maximumFrameBytes: maximumFrameBytes,
+            lingerMilliseconds: Int32(clamping: lingerMilliseconds))
+        // Messages go out over a connection or not at all: stale greetings do not pile up for a coordinator yet to
+        // come.
         try socket.set(ZMQ_IMMEDIATE, Int32(1))
-        // libzmq's jitter is no more than the first pause, so these differ from worker to worker: a coordinator that comes back does not
-        // get a thousand of them at once.
+        // libzmq's jitter is no more than the first pause, so these differ from worker to worker: a coordinator that
+        // comes back does not get a thousand of them at once.
         try socket.set(ZMQ_RECONNECT_IVL, Int32.random(in: 100...300))
         try socket.set(ZMQ_RECONNECT_IVL_MAX, Int32.random(in: 2_500...5_000))
         // After a partition the system's own next try may be half a minute away.
@@ -60,7 +62,8 @@ public final class DealerSocket {
         for index in frames.indices {
             switch socket.send(frames[index], more: index != frames.indices.last) {
             case 0: continue
-            // Between two parts the connection was lost. libzmq passes over what is said next, up to the end of a message.
+            // Between two parts the connection was lost. libzmq passes over what is said next, up to the end of a
+            // message.
             case EAGAIN: return false
             case _: throw .last("zmq_msg_send")
             }
@@ -118,9 +121,11 @@ public final class DealerSocket {
     /// Connects again after `disconnect`.
     public func connect() throws(SocketError) { try socket.connect(endpoint) }
 
-    /// Waits for a message, for something to happen to the connection, for room to send when `writable`, for `wakeup`, or until the time is over (nil: for ever).
+    /// Waits for a message, for something to happen to the connection, for room to send when `writable`, for `wakeup`,
+    /// or until the time is over (nil: for ever).
     public func wait(_ wakeup: Wakeup?, milliseconds: Int?, writable: Bool = false) throws(SocketError) -> Readiness {
-        let readiness = try socket.wait(wakeup, milliseconds: milliseconds, writable: writable, descriptor: monitor.descriptor())
+        let readiness = try socket.wait(
+            wakeup, milliseconds: milliseconds, writable: writable, descriptor: monitor.descriptor())
         // Also for those who do not ask: what is not read would end the next wait at once.
         try readMonitor()
         return readiness

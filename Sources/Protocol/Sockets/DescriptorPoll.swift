@@ -19,7 +19,8 @@ public final class DescriptorPoll {
         close(epoll)
     }
 
-    /// - Returns: the indices of descriptors that can be read, some of them if there are many; none when the time is over.
+    /// - Returns: the indices of descriptors that can be read, some of them if there are many; none when the time is
+    ///   over.
     public func wait(milliseconds: Int) -> [Int] {
         let count = epoll_wait(epoll, &events, Int32(events.count), Int32(clamping: milliseconds))
         return events.prefix(Int(max(count, 0))).map { Int($0.data.u64) }

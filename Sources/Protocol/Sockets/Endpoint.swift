@@ -4,8 +4,8 @@ internal import Glibc
 public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     public let description: String
 
-    /// - Parameter text: the host may be a name, an IPv4 address, an IPv6 address in brackets, or, to listen on, `*`; the
-    ///   port 1 to 65535 or, to listen on any free one, `*`.
+    /// - Parameter text: the host may be a name, an IPv4 address, an IPv6 address in brackets, or, to listen on, `*`;
+    ///   the port 1 to 65535 or, to listen on any free one, `*`.
     public init(_ text: String) throws(SocketError) {
         guard let scheme = ["tcp://", "ipc://", "inproc://"].first(where: text.hasPrefix) else {
             throw .badEndpoint(text, reason: "it does not begin with tcp://")

@@ -3,13 +3,14 @@ internal import Glibc
 public import Engine
 import Synchronization
 
-/// One part of a message, in memory that ZeroMQ owns: sent, kept for a second sending, and received without copying its bytes.
+/// One part of a message, in memory that ZeroMQ owns: sent, kept for a second sending, and received without copying its
+/// bytes.
 ///
 /// The bytes are written once, by the closure of an initialiser, and never change after that.
 ///
-/// Sendable without the compiler's proof: the bytes are immutable once `init` has returned; ZeroMQ's own book-keeping in the
-/// message (`zmq_msg_copy` marks its source as shared) is changed under `sharing` alone; and the destructor runs when nobody
-/// else has the frame.
+/// Sendable without the compiler's proof: the bytes are immutable once `init` has returned; ZeroMQ's own book-keeping
+/// in the message (`zmq_msg_copy` marks its source as shared) is changed under `sharing` alone; and the destructor runs
+/// when nobody else has the frame.
 public final class Frame: @unchecked Sendable {
     private let message: UnsafeMutablePointer<zmq_msg_t>
     private let sharing = Mutex<Void>(())
@@ -21,11 +22,13 @@ public final class Frame: @unchecked Sendable {
         precondition(byteCount >= 0)
         message = .allocate(capacity: 1)
         self.byteCount = byteCount
-        // "zmq_msg_init_size() ... ENOMEM: Insufficient storage space is available": out of memory, as for any Swift allocation.
+        // "zmq_msg_init_size() ... ENOMEM: Insufficient storage space is available": out of memory, as for any Swift
+        // allocation.
         precondition(zmq_msg_init_size(message, byteCount) == 0, "no memory for a frame of \(byteCount) bytes")
     }
 
-    /// Takes a message that was received. Small ones lie anywhere in ZeroMQ's receive buffer; those are moved to where floats may lie.
+    /// Takes a message that was received. Small ones lie anywhere in ZeroMQ's receive buffer; those are moved to where
+    /// floats may lie.
     init(taking received: inout zmq_msg_t) {
         let size = zmq_msg_size(&received)
         byteCount = size
@@ -53,14 +56,16 @@ public final class Frame: @unchecked Sendable {
         try fill(UnsafeMutableRawBufferPointer(start: zmq_msg_data(message), count: byteCount))
     }
 
-    /// A tensor of `count` values that `fill` writes, float16 as its bits. They are not cleared before: `fill` must write every one.
+    /// A tensor of `count` values that `fill` writes, float16 as its bits. They are not cleared before: `fill` must
+    /// write every one.
     public convenience init<Value: BitwiseCopyable, E: Error>(
         of type: Value.Type, count: Int, filledBy fill: (_ values: inout MutableSpan<Value>) throws(E) -> Void
     ) throws(E) {
         let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Value>.size)
         precondition(count >= 0 && !overflow)
         self.init(allocating: bytes)
-        let memory = UnsafeMutableBufferPointer<Value>(start: zmq_msg_data(message)?.assumingMemoryBound(to: Value.self), count: count)
+        let memory = UnsafeMutableBufferPointer<Value>(
+            start: zmq_msg_data(message)?.assumingMemoryBound(to: Value.self), count: count)
         var values = MutableSpan(_unsafeElements: memory)
         try fill(&values)
     }
@@ -68,7 +73,8 @@ public final class Frame: @unchecked Sendable {
     /// A tensor of `count` values that `fill` writes, every one, each part where it begins.
     /// - Parameter element: what they are sent as
     public convenience init<E: Error>(
-        count: Int, of element: CanvasElement, filledBy fill: (_ write: (_ values: Span<Float>, _ start: Int) -> Void) throws(E) -> Void
+        count: Int, of element: CanvasElement,
+        filledBy fill: (_ write: (_ values: Span<Float>, _ start: Int) -> Void) throws(E) -> Void
     ) throws(E) {
         switch element {
         case .float32:
@@ -113,7 +119,9 @@ public final class Frame: @unchecked Sendable {
         self.init(byteCount: frames.reduce(0) { $0 + $1.byteCount }) { bytes in
             var at = 0
             for frame in frames {
-                frame.withBytes { UnsafeMutableRawBufferPointer(rebasing: bytes[at..<at + $0.count]).copyMemory(from: $0) }
+                frame.withBytes {
+                    UnsafeMutableRawBufferPointer(rebasing: bytes[at..<at + $0.count]).copyMemory(from: $0)
+                }
                 at += frame.byteCount
             }
         }
@@ -138,7 +146,8 @@ public final class Frame: @unchecked Sendable {
 
     /// A copy of the float64 values; bytes beyond a multiple of eight are not counted.
     public var doubles: [Double] {
-        withBytes { bytes in (0..<bytes.count / 8).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) } }
+        withBytes { bytes in (0..<bytes.count / 8).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) }
+        }
     }
 
     /// What a pass over the bytes tells.
@@ -152,11 +161,14 @@ public final class Frame: @unchecked Sendable {
     }
 
     /// The values, for as long as `body` runs, float16 as its bits; bytes beyond the last whole one are not counted.
-    public func withValues<Value: BitwiseCopyable, R, E: Error>(of type: Value.Type, _ body: (Span<Value>) throws(E) -> R) throws(E) -> R {
+    public func withValues<Value: BitwiseCopyable, R, E: Error>(
+        of type: Value.Type, _ body: (Span<Value>) throws(E) -> R
+    ) throws(E) -> R {
         // Frames that are received lie where floats may, and no better.
         precondition(MemoryLayout<Value>.alignment <= MemoryLayout<Float>.alignment)
         let memory = UnsafeBufferPointer<Value>(
-            start: zmq_msg_data(message)?.assumingMemoryBound(to: Value.self), count: byteCount / MemoryLayout<Value>.size)
+            start: zmq_msg_data(message)?.assumingMemoryBound(to: Value.self),
+            count: byteCount / MemoryLayout<Value>.size)
         return try body(Span(_unsafeElements: memory))
     }
 

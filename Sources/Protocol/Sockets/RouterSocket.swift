@@ -42,16 +42,19 @@ public final class RouterSocket {
     public private(set) var endpoint = ""
 
     /// - Parameters:
-    ///   - maximumFrameBytes: who sends more in one frame is disconnected before it is read; give the largest answer of the job.
+    ///   - maximumFrameBytes: who sends more in one frame is disconnected before it is read; give the largest answer of
+    ///     the job.
     ///   - lingerMilliseconds: how long closing waits for the last messages to leave.
     ///   - keys: admits those alone whose keys are on the allow-list, and encrypts; nil admits everybody.
-    ///   - limits: of connections over TCP; other endpoints are for those who may reach them. One router of a context can listen on TCP.
+    ///   - limits: of connections over TCP; other endpoints are for those who may reach them. One router of a context
+    ///     can listen on TCP.
     public init(
         _ context: SocketContext, bind endpoint: Endpoint, maximumFrameBytes: Int = WireLimits.tensorBytes,
         lingerMilliseconds: Int = 1000, keys: CoordinatorKeys? = nil, limits: ConnectionLimits = ConnectionLimits()
     ) throws(SocketError) {
         socket = try Socket(
-            context, type: ZMQ_ROUTER, maximumFrameBytes: maximumFrameBytes, lingerMilliseconds: Int32(clamping: lingerMilliseconds))
+            context, type: ZMQ_ROUTER, maximumFrameBytes: maximumFrameBytes,
+            lingerMilliseconds: Int32(clamping: lingerMilliseconds))
         // Without it, a message to a peer that is gone would vanish in silence.
         try socket.set(ZMQ_ROUTER_MANDATORY, Int32(1))
         try socket.set(ZMQ_BACKLOG, Int32(4096))
@@ -73,7 +76,8 @@ public final class RouterSocket {
         let monitor = "inproc://router-\(UInt64.random(in: 0 ... .max))"
         try socket.monitor(name: monitor)
         watch = try ConnectionWatch(context, monitor: monitor, lastPeer: lastPeer, limits: limits, keys: keys)
-        // With a domain libzmq asks for every peer, and turns away what speaks no ZMTP 3; that it must be answered is not its default.
+        // With a domain libzmq asks for every peer, and turns away what speaks no ZMTP 3; that it must be answered is
+        // not its default.
         try socket.set(ZMQ_ZAP_DOMAIN, Authenticator.domain)
         try socket.set(Authenticator.enforceDomain, Int32(1))
         try socket.bind(endpoint)
@@ -90,14 +94,17 @@ public final class RouterSocket {
         try dealer.connect(endpoint)
         _ = dealer.send(Frame(copying: []), more: false)
         _ = try router.wait(nil, milliseconds: 10_000, writable: false)
-        guard let (parts, _) = try router.receive(limit: 2), let number = ConnectionWatch.number(ofPeer: parts[0].withBytes { [UInt8]($0) }) else {
+        guard let (parts, _) = try router.receive(limit: 2),
+            let number = ConnectionWatch.number(ofPeer: parts[0].withBytes { [UInt8]($0) })
+        else {
             throw .failed(call: "zmq_msg_recv", reason: "a peer of the router's own was not heard")
         }
         return number
     }
 
-    /// What was sent is delivered as long as `lingerMilliseconds` allow. It is also the one way to stop listening: `zmq_unbind` ends the connections
-    /// too, and where one of them has read half of a message and is lost then, libzmq aborts the process (its issue 3442).
+    /// What was sent is delivered as long as `lingerMilliseconds` allow. It is also the one way to stop listening:
+    /// `zmq_unbind` ends the connections too, and where one of them has read half of a message and is lost then, libzmq
+    /// aborts the process (its issue 3442).
     deinit {
         // In this order: telling waits while nobody reads.
         socket.stopMonitor()
@@ -161,7 +168,9 @@ public final class RouterSocket {
     public func receive() throws(SocketError) -> Received? {
         while true {
             var origin: Socket.Origin?
-            guard let (parts, dropped) = try socket.receive(limit: 1 + WireLimits.parts, origin: &origin) else { return nil }
+            guard let (parts, dropped) = try socket.receive(limit: 1 + WireLimits.parts, origin: &origin) else {
+                return nil
+            }
             let peer = Peer(bytes: parts[0].withBytes { [UInt8]($0) })
             let connection = origin.flatMap {
                 watch?.received(descriptor: $0.descriptor, peer: peer.bytes, user: $0.user, frameBytes: $0.frameBytes)
@@ -169,7 +178,8 @@ public final class RouterSocket {
             if connection?.isCut == true { continue }
             return Received(
                 peer: peer, frames: Array(parts.dropFirst()), droppedParts: dropped, connection: connection?.id,
-                isOrphan: origin != nil && watch != nil && connection == nil, address: connection?.address, user: origin?.user.map(Authenticator.name))
+                isOrphan: origin != nil && watch != nil && connection == nil, address: connection?.address,
+                user: origin?.user.map(Authenticator.name))
         }
     }
 

@@ -7,8 +7,8 @@ class Socket {
     private let context: SocketContext
     private let handle: UnsafeMutableRawPointer
 
-    /// Messages queued per peer. Credit bounds what is on the way; the lower one bounds what a peer without manners sends. A sender hears of what was
-    /// taken only after half of its queue, so half of it is what it can count on.
+    /// Messages queued per peer. Credit bounds what is on the way; the lower one bounds what a peer without manners
+    /// sends. A sender hears of what was taken only after half of its queue, so half of it is what it can count on.
     static let highWaterMarks: (sent: Int32, received: Int32) = (1024, 512)
 
     init(_ context: SocketContext, type: Int32, maximumFrameBytes: Int, lingerMilliseconds: Int32) throws(SocketError) {
@@ -29,17 +29,23 @@ class Socket {
 
     func set<Value: FixedWidthInteger>(_ option: Int32, _ value: Value) throws(SocketError) {
         var value = value
-        guard zmq_setsockopt(handle, option, &value, MemoryLayout<Value>.size) == 0 else { throw .last("zmq_setsockopt(\(option))") }
+        guard zmq_setsockopt(handle, option, &value, MemoryLayout<Value>.size) == 0 else {
+            throw .last("zmq_setsockopt(\(option))")
+        }
     }
 
     func set(_ option: Int32, _ text: String) throws(SocketError) {
-        guard zmq_setsockopt(handle, option, text, text.utf8.count) == 0 else { throw .last("zmq_setsockopt(\(option))") }
+        guard zmq_setsockopt(handle, option, text, text.utf8.count) == 0 else {
+            throw .last("zmq_setsockopt(\(option))")
+        }
     }
 
     /// Tells of connections at an `inproc` endpoint, to be read by a `SocketMonitor`, until `stopMonitor`.
     func monitor(name: String) throws(SocketError) {
-        let events = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
-            | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+        let events =
+            ZMQ_EVENT_CONNECTED | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
+            | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
         guard zmq_socket_monitor(handle, name, events) == 0 else { throw .last("zmq_socket_monitor") }
     }
 
@@ -60,7 +66,9 @@ class Socket {
 
     func connect(_ endpoint: Endpoint) throws(SocketError) {
         try set(ZMQ_IPV6, Int32(endpoint.wantsIPv6 ? 1 : 0))
-        guard zmq_connect(handle, endpoint.description) == 0 else { throw .last("connect", endpoint: endpoint.description) }
+        guard zmq_connect(handle, endpoint.description) == 0 else {
+            throw .last("connect", endpoint: endpoint.description)
+        }
     }
 
     /// Nothing happens where there is no connection to end.
@@ -76,7 +84,9 @@ class Socket {
     func lastEndpoint() throws(SocketError) -> String {
         var text = [UInt8](repeating: 0, count: 512)
         var size = text.count
-        guard zmq_getsockopt(handle, ZMQ_LAST_ENDPOINT, &text, &size) == 0 else { throw .last("zmq_getsockopt(LAST_ENDPOINT)") }
+        guard zmq_getsockopt(handle, ZMQ_LAST_ENDPOINT, &text, &size) == 0 else {
+            throw .last("zmq_getsockopt(LAST_ENDPOINT)")
+        }
         return String(decoding: text.prefix { $0 != 0 }, as: UTF8.self)
     }
 
@@ -145,13 +155,17 @@ class Socket {
     }
 
     /// - Parameter descriptor: one more thing to wait for, that is looked at by the caller.
-    func wait(_ wakeup: Wakeup?, milliseconds: Int?, writable: Bool, descriptor: Int32? = nil) throws(SocketError) -> Readiness {
+    func wait(_ wakeup: Wakeup?, milliseconds: Int?, writable: Bool, descriptor: Int32? = nil) throws(SocketError)
+        -> Readiness
+    {
         var items = [
-            zmq_pollitem_t(socket: handle, fd: 0, events: Int16(ZMQ_POLLIN | (writable ? ZMQ_POLLOUT : 0)), revents: 0),
+            zmq_pollitem_t(socket: handle, fd: 0, events: Int16(ZMQ_POLLIN | (writable ? ZMQ_POLLOUT : 0)), revents: 0)
         ]
         for descriptor in [wakeup?.descriptor, descriptor] {
             // A descriptor of -1 is passed over, as poll does.
-            items.append(zmq_pollitem_t(socket: nil, fd: descriptor ?? -1, events: descriptor == nil ? 0 : Int16(ZMQ_POLLIN), revents: 0))
+            items.append(
+                zmq_pollitem_t(
+                    socket: nil, fd: descriptor ?? -1, events: descriptor == nil ? 0 : Int16(ZMQ_POLLIN), revents: 0))
         }
         let timeout = milliseconds.map { max(0, min($0, 3_600_000)) } ?? -1
         guard zmq_poll(&items, descriptor != nil ? 3 : wakeup != nil ? 2 : 1, timeout) >= 0 else {
@@ -161,7 +175,8 @@ class Socket {
         let woken = items[1].revents != 0
         if woken { wakeup?.clear() }
         return Readiness(
-            readable: items[0].revents & Int16(ZMQ_POLLIN) != 0, writable: items[0].revents & Int16(ZMQ_POLLOUT) != 0, woken: woken)
+            readable: items[0].revents & Int16(ZMQ_POLLIN) != 0, writable: items[0].revents & Int16(ZMQ_POLLOUT) != 0,
+            woken: woken)
     }
 }
 

@@ -1,6 +1,7 @@
 internal import CZeroMQ
 
-/// ZeroMQ's own threads, shared by the sockets of a process. Block signals (`TerminationSignals.block()`) before one is made.
+/// ZeroMQ's own threads, shared by the sockets of a process. Block signals (`TerminationSignals.block()`) before one is
+/// made.
 public final class SocketContext: Sendable {
     // "A ØMQ context is thread safe and may be shared among as many application threads as necessary."
     nonisolated(unsafe) let handle: UnsafeMutableRawPointer

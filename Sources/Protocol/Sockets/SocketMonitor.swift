@@ -1,8 +1,8 @@
 internal import CZeroMQ
 internal import Glibc
 
-/// What happens to a socket's connections, as libzmq tells it. The telling waits when nobody reads: read it often, and stop the telling
-/// (`Socket.stopMonitor`) before this is closed.
+/// What happens to a socket's connections, as libzmq tells it. The telling waits when nobody reads: read it often, and
+/// stop the telling (`Socket.stopMonitor`) before this is closed.
 final class SocketMonitor {
     enum Event {
         case connected(Int32)
@@ -27,7 +27,8 @@ final class SocketMonitor {
     /// What happened next, nil when nothing did.
     func next() throws(SocketError) -> Event? {
         while let (parts, _) = try socket.receive(limit: 2) {
-            // "The first frame contains an event number (16 bits), and an event value (32 bits)", in the machine's order.
+            // "The first frame contains an event number (16 bits), and an event value (32 bits)", in the machine's
+            // order.
             guard let first = parts.first, first.byteCount == 6 else { continue }
             let (event, value) = first.withBytes {
                 (Int32($0.loadUnaligned(as: UInt16.self)), $0.loadUnaligned(fromByteOffset: 2, as: Int32.self))
@@ -40,8 +41,10 @@ final class SocketMonitor {
             case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL: return .handshakeFailed(.closed)
             case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return .handshakeFailed(.denied(Int(value)))
             case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                return .handshakeFailed(value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH ? .otherMechanism
-                    : value == ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC ? .cryptographic : .protocolError)
+                return .handshakeFailed(
+                    value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+                        ? .otherMechanism
+                        : value == ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC ? .cryptographic : .protocolError)
             default: continue
             }
         }

@@ -3,8 +3,8 @@ internal import Glibc
 
 /// A TCP connection of libzmq's, looked at from beside: what the kernel knows of it, and its end.
 ///
-/// The descriptor is libzmq's, which may close it at any time; the next connection may then get its number. The kernel's cookie, unique
-/// for as long as the machine runs, tells them apart.
+/// The descriptor is libzmq's, which may close it at any time; the next connection may then get its number. The
+/// kernel's cookie, unique for as long as the machine runs, tells them apart.
 struct TCPConnection: Sendable {
     let descriptor: Int32
     let cookie: UInt64
@@ -21,7 +21,8 @@ struct TCPConnection: Sendable {
         let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(NI_MAXHOST)) { text in
             let isNamed = withUnsafeMutablePointer(to: &address) {
                 $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    getpeername(descriptor, $0, &length) == 0 && ($0.pointee.sa_family == AF_INET || $0.pointee.sa_family == AF_INET6)
+                    getpeername(descriptor, $0, &length) == 0
+                        && ($0.pointee.sa_family == AF_INET || $0.pointee.sa_family == AF_INET6)
                         && getnameinfo($0, length, text.baseAddress, socklen_t(text.count), nil, 0, NI_NUMERICHOST) == 0
                 }
             }
@@ -32,10 +33,13 @@ struct TCPConnection: Sendable {
         self.cookie = cookie
         self.address = name
         let isMapped = name.hasPrefix("::ffff:")
-        place = address.ss_family != AF_INET6 || isMapped ? name : withUnsafeBytes(of: &address) {
-            // sockaddr_in6: family, port, flow, then the address.
-            $0[8..<16].map { String($0, radix: 16) }.joined(separator: ".") + "/64"
-        }
+        place =
+            address.ss_family != AF_INET6 || isMapped
+            ? name
+            : withUnsafeBytes(of: &address) {
+                // sockaddr_in6: family, port, flow, then the address.
+                $0[8..<16].map { String($0, radix: 16) }.joined(separator: ".") + "/64"
+            }
     }
 
     /// What the kernel has of the peer's stream; nil when the connection is closed.
@@ -53,7 +57,9 @@ struct TCPConnection: Sendable {
         // struct tcp_info of <linux/tcp.h>, which only ever grows at its end; Glibc's own lacks the counts.
         return withUnsafeTemporaryAllocation(byteCount: 256, alignment: 8) { info in
             var size = socklen_t(info.count)
-            guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, info.baseAddress, &size) == 0, size >= 136 else { return nil }
+            guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, info.baseAddress, &size) == 0, size >= 136 else {
+                return nil
+            }
             return Traffic(
                 bytesReceived: info.loadUnaligned(fromByteOffset: 128, as: UInt64.self),
                 bytesAcknowledged: info.loadUnaligned(fromByteOffset: 120, as: UInt64.self),

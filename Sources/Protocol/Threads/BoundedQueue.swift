@@ -1,7 +1,8 @@
 import Foundation
 
 /// Hands values from one thread to another, no more than `capacity` waiting, so that neither side fills the memory.
-public final class BoundedQueue<Element: Sendable>: @unchecked Sendable {   // everything below is touched under the condition's lock
+// everything below is touched under the condition's lock
+public final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
     private let condition = NSCondition()
     private let capacity: Int
     private var waiting: [Element] = []

@@ -16,7 +16,8 @@ public final class OSThread: Sendable {
         pthread_attr_setstacksize(&attributes, stackBytes)
         defer { pthread_attr_destroy(&attributes) }
 
-        let start = Unmanaged.passRetained(Start(name: String(decoding: name.utf8.prefix(15), as: UTF8.self), body: body))
+        let start = Unmanaged.passRetained(
+            Start(name: String(decoding: name.utf8.prefix(15), as: UTF8.self), body: body))
         var handle = pthread_t()
         let code = pthread_create(
             &handle, &attributes,

@@ -14,13 +14,19 @@ func readSafetensors(_ input: [UInt8]) throws {
             switch type {
             case .float32, .float16, .bfloat16:
                 let tensor: Tensor = try tensors.tensor(name)
-                try expect(try tensors.tensor(name, shape: shape).count == count && tensor.values.count == count, "\(name) is not of its shape")
+                try expect(
+                    try tensors.tensor(name, shape: shape).count == count && tensor.values.count == count,
+                    "\(name) is not of its shape")
             case .int64, .int32, .int16, .int8, .uint64, .uint32, .uint16, .uint8, .bool:
-                do { try expect(try tensors.integers(name).count == count, "\(name) is not of its shape") } catch SafetensorsError.malformedEntry {}
+                do {
+                    try expect(try tensors.integers(name).count == count, "\(name) is not of its shape")
+                } catch SafetensorsError.malformedEntry {}
             case .float64, .float8E4M3, .float8E5M2: break
             }
         }
-        try expect(bytes == tensors.sizes.values.reduce(0, +) && bytes <= input.count, "the tensors have \(bytes) bytes of a file of \(input.count)")
+        try expect(
+            bytes == tensors.sizes.values.reduce(0, +) && bytes <= input.count,
+            "the tensors have \(bytes) bytes of a file of \(input.count)")
     } catch let error as SafetensorsError {
         try expect(!error.description.contains("\n"), "\(error) is not one line")
     }
@@ -57,7 +63,9 @@ private func withChecksumsRepaired(_ file: [UInt8]) -> [UInt8] {
 }
 
 /// Annex D of the PNG specification.
-private let crcTable: [UInt32] = (0..<256).map { n in (0..<8).reduce(UInt32(n)) { crc, _ in crc & 1 == 1 ? crc >> 1 ^ 0xEDB8_8320 : crc >> 1 } }
+private let crcTable: [UInt32] = (0..<256).map { n in
+    (0..<8).reduce(UInt32(n)) { crc, _ in crc & 1 == 1 ? crc >> 1 ^ 0xEDB8_8320 : crc >> 1 }
+}
 
 /// The documents of a model folder, one after another with a zero byte between: the first byte says which.
 func readSettings(_ input: [UInt8]) throws {
@@ -71,12 +79,18 @@ func readSettings(_ input: [UInt8]) throws {
         case 3: _ = try CLIPTextConfiguration(file: InputFile(documents[0]).url)
         case 4:
             // With the weights' file in it, whatever that holds, so that the folder is looked at to its end.
-            try withFolder(["config.json", "scheduler_config.json", "tilefarm.json", "diffusion_pytorch_model.safetensors"], documents) { folder in
+            try withFolder(
+                ["config.json", "scheduler_config.json", "tilefarm.json", "diffusion_pytorch_model.safetensors"],
+                documents
+            ) { folder in
                 let folder = try ModelFolder(url: folder)
                 _ = try NoiseSchedule(folder.schedule).timesteps(steps: 7)
             }
         case _:
-            try withFolder(["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"], documents) { folder in
+            try withFolder(
+                ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"],
+                documents
+            ) { folder in
                 let tokenizer = try CLIPTokenizer(folder: folder)
                 let (ids, _) = try tokenizer.encode("A castle, 12 towers <|endoftext|> étoile")
                 try expect(ids.count == tokenizer.length, "\(ids.count) ids")
@@ -88,7 +102,8 @@ func readSettings(_ input: [UInt8]) throws {
 }
 
 private func isDocumented(_ error: any Error) -> Bool {
-    error is ModelError || error is ModelFolderError || error is CLIPTokenizerError || error is NoiseScheduleError || error is SafetensorsError
+    error is ModelError || error is ModelFolderError || error is CLIPTokenizerError || error is NoiseScheduleError
+        || error is SafetensorsError
 }
 
 private func withFolder(_ names: [String], _ documents: [[UInt8]], _ body: (URL) throws -> Void) throws {

@@ -3,7 +3,8 @@ enum FuzzTarget: String, CaseIterable, Sendable {
     case messages, safetensors, settings, png
 
     /// Reads an input as the farm would. Errors that the readers document are answers, as good as a result.
-    /// - Throws: what must not happen: an error of any other type, or a `Contradiction`. Traps are for the fuzzer to see.
+    /// - Throws: what must not happen: an error of any other type, or a `Contradiction`. Traps are for the fuzzer to
+    ///   see.
     func read(_ input: [UInt8]) throws {
         switch self {
         case .messages: try readMessage(input)

@@ -14,7 +14,9 @@ final class InputFile {
         unlink(name)
         var done = 0
         while done < bytes.count {
-            let written = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress.map { $0 + done }, bytes.count - done) }
+            let written = bytes.withUnsafeBytes {
+                write(descriptor, $0.baseAddress.map { $0 + done }, bytes.count - done)
+            }
             guard written > 0 else { throw Contradiction(description: "no memory for the input's file") }
             done += written
         }

@@ -1,8 +1,9 @@
 import Engine
 import Protocol
 
-/// A message as an input: a byte that says from whom it is (bit 0), whether frames get the sizes that the header promises and it our version (bit 1) and how many frames
-/// follow the header (bits 2 to 4), three bytes with the size of each, the header. What stands in those frames no decoder looks at.
+/// A message as an input: a byte that says from whom it is (bit 0), whether frames get the sizes that the header
+/// promises and it our version (bit 1) and how many frames follow the header (bits 2 to 4), three bytes with the size
+/// of each, the header. What stands in those frames no decoder looks at.
 func readMessage(_ input: [UInt8]) throws {
     var input = input[...]
     guard let flags = input.popFirst() else { return }
@@ -16,25 +17,34 @@ func readMessage(_ input: [UInt8]) throws {
     let repairs = flags & 2 != 0
     if flags & 1 == 0 {
         guard let message = try decode(header, sizes, repairs, WorkerMessage.init(frames:)) else { return }
-        try expect(try WorkerMessage(frames: message.frames()) == message, "\(message) is not what it is when said again")
+        try expect(
+            try WorkerMessage(frames: message.frames()) == message, "\(message) is not what it is when said again")
     } else {
         guard let message = try decode(header, sizes, repairs, CoordinatorMessage.init(frames:)) else { return }
-        try expect(try CoordinatorMessage(frames: message.frames()) == message, "\(message) is not what it is when said again")
+        try expect(
+            try CoordinatorMessage(frames: message.frames()) == message, "\(message) is not what it is when said again")
         switch message {
         case .task(let task, let inputs):
             let bytes = task.work.inputByteCounts + [task.work.answerByteCount]
             try expect(bytes.allSatisfy { $0 >= 0 && $0 <= 1 << 40 }, "\(task) takes \(bytes)")
-            try expect(inputs.allSatisfy { $0.byteCount <= WireLimits.tensorBytes }, "\(task) has inputs above the limit")
-            try expect(task.work.answerByteCount <= WireLimits.tensorBytes, "\(task) has an answer above the limit: \(task.work.answerByteCount)")
+            try expect(
+                inputs.allSatisfy { $0.byteCount <= WireLimits.tensorBytes }, "\(task) has inputs above the limit")
+            try expect(
+                task.work.answerByteCount <= WireLimits.tensorBytes,
+                "\(task) has an answer above the limit: \(task.work.answerByteCount)")
         case .welcome(let welcome):
-            try expect((0...WireLimits.modelBytes).contains(welcome.manifest.totalBytes), "\(welcome) has impossible files")
+            try expect(
+                (0...WireLimits.modelBytes).contains(welcome.manifest.totalBytes), "\(welcome) has impossible files")
         default: break
         }
     }
 }
 
-/// The message, nil where it is refused. With `repairs`, it is changed as the refusals ask for, so that the fuzzer need not guess sizes.
-private func decode<Message>(_ header: Frame, _ sizes: [Int], _ repairs: Bool, _ decode: ([Frame]) throws(WireError) -> Message) throws -> Message? {
+/// The message, nil where it is refused. With `repairs`, it is changed as the refusals ask for, so that the fuzzer need
+/// not guess sizes.
+private func decode<Message>(
+    _ header: Frame, _ sizes: [Int], _ repairs: Bool, _ decode: ([Frame]) throws(WireError) -> Message
+) throws -> Message? {
     var header = header
     var frames = sizes.map { Frame(zeroBytes: $0) }
     for _ in 0..<8 {
@@ -47,7 +57,8 @@ private func decode<Message>(_ header: Frame, _ sizes: [Int], _ repairs: Bool, _
             case .version(_, let ours):
                 // So that inputs outlive their version: of a field that is there twice the last value counts.
                 header = Frame(copying: header.withBytes { Array($0) } + [0x08, UInt8(ours)])
-            case .partCount(_, let expected, _) where expected >= 1 && expected <= WireLimits.parts && expected != frames.count + 1:
+            case .partCount(_, let expected, _)
+            where expected >= 1 && expected <= WireLimits.parts && expected != frames.count + 1:
                 frames = (0..<expected - 1).map { $0 < frames.count ? frames[$0] : Frame(zeroBytes: 0) }
             case .frameSize(_, let expected, let found) where expected <= 1 << 20:
                 guard let wrong = frames.firstIndex(where: { $0.byteCount == found }) else { return nil }

@@ -2,7 +2,8 @@ import Engine
 import Foundation
 import Testing
 
-/// What the fuzzers have found worth keeping, read again: a short run of what `make fuzz` does for hours, without its eye on coverage.
+/// What the fuzzers have found worth keeping, read again: a short run of what `make fuzz` does for hours, without its
+/// eye on coverage.
 @Suite("Fuzzing", .serialized)
 struct CorpusTests {
     private static let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
@@ -14,7 +15,9 @@ struct CorpusTests {
         }
     }
 
-    @Test("every input of the corpora, findings among them, is read or refused with a documented error", arguments: FuzzTarget.allCases)
+    @Test(
+        "every input of the corpora, findings among them, is read or refused with a documented error",
+        arguments: FuzzTarget.allCases)
     func corpus(target: FuzzTarget) throws {
         let inputs = try Self.inputs(target)
         try #require(inputs.count > 10)

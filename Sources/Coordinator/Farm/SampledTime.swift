@@ -1,0 +1,21 @@
+/// What something takes of the processor that is done often, from every 17th time (an odd number, because cuts and
+/// merges alternate): the system takes as long to tell as a small tile takes to copy.
+struct SampledTime {
+    private var times = 0
+    private var timed = 0
+    private var secondsTimed = 0.0
+
+    /// Of all times, about.
+    var seconds: Double { secondsTimed * Double(times) / Double(max(timed, 1)) }
+
+    mutating func time<Result>(_ body: () -> Result) -> Result {
+        defer { times += 1 }
+        guard times % 17 == 0 else { return body() }
+        let start = Clock.threadProcessor
+        defer {
+            secondsTimed += Clock.threadProcessor - start
+            timed += 1
+        }
+        return body()
+    }
+}
