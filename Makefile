@@ -5,7 +5,7 @@
 # make fuzz   fuzzes what reads others' bytes; TARGET=messages, safetensors, settings or png, SECONDS=3600 (Tests/Fuzz/README.md)
 .PHONY: setup lint build demo test bench soak fuzzer fuzz
 
-PACKAGES = libopenblas-dev libpng-dev libzmq3-dev
+PACKAGES = libopenblas-dev libpng-dev libssl-dev libzmq3-dev
 BIN = .build/release
 
 # Debian's packages, installed only where one is missing, so that later runs need neither root nor network.
@@ -22,8 +22,10 @@ setup:
 lint:
 	swift format lint --strict --recursive Sources Tests Package.swift
 
+# By name: a build of everything would compile the plugins and tools of the packages too.
 build: setup
-	swift build -c release
+	swift build -c release --product tilefarm
+	swift build -c release --product tilefarm-worker
 
 demo: build
 	@mkdir -p demo

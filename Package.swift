@@ -10,15 +10,15 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
-        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
         // Debian's libraries: a module map and a shim each.
         .systemLibrary(name: "COpenBLAS", path: "Sources/Engine/COpenBLAS"),
         .systemLibrary(name: "CPNG", path: "Sources/Engine/CPNG"),
+        .systemLibrary(name: "CCrypto", path: "Sources/Protocol/CCrypto"),
         .systemLibrary(name: "CZeroMQ", path: "Sources/Protocol/CZeroMQ"),
         // Kernels chosen at run time by the processor; Swift has no function multiversioning.
         .target(name: "CKernels", path: "Sources/Engine/CKernels"),
@@ -34,13 +34,12 @@ let package = Package(
         .target(
             name: "Protocol",
             dependencies: [
-                "Engine", "CZeroMQ",
+                "Engine", "CCrypto", "CZeroMQ",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
-                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             path: "Sources/Protocol",
-            exclude: ["CZeroMQ", "farm.proto", "generate.sh"]
+            exclude: ["CCrypto", "CZeroMQ", "farm.proto", "operations.proto", "generate.sh"]
         ),
         .executableTarget(
             name: "Coordinator",
@@ -67,7 +66,9 @@ let package = Package(
             path: "Sources/Worker"
         ),
         .testTarget(name: "EngineTests", dependencies: ["Engine"], resources: [.copy("Cases")]),
-        .testTarget(name: "ProtocolTests", dependencies: ["Protocol"]),
+        .testTarget(
+            name: "ProtocolTests",
+            dependencies: ["Protocol", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
         .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator"]),
         .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
         .testTarget(

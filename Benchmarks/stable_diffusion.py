@@ -2,10 +2,11 @@
 """Times the parts of Stable Diffusion 2.1 at their real sizes, with random weights, in PyTorch, OpenVINO and the engine, and prints one JSON object.
 
     python3 -m venv v && v/bin/pip install -r requirements.txt
-    v/bin/python stable_diffusion.py FOLDER [--engine PROGRAM] [--parts unet vae text] [--precisions float32 bfloat16] [--rounds 3]
+    v/bin/python stable_diffusion.py FOLDER [--engine PROGRAM] [--parts unet vae text] [--precisions float32 bfloat16] [--rounds 3] [--small]
 
-FOLDER receives the models (5 GB) where it lacks them, as a user would download them: model/unet, model/vae, model/text_encoder; besides, for each part a
-reference case (case-PART, as `tilefarm verify` takes it) with PyTorch's float32 answer, and OpenVINO's own files (5 GB).
+FOLDER receives what it lacks: in model/ a whole pipeline (5 GB) as a user would download it, with a tokenizer of its own making; besides, for each part a
+reference case (case-PART, as `tilefarm verify` takes it) with PyTorch's float32 answer, and OpenVINO's own files (5 GB). With --small the networks are made
+with few channels, which takes seconds: to try this program, not to measure anything.
 
 The parts are the U-Net (865.9 million parameters, 804 GFLOP) on one tile of 64x64 latents with 77 tokens, the decoder of the VAE (2,515 GFLOP) on 64x64 latents, and the
 text encoder on 77 tokens. A way is an engine at a precision, in one of the manners of using the cores that may suit it best; with two streams, two tiles
@@ -16,7 +17,7 @@ root mean squares.
 With --engine, `PROGRAM bench --model FOLDER/model --part PART --precision P` runs in turn with the others; it prints an object with
 tiles_per_second. Its errors are what `PROGRAM verify FOLDER/case-PART` is for.
 """
-import argparse, json, os, pathlib, statistics, subprocess, sys, time
+import argparse, itertools, json, os, pathlib, statistics, subprocess, sys, time
 
 PARTS = ("unet", "vae", "text")
 TILE = 64  # side in latents
@@ -32,6 +33,7 @@ def arguments():
     p.add_argument("--seconds", type=float, default=8, help="of measuring per way and round, but at least two runs")
     p.add_argument("--only", nargs="+", default=[""], metavar="WORDS", help="the ways whose name has one of these in it, for example 'OpenVINO float32'")
     p.add_argument("--engine", help="the tilefarm program")
+    p.add_argument("--small", action="store_true", help="make small networks")
     p.add_argument("--way", nargs=2, metavar=("PART", "WAY"), help=argparse.SUPPRESS)
     return p.parse_args()
 
@@ -42,24 +44,92 @@ def model_folder(a, part):
     return a.folder / "model" / {"unet": "unet", "vae": "vae", "text": "text_encoder"}[part]
 
 
-def make_model(folder, part):
+VOCABULARY = 49408  # tokens
+PARTS_OF_PIPELINE = {
+    "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+NONE = ("feature_extractor", "image_encoder", "safety_checker")
+
+
+def write_json(file, value):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def byte_names():
+    """GPT-2's names of the 256 bytes, in the order of CLIP's vocabulary."""
+    visible = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
+    return [chr(byte) for byte in visible] + [chr(0x100 + n) for n in range(256 - len(visible))]
+
+
+def invented_merges():
+    """Pairs of tokens and single letters: those of two letters first, then of three, and so on; each makes a token that no other makes."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = list(letters)
+    while True:
+        yield from ((word, letter + end) for end in ("", "</w>") for word in words for letter in letters)
+        words = [word + letter for word in words for letter in letters]
+
+
+def make_tokenizer(folder, vocabulary):
+    """A tokenizer of so many tokens, with the files of Stable Diffusion 2 and words of nobody's."""
+    tokens = [name + end for end in ("", "</w>") for name in byte_names()]
+    merges = list(itertools.islice(invented_merges(), vocabulary - len(tokens) - 2))
+    tokens += [a + b for a, b in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    assert len(set(tokens)) == vocabulary
+    write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
+
+    def token(content):
+        return {"content": content, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    special = {"bos_token": token("<|startoftext|>"), "eos_token": token("<|endoftext|>"), "pad_token": "!", "unk_token": token("<|endoftext|>")}
+    write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "tokenizer_config.json", special | {
+        "add_prefix_space": False, "do_lower_case": True, "errors": "replace", "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"})
+
+
+def make_frame(folder, vocabulary=VOCABULARY):
+    """All of a pipeline's folder but the networks: what they are, how they were trained, and the tokenizer."""
+    make_tokenizer(folder / "tokenizer", vocabulary)
+    write_json(folder / "scheduler" / "scheduler_config.json", {
+        "_class_name": "DDIMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False,
+        "num_train_timesteps": 1000, "prediction_type": "v_prediction", "set_alpha_to_one": False, "steps_offset": 1, "trained_betas": None})
+    # Last: without it the folder is no pipeline, and is made anew.
+    write_json(folder / "model_index.json", {
+        "_class_name": "StableDiffusionPipeline", **PARTS_OF_PIPELINE, **{name: [None, None] for name in NONE}, "requires_safety_checker": False})
+
+
+def make_network(folder, part, small):
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
     torch.manual_seed(21)
+    width = 64 if small else 1024  # of the text
     if part == "unet":
         model = UNet2DConditionModel(
-            sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=1024,
-            attention_head_dim=(5, 10, 20, 20), use_linear_projection=True)
+            sample_size=96, in_channels=4, out_channels=4, block_out_channels=(32, 64, 64, 64) if small else (320, 640, 1280, 1280), layers_per_block=2,
+            cross_attention_dim=width, attention_head_dim=(1, 2, 2, 2) if small else (5, 10, 20, 20), use_linear_projection=True)
     elif part == "vae":
         model = AutoencoderKL(
-            in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=768,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+            in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32, 64, 64) if small else (128, 256, 512, 512), layers_per_block=2,
+            sample_size=768, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
     else:
         model = CLIPTextModel(CLIPTextConfig(
-            vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu",
-            bos_token_id=49406, eos_token_id=49407))
-    model.save_pretrained(folder)
+            vocab_size=VOCABULARY, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2 if small else 23, num_attention_heads=width // 64,
+            hidden_act="gelu", bos_token_id=VOCABULARY - 2, eos_token_id=VOCABULARY - 1))
+    # Under another name until it is whole.
+    half = folder.with_name(folder.name + ".part")
+    model.save_pretrained(half)
+    half.rename(folder)
+
+
+def make_pipeline(a):
+    """What the pipeline's folder lacks."""
+    for part in PARTS:
+        if not model_folder(a, part).exists():
+            make_network(model_folder(a, part), part, a.small)
+    make_frame(a.folder / "model")
+    return {}
 
 
 def torch_model(a, part):
@@ -96,8 +166,6 @@ def make_case(a, part):
     import torch
     from safetensors.torch import save_file
     torch.set_num_threads(a.cores)
-    if not (model_folder(a, part) / "config.json").exists():
-        make_model(model_folder(a, part), part)
     _, call, inputs = torch_model(a, part)
     folder = a.folder / f"case-{part}"
     folder.mkdir(exist_ok=True)
@@ -200,7 +268,7 @@ def engine(a, part, precision):
 
 def alone(a, part, name):
     """One measurement, in a process of its own."""
-    command = [sys.executable, __file__, a.folder, "--cores", a.cores, "--seconds", a.seconds, "--way", part, name]
+    command = [sys.executable, __file__, a.folder, "--cores", a.cores, "--seconds", a.seconds, "--way", part, name] + ["--small"] * a.small
     done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         sys.stderr.write(done.stderr[-2000:])
@@ -245,9 +313,12 @@ def main():
     a = arguments()
     if a.way:
         part, name = a.way
-        print(json.dumps(make_case(a, part) if name == "case" else dict(peers(a, part))[name]()))
+        makers = {"pipeline": lambda: make_pipeline(a), "case": lambda: make_case(a, part)}
+        print(json.dumps((makers | dict(peers(a, part)))[name]()))
         return
     a.folder.mkdir(parents=True, exist_ok=True)
+    if not (a.folder / "model" / "model_index.json").exists() and alone(a, "unet", "pipeline") is None:
+        raise SystemExit(f"{a.folder}: the models could not be made")
     result = {"processor": processor(), "cores": a.cores, "parts": {}}
     for part in a.parts:
         if not (a.folder / f"case-{part}" / "case.safetensors").exists() and alone(a, part, "case") is None:

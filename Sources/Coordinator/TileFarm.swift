@@ -6,6 +6,7 @@ import Protocol
 struct TileFarm: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tilefarm", abstract: "A render farm that enlarges pictures with diffusion models.",
+        version: Version.number,
         subcommands: [
             UpscaleCommand.self, ResumeCommand.self, PlanCommand.self, SimulateCommand.self, ModelCommand.self,
             KeygenCommand.self, VerifyCommand.self, BenchCommand.self,
@@ -41,16 +42,8 @@ enum Main {
                 complain(TileFarm.message(for: error) + " (see --help)")
                 return 2
             default:
-                complain("\(error)")
-                switch error {
-                case CommandError.cancelled, CommandError.interrupted, CommandError.cancelledWriting,
-                    CommandError.interruptedWriting:
-                    return 130
-                case let error as CommandError where error.isUsage: return 2
-                case is TilingError: return 2
-                case let error as KeyFileError where error.isUsage: return 2
-                default: return 1
-                }
+                complain(Wording.words(for: error))
+                return Wording.isInterrupt(error) ? 130 : Wording.isUsage(error) ? 2 : 1
             }
         }
     }

@@ -57,7 +57,7 @@ public struct FarmLogHandler: LogHandler {
     }
 
     private static let order = [
-        "job", "worker", "stage", "phase", "step", "tiles", "done", "rate", "elapsed", "eta", "workers", "inflight",
+        "job", "worker", "stage", "pass", "step", "tiles", "done", "rate", "elapsed", "eta", "workers", "inflight",
         "retried", "slowest", "reason",
     ]
 
@@ -72,7 +72,10 @@ public struct FarmLogHandler: LogHandler {
         let clock = Date().formatted(
             Date.VerbatimFormatStyle(
                 format:
-                    "\(hour: .twoDigits(clock: .twentyFourHour, hourCycle: .zeroBased)):\(minute: .twoDigits):\(second: .twoDigits)",
+                    """
+                    \(hour: .twoDigits(clock: .twentyFourHour, hourCycle: .zeroBased)):\
+                    \(minute: .twoDigits):\(second: .twoDigits)
+                    """,
                 timeZone: .current, calendar: Calendar(identifier: .gregorian)))
         var line = clock + (level >= .warning ? " \(level.rawValue):" : "") + " " + message
         for (key, value) in sorted(facts) {

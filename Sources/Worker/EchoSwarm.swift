@@ -12,7 +12,7 @@ final class EchoSwarm {
         let socket: DealerSocket
         let session: UInt64
         var hasGreeted = false
-        var job: ModelDigest?
+        var model: ModelDigest?
         var progress: UInt64 = 0
     }
 
@@ -83,36 +83,42 @@ final class EchoSwarm {
 
     private func keepAlive(_ index: Int) throws {
         let connection = connections[index]
-        if connection.job != nil {
+        if connection.model != nil {
             connections[index].progress += 1
             _ = try say(.heartbeat(Heartbeat(progress: connection.progress, running: [])), index)
         } else {
+            // Where nobody answers at one of a name's addresses, the next gets its turn.
+            while try connection.socket.event() != nil {}
             connections[index].hasGreeted = try say(
                 .hello(
                     Hello(
                         session: connection.session, name: "\(name)-\(index)", host: Machine.name, lanes: lanes,
                         kernels: kernels,
-                        memoryBytes: Machine.memoryBytes)), index)
+                        memoryBytes: Machine.memoryBytes, credit: 2 * lanes, blobBytes: 1 << 30)), index)
         }
     }
 
     private func take(_ frames: [Frame], _ index: Int) throws -> WorkerEnding? {
         lastHeard = ContinuousClock.now
         switch try CoordinatorMessage(frames: frames) {
-        case .welcome(let welcome):
-            guard connections[index].job == nil else { return nil }
-            connections[index].job = welcome.manifest.digest
-            _ = try say(.ready(credit: 2 * lanes, model: welcome.manifest.digest), index)
+        case .prepare(let preparation):
+            guard connections[index].model == nil else { return nil }
+            connections[index].model = preparation.manifest.digest
+            _ = try say(.ready(model: preparation.manifest.digest, preparation.precision), index)
         case .task(let task, _):
-            let answer = answer(to: task.work)
+            let answers = task.task.operation.outputs.map { answer(of: $0.byteCount) }
             tiles += 1
-            _ = try say(.result(task.id, seconds: 0, answer.frame, checksum: answer.checksum, note: nil), index)
+            _ = try say(
+                .result(
+                    TaskResult(
+                        task: task.id, seconds: 0, outputs: answers.map(\.frame), checksums: answers.map(\.checksum))),
+                index)
         case .stop(let reason):
             logger.info("echoed", metadata: ["tiles": "\(tiles)"])
             return .stopped(reason: reason)
         case .refused(let reason):
             return .refused(reason: reason)
-        case .heartbeat, .introduceYourself, .chunk:
+        case .welcome, .release, .blob, .heartbeat, .introduceYourself, .chunk:
             break
         }
         return nil
@@ -123,8 +129,7 @@ final class EchoSwarm {
         try connections[index].socket.send(try message.frames())
     }
 
-    private func answer(to work: Work) -> Answer {
-        let size = work.answerByteCount
+    private func answer(of size: Int) -> Answer {
         if let known = answers[size] { return known }
         let frame = Frame(zeroBytes: size)
         let answer = Answer(frame: frame, checksum: frame.checksum(of: .bytes).crc32c)

@@ -1,3 +1,4 @@
+import Engine
 import Logging
 import Protocol
 import Synchronization
@@ -8,12 +9,19 @@ package struct WorkerSettings: Sendable {
     package var lanes: Int
     package var kernels: String
     package var model: ModelSource
-    /// What the coordinator knows this worker by, and this worker the coordinator.
+    /// Keys by which the coordinator knows this worker, and this worker the coordinator.
     package var keys: WorkerKeys?
-    /// The process that started it: the worker ends with that, and with the job.
+    /// The process that started it: the worker ends with that, and with the farm.
     package var parent: Int32?
     /// Between greetings, until the coordinator says how often it wants to hear from us.
     package var heartbeatMilliseconds = 1000
+    /// Bytes that blobs are kept in: a part of the machine's memory, since networks and lanes have theirs.
+    package var blobBytes = min(1 << 30, Machine.memoryBytes / 16)
+    /// The words for errors that the user can do something about: the program knows which options there are.
+    package var words: @Sendable (any Error) -> String = { "\($0)" }
+    package var handshakeWords: @Sendable (HandshakeFailure, WorkerKeys?) -> String = { failure, _ in "\(failure)" }
+    /// Operations that it can be asked for.
+    package var operations = OperationTable.standard
 
     package init(endpoint: Endpoint, name: String, lanes: Int, kernels: String, model: ModelSource) {
         self.endpoint = endpoint
@@ -27,11 +35,19 @@ package struct WorkerSettings: Sendable {
 /// Why a worker's work is over.
 package enum WorkerEnding: Sendable, Hashable {
     case drained
-    /// The job, or the program that started this worker, has ended.
+    /// The farm, or the program that started this worker, has ended.
     case stopped(reason: String)
-    /// The coordinator cannot use this worker, or this worker not serve the job.
+    /// The coordinator cannot use this worker, or this worker not serve its models.
     case refused(reason: String)
     case failed(reason: String)
+
+    /// The last words, for the coordinator and the log.
+    var reason: String {
+        switch self {
+        case .drained: "drained"
+        case .stopped(let reason), .refused(let reason), .failed(let reason): reason
+        }
+    }
 }
 
 /// The worker's side of the protocol. `run` owns the socket and does everything; the rest may be called from any
@@ -41,29 +57,31 @@ package final class FarmLink: Sendable {
     let logger: Logger
     let wakeup: Wakeup
     let lanes: Lanes
+    let blobs: BlobStore
     let inbox = Mutex(Inbox())
 
-    /// What other threads have for the loop.
+    /// Messages of other threads for the loop.
     struct Inbox {
         var leaving: String?
-        /// Of several sessions, where one ended while its model was being loaded.
-        var prepared: [(session: UInt64, outcome: Preparation)] = []
+        /// Models that were loaded; of several sessions, where one ended while its model was being loaded.
+        var prepared: [(session: UInt64, outcome: LoadOutcome)] = []
     }
 
-    enum Preparation {
-        case loaded(LoadedModel)
+    /// The outcome of looking for a model and loading it.
+    enum LoadOutcome {
+        case loaded(any TaskModel)
         /// The store does not have it, or has it damaged.
         case absent
-        case failed(String)
-        /// The user's copy is another model.
-        case mismatch(String)
+        /// It cannot be served; with nothing else to serve the worker ends so.
+        case unfit(WorkerEnding)
     }
 
     package init(_ settings: WorkerSettings, logger: Logger) throws {
         self.settings = settings
         self.logger = logger
         wakeup = try Wakeup()
-        lanes = Lanes(count: settings.lanes, wakeup: wakeup)
+        blobs = BlobStore(capacity: settings.blobBytes)
+        lanes = Lanes(count: settings.lanes, blobs: blobs, wakeup: wakeup)
     }
 
     /// Finish what runs, give back what waits, and end.

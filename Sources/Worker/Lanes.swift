@@ -11,30 +11,38 @@ final class Lanes: @unchecked Sendable {
         var session: UInt64
         var task: FarmTask
         var inputs: [Frame]
-        var model: LoadedModel
+        var model: any TaskModel
     }
 
     struct Finished: Sendable {
-        var session: UInt64
-        var task: TaskID
-        var seconds: Double
-        var outcome: Result<LaneAnswer, TaskFailure>
-        /// CRC-32C of the answer, made on the lane's thread.
-        var checksum: UInt32 = 0
-    }
+        enum Outcome: Sendable {
+            case answered(TaskResult)
+            case failed(reason: String)
+            /// The task waits for a blob that is not here.
+            case missing(BlobID)
+        }
 
-    struct TaskFailure: Error {
-        var reason: String
+        var assignment: Assignment
+        var seconds: Double
+        var outcome: Outcome
     }
 
     private struct State {
         var waiting: [Assignment] = []
-        var running: [Int: TaskID] = [:]
+        var running: [Int: (task: TaskID, model: any TaskModel)] = [:]
         var finished: [Finished] = []
         var progress: UInt64 = 0
-        /// What each lane works with, as long as it works.
-        var models: [Int: (model: LoadedModel, perform: LaneWork)] = [:]
+        /// The model of the task that was begun last: it stays in memory, others go with their last task.
+        var model: (any TaskModel)?
         var isStopped = false
+
+        /// A model that nobody is at any more and that is not the last one.
+        func idle(_ model: (any TaskModel)?) -> (any TaskModel)? {
+            guard let model, model !== self.model, !running.values.contains(where: { $0.model === model }) else {
+                return nil
+            }
+            return model
+        }
     }
 
     let count: Int
@@ -43,12 +51,14 @@ final class Lanes: @unchecked Sendable {
 
     private let condition = NSCondition()
     private var state = State()
+    private let blobs: BlobStore
     private let wakeup: Wakeup
     private var threads: [OSThread] = []
 
     /// - Parameter wakeup: called when a task is finished.
-    init(count: Int, wakeup: Wakeup) {
+    init(count: Int, blobs: BlobStore, wakeup: Wakeup) {
         self.count = count
+        self.blobs = blobs
         self.wakeup = wakeup
     }
 
@@ -86,12 +96,12 @@ final class Lanes: @unchecked Sendable {
         }
     }
 
-    /// What the lanes are at, and a number that grows whenever one begins or ends, and while they compute.
+    /// The tasks that the lanes are at, and a number that grows whenever one begins or ends, and while they compute.
     var heartbeat: Heartbeat {
         condition.withLock {
             Heartbeat(
                 progress: state.progress &+ ComputeProgress.count,
-                running: state.running.sorted { $0.key < $1.key }.map(\.value))
+                running: state.running.sorted { $0.key < $1.key }.map(\.value.task))
         }
     }
 
@@ -100,9 +110,14 @@ final class Lanes: @unchecked Sendable {
         condition.withLock { state.waiting.isEmpty && state.running.isEmpty && state.finished.isEmpty }
     }
 
-    /// Lets go of models that no lane is at: an idle lane would hold its last one until its next task.
-    func forgetModels() {
-        condition.withLock { state.models = state.models.filter { state.running[$0.key] != nil } }
+    /// Lets go of the model of the last task, unless a lane is at it.
+    func forgetModel() {
+        let idle = condition.withLock {
+            let last = state.model
+            state.model = nil
+            return state.idle(last)
+        }
+        idle?.release()
     }
 
     /// Forgets what waits; the threads end with the tasks they run.
@@ -115,52 +130,71 @@ final class Lanes: @unchecked Sendable {
         for thread in threads { thread.join() }
     }
 
-    private func work(_ number: Int) {
-        while let assignment = next(number) {
+    // MARK: - A lane
+
+    /// Memory that a lane computes in, for as long as it stays with one model. It holds the model no longer than a
+    /// task.
+    private struct Desk {
+        weak var model: (any TaskModel)?
+        var workspace = Workspace()
+    }
+
+    private func work(_ lane: Int) {
+        var desk = Desk()
+        while let assignment = next(lane) {
+            if desk.model !== assignment.model { desk = Desk(model: assignment.model) }
             let start = ContinuousClock.now
-            let outcome: Result<LaneAnswer, TaskFailure>
-            var checksum: UInt32 = 0
-            do {
-                let perform = condition.withLock { () -> LaneWork in
-                    if let lane = state.models[number], lane.model === assignment.model { return lane.perform }
-                    let perform = assignment.model.makeLane()
-                    state.models[number] = (assignment.model, perform)
-                    return perform
-                }
-                let answer = try perform(assignment.task.work, assignment.inputs)
-                let sum = answer.frame.checksum(of: assignment.task.work.answerElements)
-                checksum = sum.crc32c
-                // The coordinator would take it for a lie.
-                outcome =
-                    sum.isFinite
-                    ? .success(answer)
-                    : .failure(
-                        TaskFailure(
-                            reason: "the answer has values that are not finite, or too large for the canvas's storage"))
-            } catch {
-                outcome = .failure(TaskFailure(reason: "\(error)"))
-            }
+            let outcome = perform(assignment, desk.workspace, since: start)
             let seconds = (ContinuousClock.now - start) / .seconds(1)
-            condition.withLock {
-                state.running[number] = nil
+            let idle = condition.withLock {
+                state.running[lane] = nil
                 state.progress += 1
-                state.finished.append(
-                    Finished(
-                        session: assignment.session, task: assignment.task.id, seconds: seconds, outcome: outcome,
-                        checksum: checksum))
+                state.finished.append(Finished(assignment: assignment, seconds: seconds, outcome: outcome))
+                return state.idle(assignment.model)
             }
+            idle?.release()
             wakeup.wake()
         }
     }
 
-    private func next(_ lane: Int) -> Assignment? {
-        condition.withLock {
-            while state.waiting.isEmpty && !state.isStopped { condition.wait() }
-            guard !state.isStopped else { return nil }
-            let assignment = state.waiting.removeFirst()
-            state.running[lane] = assignment.task.id
-            state.progress += 1
-            return assignment
+    private func perform(
+        _ assignment: Assignment, _ workspace: Workspace, since start: ContinuousClock.Instant
+    ) -> Finished.Outcome {
+        let task = assignment.task
+        let frames = TaskFrames(task.task, inputs: assignment.inputs, blobs: blobs)
+        do {
+            let note =
+                if let performer = assignment.model as? any TaskPerformer {
+                    try performer.perform(task, frames, workspace: workspace)
+                } else {
+                    try task.task.operation.perform(on: assignment.model, frames, workspace: workspace)
+                }
+            let (outputs, checksums) = try frames.answer()
+            return .answered(
+                TaskResult(
+                    task: task.id, seconds: (ContinuousClock.now - start) / .seconds(1), outputs: outputs,
+                    checksums: checksums, note: note))
+        } catch let missing as MissingInput {
+            return .missing(missing.blob)
+        } catch let failure as TaskFailure {
+            return .failed(reason: failure.reason)
+        } catch {
+            return .failed(reason: "\(error)")
         }
+    }
+
+    private func next(_ lane: Int) -> Assignment? {
+        let (assignment, idle) = condition.withLock { () -> (Assignment?, (any TaskModel)?) in
+            while state.waiting.isEmpty && !state.isStopped { condition.wait() }
+            guard !state.isStopped else { return (nil, nil) }
+            let assignment = state.waiting.removeFirst()
+            let former = state.model
+            state.running[lane] = (assignment.task.id, assignment.model)
+            state.model = assignment.model
+            state.progress += 1
+            return (assignment, state.idle(former))
+        }
+        idle?.release()
+        return assignment
     }
 }

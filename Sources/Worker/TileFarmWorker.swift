@@ -10,9 +10,10 @@ struct TileFarmWorker: AsyncParsableCommand {
         commandName: "tilefarm-worker",
         abstract: "Computes tiles for a tilefarm coordinator until it is told to stop.",
         discussion: """
-            Start it before or after the coordinator, on any machine that reaches it. It fetches the model that the job needs, \
-            finishes what it is at when it gets SIGTERM or SIGINT, and waits for the next job when one is over.
-            """)
+            Start it before or after the coordinator, on any machine that reaches it. It fetches the model that a job \
+            needs, finishes what it is at when it gets SIGTERM or SIGINT, and waits for the next job when one is over.
+            """,
+        version: Version.number)
 
     @Option(help: ArgumentHelp("The coordinator.", valueName: "tcp://host:port"))
     var connect: String
@@ -21,8 +22,10 @@ struct TileFarmWorker: AsyncParsableCommand {
     var lanes: Int?
 
     @Option(
-        help:
-            "What the coordinator's log calls this worker; with --keys, what its allow-list says. (default: host and process number)"
+        help: """
+            What the coordinator's log calls this worker; with --keys, what its allow-list says. \
+            (default: host and process number)
+            """
     )
     var name: String?
 
@@ -116,9 +119,11 @@ struct TileFarmWorker: AsyncParsableCommand {
             kernels: try KernelEnvironment.kernels(),
             model: source)
         settings.parent = exitWithParent
+        settings.words = Wording.words(for:)
+        settings.handshakeWords = Wording.words(for:keys:)
 
         do { settings.keys = try keys.map { try WorkerKeys(path: $0) } } catch {
-            throw ValidationError("--keys: \(error)")
+            throw ValidationError("--keys: \(Wording.words(for: error))")
         }
         if let keys = settings.keys { settings.name = keys.name }
 
@@ -142,7 +147,7 @@ struct TileFarmWorker: AsyncParsableCommand {
         try Self.end(service.ending.withLock { $0 })
     }
 
-    /// What ends the process with another code than 0.
+    /// Throws an ending that ends the process with another code than 0.
     private static func end(_ ending: WorkerEnding?) throws {
         switch ending {
         case .refused(let reason), .failed(let reason): throw Failure(description: reason)
@@ -151,10 +156,10 @@ struct TileFarmWorker: AsyncParsableCommand {
     }
 
     private var source: ModelSource {
-        if echo || echoSeconds > 0 { return .loaded(.echo(seconds: echoSeconds)) }
-        if let model { return .folder(URL(filePath: model), load: Denoiser.load) }
+        if echo || echoSeconds > 0 { return .loaded(Echo(seconds: echoSeconds)) }
+        if let model { return .folder(URL(filePath: model), load: ModelSource.load) }
         return .store(
-            ModelStore(folder: cache.map { URL(filePath: $0) } ?? ModelStore.defaultFolder), load: Denoiser.load)
+            ModelStore(folder: cache.map { URL(filePath: $0) } ?? ModelStore.defaultFolder), load: ModelSource.load)
     }
 
     private static var defaultName: String { "\(Machine.name.prefix(64))-\(getpid())" }

@@ -2,7 +2,7 @@ import Coordinator
 import Foundation
 import Testing
 
-/// What a new job does to the folder that it is given.
+/// A new job and the folder that it is given.
 @Suite("Job folder")
 final class JobFolderTests {
     private let scratch = FileManager.default.temporaryDirectory.appending(path: "tilefarm-test-\(UUID().uuidString)")
@@ -34,7 +34,8 @@ final class JobFolderTests {
             ["input.png"], ["input/a.png", "input/b.png"], ["canvas.png"], ["canvas.0"], ["features.csv"],
             ["sum", "pixels"], ["prediction.1", "checkpoint.json"],
             ["lock", "canvas.png"], ["lock", "canvas."], ["lock", "features.csv"], ["lock", "input/a.png"],
-            ["lock", "canvas.0", "mine.png"],
+            ["lock", "canvas.0", "mine.png"], ["plane-sample.0"], ["lock", "plane-sample.png"], ["lock", "plane-.0"],
+            ["lock", "plane-sample.10"], ["lock", "plane-sample.0", "mine.png"],
         ])
     func strangers(files: [String]) throws {
         try put(files)
@@ -51,8 +52,8 @@ final class JobFolderTests {
         arguments: [
             [], ["lock"], ["lock", "input.png"],
             [
-                "lock", "input.png", "input", "canvas.0", "canvas.12", "prediction.1", "features.encode", "sum",
-                "pixels",
+                "lock", "input.png", "input", "plane-sample.0", "plane-sample.2", "plane-prediction.1",
+                "plane-features.encode.0", "plane-sum.0", "plane-pixels.0", "checkpoint.json",
             ],
         ])
     func leftovers(files: [String]) throws {
@@ -69,7 +70,9 @@ final class JobFolderTests {
             alias = scratch.appending(path: "alias.png").path
         try files.createSymbolicLink(atPath: link, withDestinationPath: folder)
         try files.createSymbolicLink(atPath: alias, withDestinationPath: folder + "/input.png")
-        for path in [folder + "/input.png", link + "/input.png", link + "/canvas.3", folder + "/../job/lock", alias] {
+        for path in [
+            folder + "/input.png", link + "/input.png", link + "/plane-sample.2", folder + "/../job/lock", alias,
+        ] {
             #expect(JobFolder.claims(path, in: folder) && JobFolder.claims(path, in: link), "\(path)")
         }
         for path in [input, folder + "/out.png", link + "/canvas.png", folder + "/sub/input.png"] {

@@ -57,6 +57,25 @@ extension CLIPTokenizerTests {
         #expect(try tokenizer.encode(String(repeating: "the ", count: 74) + "qzx qz").dropped?.hasSuffix(" qz") == true)
     }
 
+    @Test("all tokens of a text are counted, those that do not fit too, and what is said of a prompt has the counts")
+    func counted() throws {
+        let tokenizer = try CLIPTokenizer(folder: try caseFolder("tokenizer/model"))
+        #expect(try tokenizer.tokenCount(of: "") == 0)
+        #expect(try tokenizer.tokenCount(of: String(repeating: "the ", count: 200) + "<|endoftext|>") == 201)
+        let text = "Castle on the hill, don't! <|startoftext|> 3 towers"
+        let short = try tokenizer.encode(text).ids
+        let count = try tokenizer.tokenCount(of: text)
+        // After the begin and the text's tokens comes the first end, which pads too.
+        #expect(count > 10 && short.firstIndex(of: short[76]) == count + 1)
+        #expect(try tokenizer.tokenCount(of: String(repeating: text + " ", count: 9)) == 9 * count)
+        #expect(throws: CLIPTokenizerError.self) {
+            try tokenizer.tokenCount(of: String(repeating: "a", count: 1 << 20))
+        }
+        let cut = PromptCut(tokens: 122, used: 75, dropped: "castle with dragons")
+        for words in ["122", "75 tokens", "castle with dragons"] { #expect(cut.description.contains(words)) }
+        #expect(cut.description.hasPrefix("the prompt is longer"))
+    }
+
     @Test(
         "huge texts end soon, or are refused",
         arguments: ["a", "e\u{301}\u{316}", "'", "한", "<", " ", "\u{316}\u{301}"])

@@ -20,13 +20,13 @@ import Testing
     )
     func blocks(kernels: KernelSet) {
         var random = SplitMix64(seed: 77)
-        for (height, width, inputs, outputs, enlarging) in [
+        for (height, width, inputs, outputs, upsampling) in [
             (3, 270, 20, 20, false), (38, 33, 50, 17, false), (2, 140, 49, 9, true), (8, 8, 200, 150, false),
             (16, 16, 130, 100, false), (1, 2, 300, 200, true),
         ] {
             for algorithm in [Convolution.Algorithm.wideWinograd, .direct] {
                 checkConvolution(
-                    Shape(inputs: inputs, outputs: outputs, enlarging: enlarging),
+                    Shape(inputs: inputs, outputs: outputs, upsampling: upsampling),
                     random.activation(height, width, inputs), nil, algorithm: algorithm,
                     precision: .float32, residual: true, shortcut: false, normalized: true, kernels: kernels,
                     random: &random)
@@ -85,10 +85,10 @@ import Testing
         // More inputs and outputs than one block of the wide algorithm holds, sometimes.
         let first = random.activation(height, width, seed % 3 == 0 ? 150 : random.channels())
         let second = Bool.random(using: &random) ? random.activation(height, width, random.channels()) : nil
-        let outputs = seed % 5 == 0 ? 141 : random.channels(), enlarging = seed % 4 == 3
-        var shape = Shape(inputs: first.channels + (second?.channels ?? 0), outputs: outputs, enlarging: enlarging)
+        let outputs = seed % 5 == 0 ? 141 : random.channels(), upsampling = seed % 4 == 3
+        var shape = Shape(inputs: first.channels + (second?.channels ?? 0), outputs: outputs, upsampling: upsampling)
         // Only the direct algorithm has strides.
-        if algorithm == .direct, !enlarging, seed % 2 == 1 { (shape.stride, shape.padding) = (2, seed / 2 % 2) }
+        if algorithm == .direct, !upsampling, seed % 2 == 1 { (shape.stride, shape.padding) = (2, seed / 2 % 2) }
         checkConvolution(
             shape, first, second, algorithm: algorithm, precision: precision, residual: Bool.random(using: &random),
             shortcut: Bool.random(using: &random), normalized: Bool.random(using: &random), kernels: kernels,
@@ -98,7 +98,7 @@ import Testing
     struct Shape {
         var inputs, outputs: Int
         var size = 3, stride = 1, padding = 1
-        var enlarging = false
+        var upsampling = false
     }
 
     private func checkConvolution(
@@ -118,7 +118,7 @@ import Testing
         let convolution = Convolution(
             weights: weights, bias: bias, outputs: outputs, inputs: inputs, size: shape.size, stride: shape.stride,
             padding: shape.padding,
-            enlarging: shape.enlarging,
+            upsampling: shape.upsampling,
             shortcut: hasShortcut ? (shortcutWeights, shortcutBias, shortcutInputs.0 + shortcutInputs.1) : nil,
             precision: precision, algorithm: algorithm, kernels: kernels)
         let (height, width) = (convolution.outputSize(first.height), convolution.outputSize(first.width))
@@ -142,7 +142,7 @@ import Testing
             }
         }
         var expected = Reference.convolution(
-            shape.enlarging ? Reference.enlarged(input) : input, weights: rounded(weights), bias: bias,
+            shape.upsampling ? Reference.upsampled(input) : input, weights: rounded(weights), bias: bias,
             outputs: outputs, size: shape.size,
             stride: shape.stride, before: shape.padding, outputHeight: height, outputWidth: width)
         expected = expected + Image(height: height, width: width, channels: outputs) { _, _, c in Double(timeBias[c]) }

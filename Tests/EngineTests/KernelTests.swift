@@ -14,11 +14,11 @@ import Testing
         let (height, width) = (
             Int.random(in: 1...21, using: &random), Int.random(in: 1...(small ? 3 : seed % 2 * 40 + 20), using: &random)
         )
-        let outputs = small ? 128 : random.channels(), enlarging = seed % 4 == 3
+        let outputs = small ? 128 : random.channels(), upsampling = seed % 4 == 3
         let first = random.activation(height, width, small ? 1 : random.channels())
         let second = Bool.random(using: &random) ? random.activation(height, width, random.channels()) : nil
         let inputs = first.channels + (second?.channels ?? 0)
-        let (outputHeight, outputWidth) = enlarging ? (height * 2, width * 2) : (height, width)
+        let (outputHeight, outputWidth) = upsampling ? (height * 2, width * 2) : (height, width)
 
         let weights = random.floats(outputs * inputs * 9), bias = random.floats(outputs)
         let residual = Bool.random(using: &random) ? random.activation(outputHeight, outputWidth, outputs) : nil
@@ -45,7 +45,7 @@ import Testing
         }
 
         let convolution = Convolution(
-            weights: weights, bias: bias, outputs: outputs, inputs: inputs, enlarging: enlarging,
+            weights: weights, bias: bias, outputs: outputs, inputs: inputs, upsampling: upsampling,
             shortcut: shortcutInputs == nil ? nil : (shortcutWeights, shortcutBias, shortcutCount), kernels: kernels)
         let output = convolution(
             first, second, normalization: normalization, timeBias: timeBias, residual: residual,
@@ -53,7 +53,7 @@ import Testing
             workspace: workspace)
 
         var expected = Reference.convolution(
-            enlarging ? Reference.enlarged(input) : input, weights: weights, bias: bias, outputs: outputs, size: 3,
+            upsampling ? Reference.upsampled(input) : input, weights: weights, bias: bias, outputs: outputs, size: 3,
             before: 1,
             outputHeight: outputHeight, outputWidth: outputWidth)
         if let timeBias {

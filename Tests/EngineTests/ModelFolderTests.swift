@@ -6,9 +6,11 @@ private let network = """
     {"_class_name": "UNet2DModel", "in_channels": 24, "out_channels": 12}
     """
 private let scheduler = """
-    {"_class_name": "DDIMScheduler", "_diffusers_version": "0.35.1", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+    {"_class_name": "DDIMScheduler", "_diffusers_version": "0.35.1", "beta_end": 0.012, \
+    "beta_schedule": "scaled_linear", "beta_start": 0.00085,
      "clip_sample": false, "clip_sample_range": 1.0, "dynamic_thresholding_ratio": 0.995, "num_train_timesteps": 1000,
-     "prediction_type": "v_prediction", "rescale_betas_zero_snr": true, "sample_max_value": 1.0, "set_alpha_to_one": true, "steps_offset": 0,
+     "prediction_type": "v_prediction", "rescale_betas_zero_snr": true, "sample_max_value": 1.0, \
+    "set_alpha_to_one": true, "steps_offset": 0,
      "thresholding": false, "timestep_spacing": "trailing", "trained_betas": null}
     """
 private let superResolution = """
@@ -69,10 +71,14 @@ private func changed(_ text: String, _ key: String, to value: String) -> String 
     @Test("a pipeline's network and scheduler are found in their folders")
     func pipeline() throws {
         let index =
-            #"{"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}"#
+            """
+            {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"], \
+            "unet": ["diffusers", "UNet2DModel"]}
+            """
         // As google/ddpm-cifar10-32 has it.
         let old = """
-            {"_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1", "beta_end": 0.02, "beta_schedule": "linear", "beta_start": 0.0001,
+            {"_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1", "beta_end": 0.02, \
+            "beta_schedule": "linear", "beta_start": 0.0001,
              "clip_sample": true, "num_train_timesteps": 1000, "trained_betas": null, "variance_type": "fixed_large"}
             """
         let folder = try open([

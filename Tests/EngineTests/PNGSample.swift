@@ -15,7 +15,9 @@ final class ScratchDirectory {
         rmdir(path)
     }
 
-    var names: [String] {
+    var names: [String] { Self.names(in: path) }
+
+    static func names(in path: String) -> [String] {
         guard let directory = opendir(path) else { return [] }
         defer { closedir(directory) }
         var names: [String] = []
@@ -121,7 +123,7 @@ struct PNGSample: CustomStringConvertible {
     var isGrey: Bool { color == .grey || color == .greyAlpha }
     var hasAlpha: Bool { color.rawValue >= 4 || transparent != nil }
 
-    /// What a reader should deliver.
+    /// The picture that a reader should deliver.
     var expected: RGBImage {
         var image = RGBImage(width: width, height: height)
         let top = Float((1 << depth) - 1)

@@ -6,7 +6,7 @@ import Testing
 struct PNGWriterTests {
     let scratch = ScratchDirectory()
 
-    private func image(_ width: Int, _ height: Int, alpha: Bool, grey: Bool, steps: Int, seed: UInt64) -> RGBImage {
+    func image(_ width: Int, _ height: Int, alpha: Bool, grey: Bool, steps: Int, seed: UInt64) -> RGBImage {
         var cases = SplitMix64(seed: Int(truncatingIfNeeded: seed))
         var image = RGBImage(width: width, height: height)
         for i in 0..<width * height {
@@ -19,7 +19,7 @@ struct PNGWriterTests {
         return image
     }
 
-    private func write(_ image: RGBImage, to writer: PNGWriter, rows: Int? = nil) throws {
+    func write(_ image: RGBImage, to writer: PNGWriter, rows: Int? = nil) throws {
         let width = image.width
         for y in 0..<(rows ?? image.height) {
             try writer.writeRow(
@@ -88,108 +88,6 @@ struct PNGWriterTests {
         for _ in 0..<2 { try writer.writeRow(rgb: row.span, alpha: [Float]().span) }
         try writer.finish()
         #expect(try RGBImage(png: path).pixels == row + row)
-    }
-
-    @Test("a file that is not finished leaves the old one and nothing else")
-    func unfinished() throws {
-        let path = scratch.file("a.png", [1, 2, 3])
-        let image = image(5, 4, alpha: false, grey: false, steps: 255, seed: 14)
-        func writer() throws -> PNGWriter {
-            try PNGWriter(path: path, width: 5, height: 4, bitDepth: 8, grey: false, alpha: false)
-        }
-
-        var dropped: PNGWriter? = try writer()
-        try dropped.map { try write(image, to: $0) }
-        #expect(scratch.names.count == 2)
-        dropped = nil
-        #expect(scratch.names == ["a.png"])
-
-        let cancelled = try writer()
-        cancelled.cancel()
-        #expect(scratch.names == ["a.png"])
-        #expect(throws: PNGError.self) { try write(image, to: cancelled) }
-        #expect(throws: PNGError.self) { try cancelled.finish() }
-
-        let short = try writer()
-        try write(image, to: short, rows: 3)
-        #expect(throws: PNGError.wrongRowCount(path: path, written: 3, height: 4)) { try short.finish() }
-        let long = try writer()
-        try write(image, to: long)
-        #expect(throws: PNGError.wrongRowCount(path: path, written: 5, height: 4)) {
-            try write(image, to: long, rows: 1)
-        }
-        withExtendedLifetime(long) { #expect(contents(of: path) == [1, 2, 3]) }
-
-        // Two at once do not meet.
-        let (first, second) = (try writer(), try writer())
-        try write(image, to: first)
-        try first.finish()
-        second.cancel()
-        #expect(try RGBImage(png: path) == image)
-    }
-
-    @Test("an output that cannot be is named before the work and at it")
-    func refusals() throws {
-        let directory = scratch.path
-        func check(_ path: String, _ expected: PNGError) {
-            #expect(throws: expected) { try PNGWriter.probe(path) }
-            #expect(throws: expected) {
-                try PNGWriter(path: path, width: 1, height: 1, bitDepth: 8, grey: false, alpha: false)
-            }
-        }
-        check(directory, .outputIsDirectory(path: directory))
-        check("\(directory)/", .outputIsDirectory(path: "\(directory)/"))
-        check(
-            "\(directory)/none/a.png",
-            .directoryMissing(path: "\(directory)/none/a.png", directory: "\(directory)/none"))
-        check("/dev/null", .outputNotAFile(path: "/dev/null"))
-        let file = scratch.file("file", [])
-        check("\(file)/a.png", .directoryMissing(path: "\(file)/a.png", directory: file))
-        if geteuid() != 0 {
-            chmod(file, 0o444)
-            check(file, .notWritable(path: file, reason: "Permission denied"))
-        }
-        check("/proc/a.png", .notWritable(path: "/proc/a.png", reason: "No such file or directory"))
-        let path = "\(directory)/a.png"
-        for (width, height) in [(0, 1), (1, 0), (-1, 1), (1 << 31, 1)] {
-            #expect(throws: PNGError.invalidSize(path: path, width: width, height: height)) {
-                try PNGWriter(path: path, width: width, height: height, bitDepth: 8, grey: false, alpha: false)
-            }
-        }
-        #expect(PNGWriter.largestSize(width: 1 << 31, height: 1 << 31, bitDepth: 16, grey: false, alpha: true) == .max)
-        try PNGWriter.probe(path)
-        #expect(scratch.names == ["file"])
-        #expect((PNGWriter.freeBytes(for: path) ?? 0) > 0)
-    }
-
-    @Test("a full disk says how much is needed")
-    func fullDisk() throws {
-        let image = image(300, 400, alpha: false, grey: false, steps: 255, seed: 15)
-        let needed = PNGWriter.largestSize(width: 300, height: 400, bitDepth: 8, grey: false, alpha: false)
-        let writer = try PNGWriter(
-            path: "out.png", target: "\(scratch.path)/out.png", temporary: "\(scratch.path)/none",
-            descriptor: open("/dev/full", O_WRONLY), width: 300, height: 400, bitDepth: 8, grey: false, alpha: false)
-        #expect(throws: PNGError.noSpace(path: "out.png", needed: needed)) {
-            try write(image, to: writer)
-            try writer.finish()
-        }
-        #expect(throws: PNGError.noSpace(path: "out.png", needed: needed)) { try writer.finish() }
-        #expect(scratch.names.isEmpty)
-    }
-
-    @Test("a full disk is tried again as long as the caller wants")
-    func patience() throws {
-        var asked = 0
-        let writer = try PNGWriter(
-            path: "out.png", target: "\(scratch.path)/out.png", temporary: "\(scratch.path)/none",
-            descriptor: open("/dev/full", O_WRONLY), width: 3, height: 1, bitDepth: 8, grey: true, alpha: false)
-        writer.onFull = {
-            asked += 1
-            return asked < 5
-        }
-        try writer.writeRow([1, 2, 3].span)
-        #expect(throws: PNGError.self) { try writer.finish() }
-        #expect(asked == 5)
     }
 
     /// Rows that are hard for one part of the compression or another, of more than one of its blocks.
@@ -263,7 +161,10 @@ struct PNGWriterTests {
     }
 
     @Test(
-        "a picture with flat margins is as small where its rows have the length that counts repeat with as where they have not"
+        """
+        a picture with flat margins is as small where its rows have the length that counts repeat with as where they \
+        have not
+        """
     )
     func margins() throws {
         func size(width: Int) throws -> Int {
@@ -318,34 +219,5 @@ struct PNGWriterTests {
             #expect(
                 packed(rgb.span, alpha: alpha.span, grey: true) == zip(means, alpha).flatMap { [plain($0), plain($1)] })
         }
-    }
-
-    @Test("writers of one output leave each other's hidden files alone, and files of a like name")
-    func rivals() throws {
-        let path = scratch.file("out.png", [1]), stranger = scratch.file(".out.png.part-mine", [2])
-        let images = (0..<2).map { image(30, 30, alpha: false, grey: false, steps: 255, seed: UInt64(20 + $0)) }
-        let writers = try images.map { _ in
-            try PNGWriter(path: path, width: 30, height: 30, bitDepth: 8, grey: false, alpha: false)
-        }
-        #expect(scratch.names.count == 4)
-        for (image, writer) in zip(images, writers) {
-            try write(image, to: writer)
-            try writer.finish()
-            #expect(try RGBImage(png: path) == image)
-        }
-        #expect(scratch.names == [".out.png.part-mine", "out.png"] && contents(of: stranger) == [2])
-    }
-
-    @Test("an output that is a link goes to the file it points at")
-    func link() throws {
-        let file = scratch.file("file.png", [1])
-        let link = "\(scratch.path)/link.png"
-        symlink(file, link)
-        let image = image(3, 3, alpha: false, grey: false, steps: 255, seed: 16)
-        let writer = try PNGWriter(path: link, width: 3, height: 3, bitDepth: 8, grey: false, alpha: false)
-        try write(image, to: writer)
-        try writer.finish()
-        #expect(try RGBImage(png: file) == image)
-        #expect(scratch.names == ["file.png", "link.png"])
     }
 }

@@ -5,54 +5,74 @@ import Testing
 /// Folders as hubs have them, with weights that are never looked at.
 private enum Hub {
     static let unet = """
-        {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.10.0.dev0", "act_fn": "silu", "attention_head_dim": [5, 10, 20, 20],
+        {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.10.0.dev0", "act_fn": "silu", \
+        "attention_head_dim": [5, 10, 20, 20],
          "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": false, "cross_attention_dim": 1024,
-         "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"], "downsample_padding": 1,
-         "dual_cross_attention": false, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
-         "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "num_class_embeds": null, "only_cross_attention": false,
+         "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"], \
+        "downsample_padding": 1,
+         "dual_cross_attention": false, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, \
+        "layers_per_block": 2,
+         "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "num_class_embeds": null, \
+        "only_cross_attention": false,
          "out_channels": 4, "sample_size": 96,
-         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"], "use_linear_projection": true,
+         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"], \
+        "use_linear_projection": true,
          "upcast_attention": true}
         """
     static let upscalerUNet = """
-        {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.8.0", "act_fn": "silu", "attention_head_dim": 8,
+        {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.8.0", "act_fn": "silu", \
+        "attention_head_dim": 8,
          "block_out_channels": [256, 512, 512, 1024], "center_input_sample": false, "cross_attention_dim": 1024,
-         "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "downsample_padding": 1,
-         "dual_cross_attention": false, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 7, "layers_per_block": 2,
+         "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], \
+        "downsample_padding": 1,
+         "dual_cross_attention": false, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 7, \
+        "layers_per_block": 2,
          "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "num_class_embeds": 1000,
          "only_cross_attention": [true, true, true, false], "out_channels": 4, "sample_size": 128,
-         "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "use_linear_projection": true}
+         "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], \
+        "use_linear_projection": true}
         """
     static func vae(_ widths: String) -> String {
         let levels = widths.split(separator: ",").count
         func types(_ name: String) -> String { Array(repeating: "\"\(name)\"", count: levels).joined(separator: ", ") }
         return """
-            {"_class_name": "AutoencoderKL", "_diffusers_version": "0.8.0", "act_fn": "silu", "block_out_channels": [\(widths)],
-             "down_block_types": [\(types("DownEncoderBlock2D"))], "in_channels": 3, "latent_channels": 4, "layers_per_block": 2,
-             "norm_num_groups": 32, "out_channels": 3, "sample_size": 768, "up_block_types": [\(types("UpDecoderBlock2D"))]}
+            {"_class_name": "AutoencoderKL", "_diffusers_version": "0.8.0", "act_fn": "silu", \
+            "block_out_channels": [\(widths)],
+             "down_block_types": [\(types("DownEncoderBlock2D"))], "in_channels": 3, "latent_channels": 4, \
+            "layers_per_block": 2,
+             "norm_num_groups": 32, "out_channels": 3, "sample_size": 768, \
+            "up_block_types": [\(types("UpDecoderBlock2D"))]}
             """
     }
     static let text =
         #"{"architectures": ["CLIPTextModel"], "hidden_size": 1024, "num_hidden_layers": 23, "hidden_act": "gelu"}"#
     static let velocity = """
-        {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-         "clip_sample": false, "num_train_timesteps": 1000, "prediction_type": "v_prediction", "set_alpha_to_one": false, "skip_prk_steps": true,
+        {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "beta_end": 0.012, \
+        "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+         "clip_sample": false, "num_train_timesteps": 1000, "prediction_type": "v_prediction", \
+        "set_alpha_to_one": false, "skip_prk_steps": true,
          "steps_offset": 1, "trained_betas": null}
         """
     static let lowResolution = """
-        {"_class_name": "DDPMScheduler", "_diffusers_version": "0.8.0", "beta_end": 0.02, "beta_schedule": "scaled_linear", "beta_start": 0.0001,
-         "clip_sample": true, "num_train_timesteps": 1000, "prediction_type": "epsilon", "trained_betas": null, "variance_type": "fixed_small"}
+        {"_class_name": "DDPMScheduler", "_diffusers_version": "0.8.0", "beta_end": 0.02, \
+        "beta_schedule": "scaled_linear", "beta_start": 0.0001,
+         "clip_sample": true, "num_train_timesteps": 1000, "prediction_type": "epsilon", "trained_betas": null, \
+        "variance_type": "fixed_small"}
         """
     static let index = """
-        {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.8.0", "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.8.0", \
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
          "requires_safety_checker": false, "safety_checker": [null, null], "scheduler": ["diffusers", "DDIMScheduler"],
          "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
          "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
         """
     static let upscalerIndex = """
-        {"_class_name": "StableDiffusionUpscalePipeline", "_diffusers_version": "0.8.0", "low_res_scheduler": ["diffusers", "DDPMScheduler"],
-         "max_noise_level": 250, "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
-         "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+        {"_class_name": "StableDiffusionUpscalePipeline", "_diffusers_version": "0.8.0", \
+        "low_res_scheduler": ["diffusers", "DDPMScheduler"],
+         "max_noise_level": 250, "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", \
+        "CLIPTextModel"],
+         "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"], \
+        "vae": ["diffusers", "AutoencoderKL"]}
         """
 
     static let imageToImage: [String: String?] = [
@@ -242,11 +262,16 @@ private enum Hub {
     @Test("a solver's own options are passed over, infinities included; what would change the noise is not")
     func solverOptions() throws {
         let solver = """
-            {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.27.0", "algorithm_type": "dpmsolver++", "beta_end": 0.012,
-             "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": true, "dynamic_thresholding_ratio": 0.995,
-             "euler_at_final": false, "final_sigmas_type": "zero", "flow_shift": 1.0, "lambda_min_clipped": -Infinity, "lower_order_final": true,
-             "num_train_timesteps": 1000, "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": false, "skip_prk_steps": true,
-             "solver_order": 2, "solver_type": "midpoint", "steps_offset": 1, "thresholding": false, "timestep_spacing": "leading",
+            {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.27.0", \
+            "algorithm_type": "dpmsolver++", "beta_end": 0.012,
+             "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": true, \
+            "dynamic_thresholding_ratio": 0.995,
+             "euler_at_final": false, "final_sigmas_type": "zero", "flow_shift": 1.0, \
+            "lambda_min_clipped": -Infinity, "lower_order_final": true,
+             "num_train_timesteps": 1000, "prediction_type": "epsilon", "sample_max_value": 1.0, \
+            "set_alpha_to_one": false, "skip_prk_steps": true,
+             "solver_order": 2, "solver_type": "midpoint", "steps_offset": 1, "thresholding": false, \
+            "timestep_spacing": "leading",
              "trained_betas": null, "use_karras_sigmas": true, "use_lu_lambdas": false, "variance_type": null}
             """
         let schedule = try schedule(solver)

@@ -33,7 +33,7 @@ enum Reference {
         return result
     }
 
-    static func enlarged(_ input: Image) -> Image {
+    static func upsampled(_ input: Image) -> Image {
         Image(height: input.height * 2, width: input.width * 2, channels: input.channels) { input[$0 / 2, $1 / 2, $2] }
     }
 

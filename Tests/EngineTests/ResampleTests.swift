@@ -3,8 +3,8 @@ import Testing
 
 @Suite("Bicubic resampling")
 struct ResampleTests {
-    /// Enlarges a window of `image` (height x width x channels) from the crop given, or from the least one.
-    private func enlarge(
+    /// Upsamples a window of `image` (height x width x channels) from the crop given, or from the least one.
+    private func upsample(
         _ image: [Float], channels: Int, _ upsampler: BicubicUpsampler, window: Rect, crop: Rect? = nil,
         kernels: KernelSet = .best
     ) throws -> [Float] {
@@ -43,7 +43,7 @@ struct ResampleTests {
             let (height, width) = (upsampler.outputHeight, upsampler.outputWidth)
             let image = (0..<upsampler.inputHeight * upsampler.inputWidth * channels)
                 .map { _ in Float.random(in: 0...1, using: &random) }
-            let all = try enlarge(image, channels: channels, upsampler, window: whole(upsampler))
+            let all = try upsample(image, channels: channels, upsampler, window: whole(upsampler))
             for _ in 0..<5 {
                 let window = Rect(
                     y: .random(in: -3 * height...3 * height, using: &random),
@@ -51,8 +51,8 @@ struct ResampleTests {
                     height: .random(in: 1...2 * height, using: &random),
                     width: .random(in: 1...2 * width, using: &random))
                 let full = Rect(y: 0, x: 0, height: upsampler.inputHeight, width: upsampler.inputWidth)
-                let part = try enlarge(image, channels: channels, upsampler, window: window)
-                #expect(try part == enlarge(image, channels: channels, upsampler, window: window, crop: full))
+                let part = try upsample(image, channels: channels, upsampler, window: window)
+                #expect(try part == upsample(image, channels: channels, upsampler, window: window, crop: full))
                 for y in 0..<window.height {
                     for x in 0..<window.width {
                         let source = (mirror(window.y + y, height) * width + mirror(window.x + x, width)) * channels
@@ -149,7 +149,7 @@ struct ResampleTests {
                         width: .random(in: 1...2 * outputWidth, using: &random)),
                 ]
                 for window in windows {
-                    let values = try enlarge(image, channels: channels, upsampler, window: window, kernels: kernels)
+                    let values = try upsample(image, channels: channels, upsampler, window: window, kernels: kernels)
                     let expected = definition(image, channels: channels, upsampler, window: window)
                     guard values.elementsEqual(expected, by: { $0.bitPattern == $1.bitPattern || $0.isNaN && $1.isNaN })
                     else {
@@ -204,12 +204,12 @@ struct ResampleTests {
         }
     }
 
-    @Test("a parabola is enlarged exactly away from the edges")
+    @Test("a parabola is upsampled exactly away from the edges")
     func parabola() throws {
         let upsampler = try BicubicUpsampler(inputHeight: 12, inputWidth: 10, outputHeight: 48, outputWidth: 25)
         func value(_ y: Double, _ x: Double) -> Double { 0.2 + 0.01 * y * y - 0.03 * x * x + 0.02 * x * y }
         let image = (0..<120).map { Float(value(Double($0 / 10), Double($0 % 10))) }
-        let result = try enlarge(image, channels: 1, upsampler, window: whole(upsampler))
+        let result = try upsample(image, channels: 1, upsampler, window: whole(upsampler))
         for y in 8..<40 {
             for x in 5..<20 {
                 let expected = value((Double(y) + 0.5) / 4 - 0.5, (Double(x) + 0.5) / 2.5 - 0.5)
@@ -222,9 +222,9 @@ struct ResampleTests {
     func identities() throws {
         let image = ramp(width: 9, height: 7)
         let same = try BicubicUpsampler(inputHeight: 7, inputWidth: 9, outputHeight: 7, outputWidth: 9)
-        #expect(try enlarge(image, channels: 1, same, window: whole(same)) == image)
+        #expect(try upsample(image, channels: 1, same, window: whole(same)) == image)
         let larger = try BicubicUpsampler(inputHeight: 7, inputWidth: 9, outputHeight: 23, outputWidth: 31)
-        let flat = try enlarge([Float](repeating: 0.7, count: 63), channels: 1, larger, window: whole(larger))
+        let flat = try upsample([Float](repeating: 0.7, count: 63), channels: 1, larger, window: whole(larger))
         #expect(flat.allSatisfy { abs($0 - 0.7) < 1e-6 })
     }
 
@@ -259,7 +259,7 @@ struct ResampleTests {
     ]
 
     @Test(
-        "a whole image has Pillow's values, enlarged and reduced",
+        "a whole image has Pillow's values, upsampled and reduced",
         arguments: [
             (7, 6, 10, 8, from7x6To10x8), (12, 10, 3, 4, from12x10To3x4), (9, 7, 5, 3, from9x7To5x3),
         ])
@@ -278,7 +278,7 @@ struct ResampleTests {
     }
 
     @Test(
-        "an enlarged window has Pillow's values away from the edges",
+        "an upsampled window has Pillow's values away from the edges",
         arguments: [
             (13, 11, 52, 44), (13, 11, 30, 18), (7, 6, 10, 8),
         ])
@@ -289,7 +289,7 @@ struct ResampleTests {
         let expected = image.resizedBicubic(width: newWidth, height: newHeight).alpha
         let upsampler = try BicubicUpsampler(
             inputHeight: height, inputWidth: width, outputHeight: newHeight, outputWidth: newWidth)
-        let result = try enlarge(plane, channels: 1, upsampler, window: whole(upsampler))
+        let result = try upsample(plane, channels: 1, upsampler, window: whole(upsampler))
         let (top, left) = (2 * newHeight / height, 2 * newWidth / width)
         for y in top..<newHeight - top {
             for x in left..<newWidth - left {

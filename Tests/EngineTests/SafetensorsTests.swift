@@ -81,7 +81,8 @@ func caseName(_ error: any Error) -> String {
     func integers() throws {
         let header = """
             {"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[1],"data_offsets":[8,9]},\
-            "c":{"dtype":"I16","shape":[1],"data_offsets":[9,11]},"d":{"dtype":"BF16","shape":[1],"data_offsets":[11,13]},\
+            "c":{"dtype":"I16","shape":[1],"data_offsets":[9,11]},\
+            "d":{"dtype":"BF16","shape":[1],"data_offsets":[11,13]},\
             "__metadata__":{"format":"pt"}}
             """
         let file = try open(

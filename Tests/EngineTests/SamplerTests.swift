@@ -51,12 +51,14 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
 }
 
 @Suite struct SamplerTests {
-    static let kinds: [SamplerKind] = [.ddim(eta: 0), .ddim(eta: 0.3), .ddim(eta: 1), .ddpm]
+    static let samplers: [any Sampler] = [DDIM(eta: 0), DDIM(eta: 0.3), DDIM(eta: 1), DDPM()]
 
     @Test(
-        "with a perfect network every sampler ends at the image, whatever the prediction, the schedule and the clipping",
-        arguments: kinds, NoiseScheduleConfiguration.PredictionType.allCases)
-    func perfectNetwork(sampler: SamplerKind, type: NoiseScheduleConfiguration.PredictionType) throws {
+        """
+        with a perfect network every sampler ends at the image, whatever the prediction, the schedule and the clipping
+        """,
+        arguments: samplers, NoiseScheduleConfiguration.PredictionType.allCases)
+    func perfectNetwork(sampler: any Sampler, type: NoiseScheduleConfiguration.PredictionType) throws {
         let original = normals(256, seed: 1).map { max(-1, min(1, $0)) }
         for zero in [false, true] where !(zero && type == .epsilon) {
             for clip in [nil, 1.0] {
@@ -86,8 +88,8 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
         }
     }
 
-    @Test("a step keeps the variance that the schedule has at its end", arguments: kinds)
-    func variance(sampler: SamplerKind) throws {
+    @Test("a step keeps the variance that the schedule has at its end", arguments: samplers)
+    func variance(sampler: any Sampler) throws {
         // With x_0 and epsilon independent of variance 1, so is every x_t.
         let schedule = try schedule(.velocity, zero: true)
         for step in try schedule.plan(sampler, steps: 10).dropLast() {
@@ -100,8 +102,8 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
         }
     }
 
-    @Test("clipping holds x_0 within its range and changes nothing where x_0 is inside", arguments: kinds)
-    func clipping(sampler: SamplerKind) throws {
+    @Test("clipping holds x_0 within its range and changes nothing where x_0 is inside", arguments: samplers)
+    func clipping(sampler: any Sampler) throws {
         let (sample, output, noise) = (normals(512, seed: 3), normals(512, seed: 4), normals(512, seed: 5))
         for type in NoiseScheduleConfiguration.PredictionType.allCases {
             for step in [399, 49] {
@@ -130,7 +132,7 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
             try schedule(.epsilon, zero: true).plan(.ddpm, steps: 4)
         }
         for type in [NoiseScheduleConfiguration.PredictionType.velocity, .sample] {
-            for sampler in Self.kinds {
+            for sampler in Self.samplers {
                 let step = try schedule(type, zero: true).step(sampler, from: 999, to: 749)
                 let next = apply(step, normals(64, seed: 1), normals(64, seed: 2), normals(64, seed: 3))
                 #expect(next.allSatisfy { $0.isFinite })
@@ -169,10 +171,9 @@ private func perfect(_ schedule: NoiseSchedule, _ timestep: Int, _ sample: [Floa
             }
         }
         for eta in [-0.1, 1.5, Float.infinity] {
-            #expect(throws: NoiseScheduleError.impossibleEta(eta)) {
-                try schedule.step(.ddim(eta: eta), from: 5, to: nil)
-            }
+            #expect(throws: NoiseScheduleError.impossibleEta(eta)) { try DDIM(SamplerOptions(eta: Double(eta))) }
         }
-        #expect(throws: NoiseScheduleError.self) { try schedule.step(.ddim(eta: .nan), from: 5, to: nil) }
+        #expect(throws: NoiseScheduleError.self) { try DDIM(SamplerOptions(eta: .nan)) }
+        #expect(throws: NoiseScheduleError.self) { try DDPM(SamplerOptions(eta: 0.5)) }
     }
 }

@@ -42,7 +42,7 @@ struct StoredValuesTests {
         defer { try? FileManager.default.removeItem(atPath: path) }
         let (width, height) = (100_000, 2 * StoredValues.mostResident / 400_000)
         let store = try StoredValues(.float32, count: width * height, path: path)
-        /// Of this file's mapping.
+        /// Resident bytes of this file's mapping.
         func resident() throws -> Int {
             // Its size is unknown before it is read, which not every way of reading takes well.
             let maps = try #require(try FileHandle(forReadingAtPath: "/proc/self/smaps")?.readToEnd())

@@ -4,7 +4,9 @@ import Testing
 @Suite("Tile denoiser")
 struct TileDenoiserTests {
     @Test(
-        "folding puts channel c, row dy, column dx of a block at (c * factor + dy) * factor + dx, as pixel_unshuffle does",
+        """
+        folding puts channel c, row dy, column dx of a block at (c * factor + dy) * factor + dx, as pixel_unshuffle does
+        """,
         arguments: [1, 2, 4])
     func folding(factor: Int) {
         let image = Activation(height: 3 * factor, width: 5 * factor, channels: 3)
@@ -36,11 +38,11 @@ struct TileDenoiserTests {
 
     /// A request for part of a 160x120 picture made of 40x30 pixels, and the low-resolution pixels it is conditioned
     /// on.
-    static func request(window: Rect, cell: Rect, step: Int, answer: DenoiseRequest.Answer) throws -> (
-        DenoiseRequest, [Float]
+    static func request(window: Rect, cell: Rect, step: Int, answer: TileStep.Answer) throws -> (
+        DenoisePixels, [Float]
     ) {
         let folder = try ModelFolder(url: DefaultModel.url)
-        let sampler = try StepSampler(schedule: folder.schedule, kind: .ddim(eta: 0.5), steps: 4)
+        let sampler = try StepSampler(schedule: folder.schedule, sampler: .ddim(eta: 0.5), steps: 4)
         let upsampler = try BicubicUpsampler(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160)
         let source = try upsampler.sourceRect(for: window)
         var pixels: [Float] = []
@@ -49,18 +51,19 @@ struct TileDenoiserTests {
                 pixels += [Float(x) / 40, (x / 3 + y / 4) % 2 == 0 ? 0.8 : 0.3, Float(y) / 30]
             }
         }
-        let request = DenoiseRequest(
-            canvasHeight: 120, canvasWidth: 160, channels: 3, window: window, cell: cell,
-            timestep: Float(sampler[step].timestep),
-            coefficients: sampler[step].coefficients, step: step, seed: 5, sampleIsNoise: step == 0, answer: answer,
-            conditioning: .enlarged(
-                Enlargement(inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160, source: source)))
+        let request = DenoisePixels(
+            tile: TileStep(
+                canvasHeight: 120, canvasWidth: 160, channels: 3, window: window, cell: cell,
+                timestep: Float(sampler[step].timestep), coefficients: sampler[step].coefficients, step: step, seed: 5,
+                answer: answer),
+            enlargement: Enlargement(
+                inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160, source: source))
         return (request, pixels)
     }
 
-    static func denoise(_ request: DenoiseRequest, sample: [Float]?, pixels: [Float]) throws -> [Float] {
+    static func denoise(_ request: DenoisePixels, sample: [Float]?, pixels: [Float]) throws -> [Float] {
         let denoiser = try TileDenoiser(folder: DefaultModel.url)
-        let answered = request.answer == .cell ? request.cell : request.window
+        let answered = request.tile.answer == .cell ? request.tile.cell : request.tile.window
         var answer = [Float](repeating: .nan, count: answered.area * 3)
         var span = answer.mutableSpan
         let read: TileDenoiser.Sample? = sample.map { sample in
@@ -77,12 +80,11 @@ struct TileDenoiserTests {
     func noise() throws {
         let window = Rect(y: 40, x: 64, height: 80, width: 96)
         let cell = Rect(y: 48, x: 72, height: 40, width: 56)
-        var (request, pixels) = try Self.request(window: window, cell: cell, step: 0, answer: .cell)
+        let (request, pixels) = try Self.request(window: window, cell: cell, step: 0, answer: .cell)
         let made = try Self.denoise(request, sample: nil, pixels: pixels)
         var noise = [Float](repeating: 0, count: window.area * 3)
         var span = noise.mutableSpan
         Noise.fill(&span, window: window, channels: 3, seed: 5, field: NoiseField(.initial))
-        request.sampleIsNoise = false
         #expect(try Self.denoise(request, sample: noise, pixels: pixels) == made)
     }
 
@@ -94,12 +96,12 @@ struct TileDenoiserTests {
         let (request, pixels) = try Self.request(window: window, cell: cell, step: 2, answer: .cell)
         let stepped = try Self.denoise(request, sample: sample, pixels: pixels)
         var whole = request
-        whole.answer = .prediction
+        whole.tile.answer = .prediction
         let prediction = try Self.denoise(whole, sample: sample, pixels: pixels)
         var noise = [Float](repeating: 0, count: cell.area * 3)
         var span = noise.mutableSpan
         Noise.fill(&span, window: cell, channels: 3, seed: 5, field: NoiseField(.sampler, step: 2))
-        let k = request.coefficients
+        let k = request.tile.coefficients
         for y in 0..<cell.height {
             for x in 0..<cell.width * 3 {
                 let from = ((cell.y - window.y + y) * window.width + cell.x - window.x) * 3 + x
@@ -128,26 +130,17 @@ struct TileDenoiserTests {
     func misfits() throws {
         let window = Rect(y: 0, x: 0, height: 64, width: 64)
         let (good, pixels) = try Self.request(window: window, cell: window, step: 1, answer: .cell)
-        func fails(_ change: (inout DenoiseRequest) -> Void, sample: [Float]) -> Bool {
+        func fails(_ change: (inout DenoisePixels) -> Void, sample: [Float]) -> Bool {
             var request = good
             change(&request)
             return (try? Self.denoise(request, sample: sample, pixels: pixels)) == nil
         }
         let sample = [Float](repeating: 0, count: window.area * 3)
         #expect(!fails({ _ in }, sample: sample))
-        #expect(fails({ $0.window.width = 60 }, sample: Array(sample.prefix(64 * 60 * 3))))
-        #expect(fails({ $0.channels = 4 }, sample: sample))
-        #expect(fails({ $0.cell.x = 8 }, sample: sample))
-        #expect(
-            fails(
-                {
-                    $0.conditioning = .enlarged(
-                        Enlargement(
-                            inputHeight: 30, inputWidth: 40, outputHeight: 120, outputWidth: 160,
-                            source: Rect(y: 0, x: 0, height: 1, width: 40)))
-                }, sample: sample))
-        #expect(fails({ $0.conditioning = .none }, sample: sample))
-        #expect(fails({ $0.text = .init(tokens: 77, width: 32, scale: 7.5) }, sample: sample))
+        #expect(fails({ $0.tile.window.width = 60 }, sample: Array(sample.prefix(64 * 60 * 3))))
+        #expect(fails({ $0.tile.channels = 4 }, sample: sample))
+        #expect(fails({ $0.tile.cell.x = 8 }, sample: sample))
+        #expect(fails({ $0.enlargement.source = Rect(y: 0, x: 0, height: 1, width: 40) }, sample: sample))
         #expect(
             fails({ _ in }, sample: Array(repeating: .nan, count: sample.count)), "what is not finite goes no further")
     }

@@ -156,7 +156,7 @@ struct TilingTests {
         #expect(strips.count > 10)
     }
 
-    @Test("what does not fit is refused in words that name the option")
+    @Test("what does not fit is refused in words that name it and its number")
     func refusals() {
         func message(canvas: Int = 64, tile: Int = 32, overlap: Tiling.Overlap = .none, range: Int? = nil) -> String? {
             do {
@@ -169,11 +169,11 @@ struct TilingTests {
         }
         #expect(message() == nil)
         #expect(message(canvas: 60)?.contains("multiple of the model's alignment") == true)
-        #expect(message(tile: 30)?.contains("--tile 30") == true)
-        #expect(message(tile: 0)?.contains("--tile 0") == true)
-        #expect(message(overlap: .implicit(halo: 4))?.contains("--halo 4") == true)
-        #expect(message(overlap: .implicit(halo: 16))?.contains("--halo 16") == true)
-        #expect(message(overlap: .explicit(width: 32, weights: .mean))?.contains("--overlap-width 32") == true)
-        #expect(message(range: 0)?.contains("--offset-range 0") == true)
+        #expect(message(tile: 30)?.contains("a tile of 30") == true)
+        #expect(message(tile: 0)?.contains("a tile of 0") == true)
+        #expect(message(overlap: .implicit(halo: 4))?.contains("a halo of 4") == true)
+        #expect(message(overlap: .implicit(halo: 16))?.contains("a halo of 16") == true)
+        #expect(message(overlap: .explicit(width: 32, weights: .mean))?.contains("an overlap of 32") == true)
+        #expect(message(range: 0)?.contains("an offset range of 0") == true)
     }
 }

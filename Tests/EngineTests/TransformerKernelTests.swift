@@ -169,7 +169,10 @@ import Testing
     }
 
     @Test(
-        "a query's attention does not depend on the queries beside it, and a later key's values change no bit of causal attention",
+        """
+        a query's attention does not depend on the queries beside it, and a later key's values change no bit of causal \
+        attention
+        """,
         arguments: KernelSet.available)
     func attentionAlone(kernels: KernelSet) {
         var random = SplitMix64(seed: 8)

@@ -111,7 +111,7 @@ import Testing
         #expect(try configurationError { _ in } == nil)
     }
 
-    /// What is wrong with the configuration of unet2d-sr after `change`; the file's name without its folder.
+    /// The fault of the configuration of unet2d-sr after `change`; the file's name without its folder.
     private func configurationError(_ change: (inout [String: Any]) -> Void) throws -> ModelError? {
         let original = try Data(contentsOf: Case.folder("unet2d-sr").appending(path: "model/config.json"))
         var options = try #require(try JSONSerialization.jsonObject(with: original) as? [String: Any])

@@ -13,32 +13,28 @@ struct AutoencoderSoakTests {
 
     /// The way into the latents and out again, without denoising between, of an image of 1024x1024.
     static func roundTrip(_ input: RGBImage, window: Int, model: URL) throws -> [Float] {
-        let plan = try UpscaleOptions.plan(
-            ["--scale", "1", "--steps", "1", "--vae-tile", "\(window)"], folder: ModelFolder(url: model),
-            inputHeight: input.height,
-            inputWidth: input.width)
-        let perform = try Denoiser.load(model, precision: .float32).makeLane()
-        let rendering = try Rendering(plan: plan, input: input)
-        for (index, phase) in plan.phases.enumerated() {
-            switch phase {
-            case .encodeText, .denoise: continue
-            case .encode, .decode: break
-            }
-            for tile in 0..<plan.step(index).count {
-                guard case .autoencode(var request) = try plan.work(phase: index, tile: tile) else { continue }
-                (request.signal, request.noise) = (1, 0)
-                let work = Work.autoencode(request)
-                rendering.merge(
-                    try perform(work, rendering.inputs(of: work, phase: index, tile: tile)).frame, of: work,
-                    phase: index, tile: tile)
-            }
-            rendering.finish(phase: index)
+        let folder = try ModelFolder(url: model)
+        let plan = try plan(
+            ["--scale", "1", "--steps", "1", "--vae-tile", "\(window)"], model: folder, height: input.height,
+            width: input.width)
+        let job = try SequentialJob(plan, InputImage(input), model: folder.load(precision: .float32))
+        for (number, pass) in plan.pipeline.passes.enumerated() where ["encode", "decode"].contains(pass.name) {
+            try job.run(
+                number..<number + 1,
+                change: { task in
+                    guard var operation = task.operation as? Autoencode else { return }
+                    (operation.signal, operation.noise) = (1, 0)
+                    task.operation = operation
+                })
         }
-        return try rendering.finishedRows(0..<plan.outputHeight)
+        return try job.rows()
     }
 
     @Test(
-        "an image of 1024x1024 encoded and decoded in tiles is within 2/255 of the one done in one piece, and steps by less than 1/255 across borders",
+        """
+        an image of 1024x1024 encoded and decoded in tiles is within 2/255 of the one done in one piece, and steps by \
+        less than 1/255 across borders
+        """,
         .enabled(if: model != nil), arguments: [true, false])
     func tiles(flat: Bool) throws {
         let model = URL(filePath: try #require(Self.model)), side = 1024
@@ -60,9 +56,10 @@ struct AutoencoderSoakTests {
             sum += Double(abs(whole[i] - tiled[i]))
         }
         // The error's step across each border of cells, in means of 8x8 pixels.
-        let plan = try UpscaleOptions.plan(
-            ["--scale", "1", "--steps", "1"], folder: ModelFolder(url: model), inputHeight: side, inputWidth: side)
-        let borders = plan.latent?.decoding.last?.grid.columns.cells.dropLast().map { $0.upperBound * 8 } ?? []
+        let plan = try plan(
+            ["--scale", "1", "--steps", "1"], model: ModelFolder(url: model), height: side, width: side)
+        let grid = plan.pipeline.passes.last { $0.name == "decode" }?.grid
+        let borders = grid?.columns.cells.dropLast().map { $0.upperBound * 8 } ?? []
         var step = 0.0
         for border in borders {
             for y in stride(from: 0, to: side, by: 8) {
@@ -79,7 +76,10 @@ struct AutoencoderSoakTests {
             }
         }
         print(
-            "\(flat ? "flat" : "textured"): largest \(largest * 255)/255, mean \(sum / Double(whole.count) * 255)/255, step \(step * 255)/255, borders \(borders)"
+            """
+            \(flat ? "flat" : "textured"): largest \(largest * 255)/255, mean \(sum / Double(whole.count) * 255)/255, \
+            step \(step * 255)/255, borders \(borders)
+            """
         )
         #expect(
             !borders.isEmpty && whole.contains { $0 > 0 && $0 < 1 },

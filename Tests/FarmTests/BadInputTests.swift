@@ -43,7 +43,8 @@ struct BadInputTests {
 
     static let mistakes: [Mistake] = [
         Mistake(
-            testDescription: "a missing file", arguments: { upscale($0.path("no.png"), $0) }, code: 1, says: ["no.png"]),
+            testDescription: "a missing file", arguments: { upscale($0.path("no.png"), $0) }, code: 1,
+            says: ["no.png"]),
         Mistake(testDescription: "a folder", arguments: { upscale($0.url.path, $0) }, code: 1, says: ["directory"]),
         Mistake(
             testDescription: "a JPEG",
@@ -75,6 +76,29 @@ struct BadInputTests {
             testDescription: "the input as output",
             arguments: { ["upscale", try $0.picture("in.png", width: 9, height: 9), "-o", $0.path("in.png")] },
             code: 2, says: ["in.png", "input"]),
+        Mistake(
+            testDescription: "a link to the input as output",
+            arguments: { scratch in
+                let input = try scratch.picture("in.png", width: 9, height: 9)
+                symlink("in.png", scratch.path("link.png"))
+                return ["upscale", input, "-o", scratch.path("link.png")]
+            }, code: 2, says: ["link.png", "input"]),
+        Mistake(
+            testDescription: "an output that a link leads into the pyramid",
+            arguments: { scratch in
+                mkdir(scratch.path("pyramid"), 0o777)
+                symlink("pyramid/out.png", scratch.path("link.png"))
+                return upscale(try scratch.picture("in.png", width: 9, height: 9), scratch)
+                    + ["--deepzoom", scratch.path("pyramid"), "-o", scratch.path("link.png")]
+            }, code: 2, says: ["link.png", "--deepzoom"]),
+        Mistake(
+            testDescription: "an output that a link leads to a file of the job's own",
+            arguments: { scratch in
+                mkdir(scratch.path("job"), 0o777)
+                symlink("job/input.png", scratch.path("link.png"))
+                return upscale(try scratch.picture("in.png", width: 9, height: 9), scratch)
+                    + ["--job", scratch.path("job"), "-o", scratch.path("link.png")]
+            }, code: 1, says: ["link.png", "the job folder has a file of this name for itself"]),
         Mistake(
             testDescription: "a model folder that is none",
             arguments: { upscale(try $0.picture("in.png", width: 9, height: 9), $0, ["--model", $0.url.path]) },
@@ -238,7 +262,7 @@ struct BadInputTests {
             testDescription: "a case that is none", arguments: { ["verify", $0.url.path] }, code: 1, says: ["case"]),
     ]
 
-    @Test("is one line, an exit code, and nothing left behind", arguments: mistakes)
+    @Test("is one line, an exit code, and nothing left behind", arguments: mistakes + weightMistakes)
     func mistake(_ mistake: Mistake) throws {
         let scratch = try Scratch()
         let arguments = try mistake.arguments(scratch)

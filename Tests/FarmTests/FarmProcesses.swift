@@ -58,7 +58,7 @@ final class RunningProgram {
 
     deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
-    /// What was written until now.
+    /// The text that was written until now.
     var standardError: String { errors.wait(until: .distantPast) { _ in false }.text }
     var standardOutput: String { output.wait(until: .distantPast) { _ in false }.text }
 

@@ -2,7 +2,7 @@ import Engine
 import Foundation
 import Testing
 
-/// What becomes of workers in a farm of real processes; the job's bytes are those of an unbroken one.
+/// Faults of workers in a farm of real processes; the job's bytes are those of an unbroken one.
 @Suite("Faults", .serialized)
 struct FaultTests {
     private static func farm(width: Int, height: Int, steps: Int) throws -> BoundFarm {
@@ -80,7 +80,10 @@ struct FaultTests {
     }
 
     @Test(
-        "a worker stopped past its time and continued works on, what it was late with is dropped, and the bytes are the same"
+        """
+        a worker stopped past its time and continued works on, what it was late with is dropped, and the bytes are the \
+        same
+        """
     )
     func stopped() throws { try stop(times: 1, width: 160, height: 120, steps: 6) }
 

@@ -5,7 +5,10 @@ import Testing
 @Suite("Places of a job", .serialized)
 struct JobPlacesTests {
     @Test(
-        "an input or a folder of pictures that lies where a job would be kept is left alone, and the job refused in one line"
+        """
+        an input or a folder of pictures that lies where a job would be kept is left alone, and the job refused in one \
+        line
+        """
     )
     func ownFiles() throws {
         let scratch = try Scratch()
@@ -90,5 +93,62 @@ struct JobPlacesTests {
                 == RenderingTests.render(input, in: scratch, options))
         worker.signal(SIGTERM)
         worker.waitForExit(seconds: 20)
+    }
+
+    @Test("an output that is a link is written through, to a file that is there or not yet, and the link stays")
+    func linkedOutput() throws {
+        let scratch = try Scratch(), files = FileManager.default
+        let input = try scratch.picture("in.png", width: 20, height: 20), options = RenderingTests.tiling(steps: 1)
+        let expected = try RenderingTests.render(input, in: scratch, options)
+        try files.createDirectory(atPath: scratch.path("there"), withIntermediateDirectories: true)
+        try files.createSymbolicLink(atPath: scratch.path("link.png"), withDestinationPath: "there/out.png")
+        for content in [nil, Data("before".utf8)] {
+            try? files.removeItem(atPath: scratch.path("there/out.png"))
+            try content?.write(to: scratch.url.appending(path: "there/out.png"))
+            let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path("link.png")] + options)
+            #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+            #expect(try files.destinationOfSymbolicLink(atPath: scratch.path("link.png")) == "there/out.png")
+            #expect(try scratch.bytes(scratch.path("there/out.png")) == expected)
+            #expect(try files.contentsOfDirectory(atPath: scratch.path("there")) == ["out.png"])
+        }
+    }
+
+    @Test("an output with a name of 250 bytes is written")
+    func longName() throws {
+        let scratch = try Scratch(), name = String(repeating: "n", count: 246) + ".png"
+        let input = try scratch.picture("in.png", width: 20, height: 20), options = RenderingTests.tiling(steps: 1)
+        let farm = try RunningProgram("tilefarm", ["upscale", input, "-o", scratch.path(name)] + options)
+        #expect(farm.waitForExit() == 0, "\(farm.standardError)")
+        #expect(try scratch.bytes(scratch.path(name)) == RenderingTests.render(input, in: scratch, options))
+    }
+
+    @Test("the line that says how to go on can be pasted, whatever the folder is called")
+    func pasted() throws {
+        let scratch = try Scratch(), folder = scratch.path("it's a $job")
+        let input = try scratch.picture("in.png", width: 60, height: 60), options = RenderingTests.tiling(steps: 2)
+        let upscale = ["upscale", input, "-o", scratch.path("out.png"), "--job", folder] + options
+        // Nobody comes: it waits until it is told to stop.
+        let first = try RunningProgram("tilefarm", upscale + ["--bind", "tcp://127.0.0.1:*"])
+        try #require(first.waitForError { $0.contains("waiting for workers") }, "\(first.standardError)")
+        first.signal(SIGINT)
+        #expect(first.waitForExit(seconds: 30) == 130, "\(first.standardError)")
+        let second = try RunningProgram("tilefarm", upscale)
+        #expect(second.waitForExit(seconds: 30) == 1, "\(second.standardError)")
+
+        let lines = try [first, second].map {
+            String(try #require($0.standardError.firstMatch(of: /`(tilefarm resume .*)` goes on/)).output.1)
+        }
+        #expect(lines[0] == lines[1])
+        let shell = Process(), errors = Pipe()
+        shell.executableURL = URL(filePath: "/bin/sh")
+        shell.arguments = ["-c", lines[0] + " --workers 1"]
+        shell.environment = ProcessInfo.processInfo.environment.merging(["PATH": Program.folder.path]) { $1 }
+        shell.standardError = errors
+        shell.standardOutput = FileHandle.nullDevice
+        try shell.run()
+        let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        shell.waitUntilExit()
+        #expect(shell.terminationStatus == 0, "\(text)")
+        #expect(try scratch.bytes(scratch.path("out.png")) == RenderingTests.render(input, in: scratch, options))
     }
 }

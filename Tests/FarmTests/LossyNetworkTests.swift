@@ -49,7 +49,10 @@ struct LossyNetworkTests {
     }
 
     @Test(
-        "5 % loss, 200 ms there and back, half of four workers cut off for 30 s: they come back, and the bytes are the same",
+        """
+        5 % loss, 200 ms there and back, half of four workers cut off for 30 s: they come back, and the bytes are the \
+        same
+        """,
         .soak)
     func longPartitionSoak() throws {
         let scratch = try Scratch()

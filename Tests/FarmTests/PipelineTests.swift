@@ -66,40 +66,26 @@ private func relativeError(_ values: [Float], _ expected: [Float]) -> Float {
 
 @Suite("Pipelines")
 struct PipelineTests {
-    /// Does a whole job; calls `look` after every phase.
-    static func render(
-        _ plan: RenderPlan, _ input: RGBImage, model: URL, look: (RenderPlan.Phase, Rendering) throws -> Void
-    ) throws {
-        let perform = try Denoiser.load(model, precision: plan.precision).makeLane()
-        let rendering = try Rendering(plan: plan, input: input)
-        try CheckpointTests.work(plan, rendering, phases: plan.phases.indices, perform: perform) {
-            try look($0, rendering)
-        }
-    }
-
     @Test(
         "latents after 1, 5 and 20 steps and the pixels are those of diffusers, to a thousandth",
         arguments: ["upscale", "img2img"], [1, 5, 20])
     func diffusers(name: String, steps: Int) throws {
         let reference = try PipelineCase(name)
-        let input = try reference.input()
-        let plan = try UpscaleOptions.plan(
-            reference.options(steps: steps), folder: ModelFolder(url: reference.model), inputHeight: input.height,
-            inputWidth: input.width)
+        let image = try reference.input(), folder = try ModelFolder(url: reference.model)
+        let plan = try plan(
+            reference.options(steps: steps), model: folder, height: image.height, width: image.width)
         #expect(plan.steps == steps)
         #expect(
             (0..<steps).map { plan.sampler[$0].timestep } == (try reference.tensors.integers("out.\(steps).timesteps")))
-        try Self.render(plan, input, model: reference.model) { phase, rendering in
-            switch phase {
-            case .denoise(steps - 1):
-                #expect(relativeError(rendering.latents, try reference.image("out.\(steps).latents").values) < 1e-3)
-            case .decode:
-                let expected = try reference.image("out.\(steps).image")
-                let pixels = expected.values.map { min(max($0 / 2 + 0.5, 0), 1) }
-                #expect(relativeError(try rendering.finishedRows(0..<expected.height), pixels) < 1e-3)
-            default: break
-            }
-        }
+        let job = try SequentialJob(plan, InputImage(image), model: folder.load(precision: plan.precision))
+        try job.run(look: { pass, number in
+            guard pass.step == steps - 1 else { return }
+            let latents = try job.latents(before: number + 1)
+            #expect(relativeError(latents, try reference.image("out.\(steps).latents").values) < 1e-3)
+        })
+        let expected = try reference.image("out.\(steps).image")
+        let pixels = expected.values.map { min(max($0 / 2 + 0.5, 0), 1) }
+        #expect(relativeError(try job.rows(0..<expected.height), pixels) < 1e-3)
     }
 
     @Test(
@@ -111,16 +97,14 @@ struct PipelineTests {
         let input = RGBImage(
             width: 44, height: 40, pixels: (0..<40 * 44 * 3).map { small.pixels[$0 % small.pixels.count] })
         func pixels(_ window: String) throws -> [Float] {
-            let plan = try UpscaleOptions.plan(
+            let folder = try ModelFolder(url: reference.model)
+            let plan = try plan(
                 reference.options(steps: 1) + (name == "img2img" ? ["--scale", "8"] : []) + ["--vae-tile", window],
-                folder: ModelFolder(url: reference.model),
-                inputHeight: input.height, inputWidth: input.width)
-            #expect((plan.latent?.decoding.count ?? 0) > 1 || window == "64")
-            var result: [Float] = []
-            try Self.render(plan, input, model: reference.model) { phase, rendering in
-                if case .decode = phase { result = try rendering.finishedRows(0..<plan.outputHeight) }
-            }
-            return result
+                model: folder, height: input.height, width: input.width)
+            #expect(plan.pipeline.passes.count { $0.name == "decode" } > 1 || window == "64")
+            let job = try SequentialJob(plan, InputImage(input), model: folder.load(precision: plan.precision))
+            try job.run()
+            return try job.rows()
         }
         let (tiled, whole) = (try pixels("32"), try pixels("64"))
         let largest = zip(tiled, whole).reduce(Float(0)) { max($0, abs($1.0 - $1.1)) }
@@ -141,6 +125,22 @@ struct PipelineTests {
             ])
         #expect(farm.waitForExit() == 0)
         #expect(farm.standardError.contains("longer than 75 tokens") && farm.standardError.contains("castle"))
+        // Of so many in all: 122 words, each of several letters' tokens in this small vocabulary.
+        let tokens = try CLIPTokenizer(folder: reference.model.appending(path: "tokenizer")).tokenCount(of: prompt)
+        #expect(tokens > 122 && farm.standardError.contains("it has \(tokens),"), "\(farm.standardError)")
+        #expect(!farm.standardError.contains("negative"))
+        // Which of the two it is, too.
+        let negative = try RunningProgram(
+            "tilefarm",
+            [
+                "upscale", input, "-o", scratch.path("out.png"), "--model", reference.model.path, "--steps", "1",
+                "--negative-prompt", prompt,
+            ])
+        #expect(negative.waitForExit() == 0)
+        #expect(
+            negative.standardError.contains(
+                "the negative prompt is longer than 75 tokens and was cut; it has \(tokens),"),
+            "\(negative.standardError)")
     }
 
     @Test("a machine that cannot hold the model is refused in words before it loads anything, and the job goes on")
@@ -150,7 +150,9 @@ struct PipelineTests {
         let input = try scratch.picture("in.png", width: 16, height: 16)
         let farm = try BoundFarm(scratch, input, ["--model", reference.model.path, "--steps", "1"])
         let socket = try DealerSocket(SocketContext(), connect: Endpoint(farm.endpoint))
-        let hello = Hello(session: 1, name: "small", host: "small", lanes: 2, kernels: "avx2", memoryBytes: 16 << 20)
+        let hello = Hello(
+            session: 1, name: "small", host: "small", lanes: 2, kernels: "avx2", memoryBytes: 16 << 20, credit: 4,
+            blobBytes: 0)
         try socket.deliver(WorkerMessage.hello(hello).frames())
         let reason = try socket.next { if case .refused(let reason) = $0 { reason } else { nil } }
         #expect(

@@ -12,7 +12,8 @@ struct RenderingTests {
         ["--tile", "64", "--halo", "8", "--seed", "7", "--steps", "\(steps)"]
     }
 
-    /// What `render` has rendered, by the input's digest and the arguments: many tests compare with the same pictures.
+    /// Pictures that `render` has rendered, by the input's digest and the arguments: many tests compare with the same
+    /// pictures.
     private static let rendered = Mutex<[[String]: Data]>([:])
 
     /// Renders on local workers, once in all tests, and returns the picture's bytes.
@@ -46,7 +47,10 @@ struct RenderingTests {
     }
 
     @Test(
-        "one worker of two lanes, two of one lane, and three of which one is killed and one joins late give the same bytes",
+        """
+        one worker of two lanes, two of one lane, and three of which one is killed and one joins late give the same \
+        bytes
+        """,
         arguments: Job.allCases)
     func sameBytes(job: Job) throws {
         let scratch = try Scratch()

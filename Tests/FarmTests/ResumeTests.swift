@@ -64,8 +64,8 @@ struct ResumeTests {
             try #require(
                 program.waitForError { $0.contains(/job resumed .*\n|there is no job here/) },
                 "\(program.standardError)")
-            // From the checkpoint the phase is known at once.
-            #expect(time == 0 || program.standardError.contains(/job resumed .*phase=/), "\(program.standardError)")
+            // From the checkpoint the pass is known at once.
+            #expect(time == 0 || program.standardError.contains(/job resumed .*pass=/), "\(program.standardError)")
             if program.standardError.contains("there is no job here") {
                 program = try start(input, output, job: folder, options)
             }
@@ -78,7 +78,10 @@ struct ResumeTests {
     }
 
     @Test(
-        "a second coordinator on a job folder is refused, an interrupted job says how to go on, and goes on with other workers"
+        """
+        a second coordinator on a job folder is refused, an interrupted job says how to go on, and goes on with other \
+        workers
+        """
     )
     func twice() throws {
         let scratch = try Scratch()
@@ -120,7 +123,7 @@ struct ResumeTests {
         job.program.killAndWait()
         worker.killAndWait()
         let files = FileManager.default
-        /// What resume says about a copy of the folder that something was done to.
+        /// The words of resume about a copy of the folder that something was done to.
         func refusal(_ spoil: (String) throws -> Void) throws -> String {
             let copy = scratch.path("copy")
             try? files.removeItem(atPath: copy)
@@ -147,7 +150,7 @@ struct ResumeTests {
             try Data("\(line)\n\(ContentDigest(of: Data(line.utf8)).hex)\n".utf8).write(to: URL(filePath: path))
         }
         let checkpoint = try String(contentsOfFile: folder + "/checkpoint.json", encoding: .utf8)
-        let canvas = try #require(checkpoint.firstMatch(of: /canvas\.\d/)).output
+        let canvas = try #require(checkpoint.firstMatch(of: /plane-sample\.\d/)).output
         #expect(
             try refusal { try flip($0 + "/\(canvas)", at: 5000) }.contains(
                 "damaged (its digest is not what the checkpoint says)"))
@@ -157,15 +160,23 @@ struct ResumeTests {
         #expect(try refusal { try Data().write(to: URL(filePath: $0 + "/job.json")) }.contains("job.json: is damaged"))
         #expect(try refusal { try files.removeItem(atPath: $0 + "/job.json") }.contains("there is no job here"))
         #expect(
-            try refusal { try rewrite($0 + "/job.json", "\"format\":1", "\"format\":2") }.contains(
-                "another version of tilefarm (format 2"))
+            try refusal { try rewrite($0 + "/job.json", "\"format\":2", "\"format\":1") }.contains(
+                "another version of tilefarm (format 1"))
         #expect(
-            try refusal { try rewrite($0 + "/job.json", "\"6\"", "\"60\"") }.contains(
-                "what this version of tilefarm makes of its options"))
+            try refusal { try rewrite($0 + "/job.json", "\"version\":1", "\"version\":7") }.contains(
+                "request is of version 7"))
+        #expect(
+            try refusal { try rewrite($0 + "/job.json", "\"steps\":6", "\"steps\":60") }.contains(
+                "its request is not the one that it was made for"))
         #expect(
             try refusal {
-                try rewrite($0 + "/job.json", "upscale", ""); try rewrite($0 + "/job.json", "--tile", "--tyle")
-            }.contains("arguments are not understood"))
+                let path = $0 + "/job.json"
+                let plan = try String(contentsOfFile: path, encoding: .utf8).firstMatch(of: /"planDigest":"[0-9a-f]{4}/)
+                try rewrite(path, String(try #require(plan).output), "\"planDigest\":\"beef")
+            }.contains("what this version of tilefarm makes of its request"))
+        #expect(
+            try refusal { try rewrite($0 + "/job.json", "\"tiling\":", "\"tilling\":") }.contains(
+                "it lacks what it should say"))
         #expect(
             try refusal {
                 _ = try files.removeItem(atPath: $0 + "/input.png");
@@ -175,10 +186,10 @@ struct ResumeTests {
             }
             .contains("its input.png is not what the job was started with"))
         #expect(
-            try refusal { try rewrite($0 + "/checkpoint.json", "\"phase\":", "\"phase\":9") }.contains(
+            try refusal { try rewrite($0 + "/checkpoint.json", "\"pass\":", "\"pass\":9") }.contains(
                 "its checkpoint is of another plan"))
         #expect(
-            try refusal { try rewrite($0 + "/checkpoint.json", "\"canvas\":", "\"canvas\":7") }.contains(
+            try refusal { try rewrite($0 + "/checkpoint.json", "\"sample\":", "\"sample\":7") }.contains(
                 "its checkpoint is of another plan"))
         // The folder that nothing was done to goes on.
         let program = try RunningProgram("tilefarm", ["resume", folder, "--workers", "1"])
@@ -219,7 +230,9 @@ struct ResumeTests {
     }
 
     @Test(
-        "a job whose disk is full when a checkpoint is due says so, keeps the one before, and goes on when there is room",
+        """
+        a job whose disk is full when a checkpoint is due says so, keeps the one before, and goes on when there is room
+        """,
         .enabled(if: SmallDisk.isPossible, "no file system can be mounted here"))
     func fullAtCheckpoint() throws {
         let scratch = try Scratch()
@@ -253,7 +266,10 @@ struct ResumeTests {
     }
 
     @Test(
-        "a job whose disk is full when the output is written says so and waits; stopped or killed meanwhile, it goes on with what was rendered",
+        """
+        a job whose disk is full when the output is written says so and waits; stopped or killed meanwhile, it goes on \
+        with what was rendered
+        """,
         .enabled(if: SmallDisk.isPossible, "no file system can be mounted here"))
     func fullAtOutput() throws {
         let scratch = try Scratch()
@@ -319,7 +335,10 @@ struct ResumeTests {
     }
 
     @Test(
-        "a job folder may hold its output and be resumed from anywhere; what a start that failed left in it is no hindrance"
+        """
+        a job folder may hold its output and be resumed from anywhere; what a start that failed left in it is no \
+        hindrance
+        """
     )
     func places() throws {
         let scratch = try Scratch()
@@ -331,7 +350,7 @@ struct ResumeTests {
         try scratch.bytes(input).dropLast(600).write(to: URL(filePath: broken))
         let first = try Self.start(broken, scratch.path("out.png"), job: folder, [])
         #expect(first.waitForExit() == 1 && FileManager.default.fileExists(atPath: folder), "\(first.standardError)")
-        for (option, path) in [("-o", "input.png"), ("--deepzoom", "canvas.0")] {
+        for (option, path) in [("-o", "input.png"), ("--deepzoom", "plane-sample.0")] {
             let arguments =
                 option == "-o"
                 ? ["upscale", input, "-o", folder + "/" + path]

@@ -34,20 +34,21 @@ final class Rogue {
     private let context: SocketContext
     private let socket: DealerSocket
     private var nextHeartbeat = ContinuousClock.now
-    private let compute: LaneWork
+    private let model: any TaskModel
+    private let workspace = Workspace()
     private(set) var received = 0
 
     /// Joins, with the default model.
     init(_ endpoint: String, name: String, credit: Int) throws {
         context = try SocketContext()
         socket = try DealerSocket(context, connect: Endpoint(endpoint), lingerMilliseconds: 200)
-        compute = try Denoiser.load(DefaultModel.url, precision: .float32).makeLane()
+        model = try ModelFolder(url: DefaultModel.url).load(precision: .float32)
         let hello = Hello(
             session: .random(in: 0 ... .max), name: name, host: "here", lanes: 1,
-            kernels: try KernelEnvironment.kernels(), memoryBytes: 1 << 34)
+            kernels: try KernelEnvironment.kernels(), memoryBytes: 1 << 34, credit: credit, blobBytes: 1 << 30)
         try say(.hello(hello))
-        let welcome = try next { if case .welcome(let welcome) = $0 { welcome } else { nil } }
-        try say(.ready(credit: credit, model: welcome.manifest.digest))
+        let preparation = try next { if case .prepare(let preparation) = $0 { preparation } else { nil } }
+        try say(.ready(model: preparation.manifest.digest, preparation.precision))
     }
 
     func say(_ message: WorkerMessage) throws { try socket.deliver(message.frames()) }
@@ -86,13 +87,17 @@ final class Rogue {
         return try listen { if case .task(let task, _) = $0 { task } else { nil } }
     }
 
-    /// What an honest worker answers.
+    /// An honest worker's answer.
     func answer(_ task: (task: FarmTask, inputs: [Frame])) throws -> Frame {
-        try compute(task.task.work, task.inputs).frame
+        let (operation, sources) = (task.task.task.operation, task.task.task.sources)
+        var rest = task.inputs[...]
+        let inputs = sources.map { $0 == .frame ? rest.removeFirst() : Frame(zeroBytes: 0) }
+        return try FrameTensors.perform(operation, sources, inputs, on: model, workspace)[0]
     }
 
     func answer(_ id: TaskID, _ frame: Frame, checksum: UInt32? = nil) throws {
-        try say(.result(id, seconds: 0.1, frame, checksum: checksum ?? frame.checksum(of: .floats).crc32c, note: nil))
+        let checksum = checksum ?? frame.checksum(of: .floats).crc32c
+        try say(.result(TaskResult(task: id, seconds: 0.1, outputs: [frame], checksums: [checksum])))
     }
 
     /// Lives on until `isOver`.
@@ -109,7 +114,10 @@ final class Rogue {
 @Suite("Rogues", .serialized)
 struct RogueTests {
     @Test(
-        "answers that come twice, in another order, damaged, in the wrong shape or not finite change no byte; the third bad one is the last"
+        """
+        answers that come twice, in another order, damaged, in the wrong shape or not finite change no byte; the third \
+        bad one is the last
+        """
     )
     func lies() throws {
         let scratch = try Scratch()
@@ -135,7 +143,7 @@ struct RogueTests {
         foreign.tile = 1 << 20
         try rogue.answer(foreign, Frame(floats: values))
         // Not a number.
-        let size = next[2].task.work.answerByteCount / 4
+        let size = next[2].task.task.operation.outputs[0].count
         try rogue.answer(next[2].task.id, Frame(floats: (0..<size).map { $0 == size / 2 ? Float.nan : 0 }))
         try #require(farm.program.waitForError { $0.contains("worker in quarantine") }, "\(farm.program.standardError)")
         let received = rogue.received
@@ -158,7 +166,10 @@ struct RogueTests {
     }
 
     @Test(
-        "a worker that takes tasks and never reads them makes the coordinator hold no more than its credit, and the job goes on without it"
+        """
+        a worker that takes tasks and never reads them makes the coordinator hold no more than its credit, and the job \
+        goes on without it
+        """
     )
     func slowReader() throws {
         let scratch = try Scratch()
@@ -203,7 +214,7 @@ struct RogueTests {
             Issue.record("not a task")
             return
         }
-        #expect(inputs.map(\.byteCount) == task.work.inputByteCounts)
+        #expect(inputs.map(\.byteCount) == task.task.frameByteCounts)
         #expect(FileManager.default.fileExists(atPath: farm.output) == false)
     }
 }

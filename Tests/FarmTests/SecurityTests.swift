@@ -119,7 +119,10 @@ struct SecurityTests {
     }
 
     @Test(
-        "wrong, unlisted and missing keys, HTTP, random bytes and connections held open change nothing at a farm with keys"
+        """
+        wrong, unlisted and missing keys, HTTP, random bytes and connections held open change nothing at a farm with \
+        keys
+        """
     )
     func withKeys() throws {
         let farm = try Farm(keys: true)
@@ -170,10 +173,12 @@ struct SecurityTests {
         // Who has a key cannot choose another's name.
         let pretender = try DealerSocket(
             SocketContext(), connect: farm.endpoint, keys: WorkerKeys(path: farm.keys("n3")))
-        let hello = Hello(session: 1, name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0)
+        let hello = Hello(
+            session: 1, name: "n1", host: "h", lanes: 1, kernels: "avx512", memoryBytes: 0, credit: 1, blobBytes: 0)
         try pretender.deliver(WorkerMessage.hello(hello).frames())
-        let welcome = try pretender.next { if case .welcome(let welcome) = $0 { welcome } else { nil } }
-        try pretender.deliver(WorkerMessage.ready(credit: 1, model: welcome.manifest.digest).frames())
+        let preparation = try pretender.next { if case .prepare(let preparation) = $0 { preparation } else { nil } }
+        try pretender.deliver(
+            WorkerMessage.ready(model: preparation.manifest.digest, preparation.precision).frames())
         #expect(farm.program.waitForError { $0.contains("worker joined worker=n3") }, "\(farm.program.standardError)")
         try pretender.deliver(WorkerMessage.leaving(reason: "enough").frames())
         try farm.finish(first, second)
@@ -184,7 +189,10 @@ struct SecurityTests {
     }
 
     @Test(
-        "floods of hellos and garbage, a message without an end, and results of nobody's tasks change nothing at an open farm"
+        """
+        floods of hellos and garbage, a message without an end, and results of nobody's tasks change nothing at an \
+        open farm
+        """
     )
     func withoutKeys() throws {
         let farm = try Farm(keys: false)
@@ -216,15 +224,16 @@ struct SecurityTests {
                 try WorkerMessage.hello(
                     Hello(
                         session: .random(in: 0 ... .max), name: "n1", host: "h", lanes: 1, kernels: "avx512",
-                        memoryBytes: 0)
+                        memoryBytes: 0, credit: 1, blobBytes: 0)
                 ).frames()
             },
             try flood { [Frame(copying: (0..<100).map { _ in UInt8.random(in: 0...255) })] },
             try flood {
                 try WorkerMessage.result(
-                    TaskID(job: job, stage: 0, step: .random(in: 0..<12), tile: .random(in: 0..<16), attempt: 0),
-                    seconds: 0.1,
-                    Frame(floats: [Float](repeating: .nan, count: 48 * 48 * 3)), checksum: 0, note: nil
+                    TaskResult(
+                        task: TaskID(job: job, pass: .random(in: 0..<12), tile: .random(in: 0..<16), attempt: 0),
+                        seconds: 0.1, outputs: [Frame(floats: [Float](repeating: .nan, count: 48 * 48 * 3))],
+                        checksums: [0])
                 ).frames()
             },
             // A version that was.
@@ -252,7 +261,9 @@ struct SecurityTests {
     }
 
     @Test(
-        "a coordinator that is killed and started again at its port gets its workers back by themselves, with their keys"
+        """
+        a coordinator that is killed and started again at its port gets its workers back by themselves, with their keys
+        """
     )
     func restart() throws {
         let farm = try Farm(keys: true, steps: 60), bound = farm.bound

@@ -20,7 +20,10 @@ struct StuckWorkerTests {
     }
 
     @Test(
-        "a local worker that is stopped is killed when it has said nothing for some seconds, another takes its place, and the bytes are the same"
+        """
+        a local worker that is stopped is killed when it has said nothing for some seconds, another takes its place, \
+        and the bytes are the same
+        """
     )
     func stopped() throws {
         let scratch = try Scratch()

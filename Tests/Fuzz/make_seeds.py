@@ -26,6 +26,10 @@ def varint(n):
     return bytes(out + bytes([n]))
 
 
+class Fixed32(int):
+    pass
+
+
 class Fixed64(int):
     pass
 
@@ -40,7 +44,9 @@ def message(**fields):
     for name, values in fields.items():
         number = int(name[1:])
         for value in values if isinstance(values, list) else [values]:
-            if isinstance(value, Fixed64):
+            if isinstance(value, Fixed32):
+                out += varint(number << 3 | 5) + struct.pack("<I", value)
+            elif isinstance(value, Fixed64):
                 out += varint(number << 3 | 1) + struct.pack("<Q", value)
             elif isinstance(value, Double):
                 out += varint(number << 3 | 1) + struct.pack("<d", value)
@@ -55,55 +61,75 @@ def message(**fields):
 
 
 def messages():
-    version = 4
+    version = 5
     sha = bytes(range(32))
-    task = message(f1=7, f2=1, f3=3, f4=20, f5=1)
+    task = message(f1=7, f2=3, f3=20, f4=1)
+    output = message(f1=48, f2=Fixed32(0xdeadbeef))
     worker = {
-        "hello": message(f1=Fixed64(77), f2="n3", f3="tower", f4=8, f5="avx512", f6=64 << 30),
-        "ready": message(f1=16, f2=sha),
-        "result": message(f1=task, f2=Double(0.25), f3=48, f4="the prompt was cut"),
-        "failure": message(f1=task, f3="the model has no such layer"),
-        "heartbeat": message(f1=5, f2=[task, task]),
-        "fetch": message(f1=3, f2=5 << 20, f3=1 << 20),
-        "leaving": message(f1="SIGTERM"),
+        "hello": (2, message(f1=Fixed64(77), f2="n3", f3="tower", f4=8, f5="avx512", f6=64 << 30, f7=16, f8=1 << 30)),
+        "ready": (3, message(f1=sha, f2="bfloat16")),
+        "result": (4, message(f1=task, f2=Double(0.25), f3="the prompt was cut", f4=output)),
+        "results": (4, message(f1=task, f2=Double(0.25), f4=[output, message(f1=4), output])),
+        "failure": (5, message(f1=task, f3="the model has no such layer")),
+        "traceback": (5, message(f1=task, f3="Traceback (most recent call last):\n  \u2028\x1b[31m")),
+        "returned": (5, message(f1=task, f2=b"")),
+        "heartbeat": (6, message(f1=5, f2=[task, task])),
+        "fetch": (7, message(f1=3, f2=5 << 20, f3=1 << 20, f4=sha)),
+        "leaving": (8, message(f1="SIGTERM")),
+        "unfit": (9, message(f1=sha, f2="the model in /models/own is another")),
+        "missing": (10, message(f1=task, f2=[sha, sha[::-1]])),
     }
-    for number, (name, body) in enumerate(worker.items(), 2):
+    for name, (number, body) in worker.items():
         yield f"worker-{name}", b"\x02" + message(f1=version, **{f"f{number}": body})
-    yield "worker-returned", b"\x02" + message(f1=version, f5=message(f1=task, f2=b""))
-    yield "worker-frames", b"\x04" + (48).to_bytes(3, "little") + message(f1=version, f4=worker["result"])
-    yield "worker-previous", b"\x00" + message(f1=version - 1, f2=worker["hello"])
+    frames = (48).to_bytes(3, "little")
+    yield "worker-frames", b"\x04" + frames + message(f1=version, f4=worker["result"][1])
+    yield "worker-frame-missing", b"\x04" + frames + message(f1=version, f4=worker["results"][1])
+    yield "worker-previous", b"\x00" + message(f1=version - 1, f2=worker["hello"][1])
 
     files = [("config.json", 300, sha), ("unet/diffusion_pytorch_model.safetensors", 3_000_000, sha[::-1])]
     manifest = hashlib.sha256("".join(f"{n}\t{s}\t{d.hex()}\n" for n, s, d in files).encode()).digest()
     listed = [message(f1=n, f2=s, f3=d) for n, s, d in files]
+
+    # The operations' parameters, operations.proto.
     size, rect = message(f1=300, f2=200), lambda y, x, h, w: message(f1=y, f2=x, f3=h, f4=w)
-    window, cell = rect(8, 16, 64, 64), rect(16, 24, 40, 48)
-    coefficients = message(f1=0.5, f2=-0.25, f3=1.0, f4=1.5, f5=0.5, f6=0.25, f7=0.125)
+    coefficients = message(f1=0.5, f2=-0.25, f3=message(f1=1.0), f4=1.5, f5=0.5, f6=0.25, f7=0.125)
     enlargement = message(f1=message(f1=75, f2=50), f2=size, f3=rect(1, 2, 20, 20))
-    denoise = dict(f1=size, f2=3, f3=window, f4=cell, f5=499.0, f6=coefficients, f7=3, f8=Fixed64(9))
-    text = message(f1=77, f2=8, f3=7.5)
-    works = {
-        "first": dict(f3=message(**denoise, f9=1, f10=1, f11=enlargement)),
-        "cell": dict(f3=message(**denoise, f10=1, f11=enlargement)),
-        "halves": dict(f3=message(**denoise, f10=1, f11=enlargement, f14=1)),
-        "element": dict(f3=message(**denoise, f10=1, f11=enlargement, f14=2)),
-        "noised": dict(f3=message(**denoise, f10=2, f12=20, f13=text)),
-        "plain": dict(f3=message(**denoise, f10=1)),
-        "text": dict(f4=message(f1=12, f2=77, f3=32)),
+    tile = lambda answer, element=0: message(
+        f1=size, f2=rect(8, 16, 64, 64), f3=rect(16, 24, 40, 48), f4=3, f5=499.0, f6=coefficients, f7=3, f8=1, f9=Fixed64(9), f10=answer, f11=element)
+    frame, blob, noise = message(f1=b""), message(f2=sha), message(f3=Fixed32(1 << 24 | 1 << 16))
+    latents = lambda scale, **more: message(f1=tile(1), f2=77, f3=8, f4=scale, **more)
+    tasks = {
+        "first": ("denoise-pixels", message(f1=tile(1), f2=enlargement), [noise, frame]),
+        "cell": ("denoise-pixels", message(f1=tile(1), f2=enlargement), [frame, frame]),
+        "halves": ("denoise-pixels", message(f1=tile(2, 1), f2=enlargement), [frame, frame]),
+        "element": ("denoise-pixels", message(f1=tile(1, 2), f2=enlargement), [frame, frame]),
+        "guided": ("denoise-latents", latents(7.5), [frame, blob, blob]),
+        "noised": ("denoise-latents", latents(7.5, f5=message(f1=20)), [frame, blob, frame, frame]),
+        "plain": ("denoise-latents", latents(1.0), [frame, blob]),
+        "text": ("encode-text", message(f1=12, f2=77, f3=32, f4=1), [frame]),
+        "unknown": ("enhance", message(f1=1), [frame]),
+        "source": ("encode-text", message(f1=12, f2=77, f3=32), [message(f3=Fixed32(9 << 24))]),
     }
-    autoencode = dict(f2=message(f1=60, f2=40), f3=rect(0, 8, 32, 32), f4=rect(4, 12, 24, 20), f5=8, f6=4, f8=32, f9=8)
+    autoencode = dict(f3=message(f1=60, f2=40), f4=rect(0, 8, 32, 32), f5=rect(4, 12, 24, 20), f6=8, f7=4, f8=32, f9=8)
     for layers in range(3):
         more = dict(f13=enlargement) if layers != 1 else {}
-        works[f"encode-{layers}"] = dict(f5=message(f1=1, **autoencode, f7=layers, f14=Fixed64(5), f15=0.5, f16=0.25, **more))
-        works[f"decode-{layers}"] = dict(f5=message(f1=2, **autoencode, f7=layers, f10=3, f11=2, f12=4))
+        ending = dict(f14=Fixed64(5), f15=1, f16=0.5, f17=0.25)
+        tasks[f"encode-{layers}"] = ("autoencode", message(f1=1, f2=layers, **autoencode, **more, **ending), [frame])
+        sums = dict(f10=3, f11=2, f12=4)
+        tasks[f"decode-{layers}"] = ("autoencode", message(f1=2, f2=layers, **autoencode, **sums), [blob, frame])
     coordinator = {
-        "welcome": (2, message(f1=Fixed64(77), f2=7, f3=manifest, f4=listed, f5="avx512", f6=500, f8=5000, f7="bfloat16")),
-        "refused": (3, message(f1="this job takes kernels avx2 only")),
-        "chunk": (5, message(f1=1, f2=1 << 20, f3=300)),
+        "welcome": (2, message(f1=Fixed64(77), f2="avx512", f3=500, f4=5000)),
+        "refused": (3, message(f1="this farm takes kernels avx2 only")),
+        "chunk": (5, message(f1=1, f2=1 << 20, f3=300, f4=sha)),
         "heartbeat": (6, b""),
         "introduce": (7, b""),
         "stop": (8, message(f1="finished")),
-    } | {name: (4, message(f1=task, f2=sha, **work)) for name, work in works.items()}
+        "prepare": (9, message(f1=manifest, f2=listed, f3="bfloat16")),
+        "release": (10, message(f1=manifest)),
+        "blob": (11, message(f1=sha, f2=300)),
+    }
+    for name, (operation, parameters, sources) in tasks.items():
+        coordinator[name] = (4, message(f1=task, f2=sha, f3=operation, f4=parameters, f5=sources))
     for name, (number, body) in coordinator.items():
         yield f"coordinator-{name}", b"\x03" + message(f1=version, **{f"f{number}": body})
 

@@ -7,7 +7,10 @@ import Testing
     private let hello = Frame(copying: Array("hello".utf8))
 
     @Test(
-        "connections that come and go by the thousand are told of, keep the door from nothing, and let a worker of their address in"
+        """
+        connections that come and go by the thousand are told of, keep the door from nothing, and let a worker of \
+        their address in
+        """
     )
     func comeAndGo() throws {
         var limits = ConnectionLimits()
@@ -71,7 +74,10 @@ import Testing
     }
 
     @Test(
-        "who fills the farm with welcomed connections that never work makes room for those who come from elsewhere; workers stay"
+        """
+        who fills the farm with welcomed connections that never work makes room for those who come from elsewhere; \
+        workers stay
+        """
     )
     func welcomedCrowd() throws {
         var limits = ConnectionLimits()

@@ -50,8 +50,8 @@ final class TemporaryFolder {
     private func serve(_ download: ModelDownload, change: (Int, Int, [UInt8]) -> [UInt8] = { $2 }) throws {
         var queue = download.requests()
         while !queue.isEmpty {
-            guard case .fetch(let file, let offset, let length) = queue.removeFirst(),
-                case .chunk(_, _, let bytes) = try server.chunk(file: file, offset: offset, length: length)
+            guard case .fetch(_, let file, let offset, let length) = queue.removeFirst(),
+                case .chunk(_, _, _, let bytes) = try server.chunk(file: file, offset: offset, length: length)
             else {
                 Issue.record("not a fetch or not a chunk")
                 return
@@ -114,7 +114,7 @@ final class TemporaryFolder {
         #expect(try store.find(manifest) == nil)
         let download = try store.download(manifest)
         for request in download.requests() {
-            guard case .fetch(_, _, let length) = request else { return }
+            guard case .fetch(_, _, _, let length) = request else { return }
             #expect(length <= WireLimits.chunkBytes)
         }
         let fresh = try store.download(manifest)
@@ -204,7 +204,7 @@ final class TemporaryFolder {
         }
         #expect(
             try server.chunk(file: 0, offset: 2, length: 3)
-                == .chunk(file: 0, offset: 2, Frame(copying: Array("_cl".utf8))))
+                == .chunk(manifest.digest, file: 0, offset: 2, Frame(copying: Array("_cl".utf8))))
     }
 
     @Test("a missing file, a folder in its place and a changed model are named")
@@ -224,7 +224,7 @@ final class TemporaryFolder {
         try cache.write([], to: "file")
         let store = ModelStore(folder: cache.url.appending(path: "file/models"))
         #expect { try store.download(manifest) } throws: {
-            "\($0)".contains("--cache") && "\($0)".contains("cannot be written")
+            "\($0)".contains("another folder") && "\($0)".contains("cannot be written")
         }
     }
 

@@ -4,7 +4,10 @@ import Testing
 
 @Suite struct NameTests {
     @Test(
-        "what can be a worker's name comes over the wire as it is, with any character; blanks, controls and line ends are in none"
+        """
+        what can be a worker's name comes over the wire as it is, with any character; blanks, controls and line ends \
+        are in none
+        """
     )
     func names() throws {
         for value in 0...0x30FF as ClosedRange<UInt32> {
@@ -16,7 +19,8 @@ import Testing
                     "U+\(String(value, radix: 16))")
                 continue
             }
-            let hello = Hello(session: 1, name: name, host: "h", lanes: 1, kernels: "k", memoryBytes: 0)
+            let hello = Hello(
+                session: 1, name: name, host: "h", lanes: 1, kernels: "k", memoryBytes: 0, credit: 2, blobBytes: 0)
             #expect(
                 try WorkerMessage(frames: WorkerMessage.hello(hello).frames()) == .hello(hello),
                 "U+\(String(value, radix: 16))")

@@ -25,7 +25,7 @@ import Testing
         }
     }
 
-    /// What comes through a pipe until everyone who writes to it has ended, if that is within a minute.
+    /// The text that comes through a pipe until everyone who writes to it has ended, if that is within a minute.
     static func text(of pipe: Pipe) throws -> String {
         let deadline = ContinuousClock.now + .seconds(60)
         var data = Data()
@@ -76,8 +76,8 @@ import Testing
         let model = try TestModel()
         model.isFetched = false
         let program = try Program(["--connect", farmer.router.endpoint, "--lanes", "2", "--name", "n3", "--echo"])
-        let (peer, hello, credit) = try farmer.employ(model)
-        #expect(hello.name == "n3" && hello.lanes == 2 && credit == 4)
+        let (peer, hello) = try farmer.employ(model)
+        #expect(hello.name == "n3" && hello.lanes == 2 && hello.credit == 4)
         try farmer.send(farmer.task(model, tile: 3), to: peer)
         let (task, answer) = try farmer.result()
         #expect(task.tile == 3 && answer == Frame(zeros: 60))

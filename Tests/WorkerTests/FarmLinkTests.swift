@@ -16,14 +16,14 @@ import Worker
     @Test("a worker introduces itself, fetches the model in pieces, and grants two tasks a lane")
     func joins() throws {
         let hand = try Hand(farmer.endpoint, model, lanes: 3)
-        let (peer, hello) = try farmer.hello()
+        let (peer, hello) = try farmer.welcome()
         #expect(
             hello.name == "hand" && hello.lanes == 3 && hello.kernels == "test" && hello.memoryBytes > 0
-                && !hello.host.isEmpty)
-        try farmer.send(model.welcome(hello), to: peer)
+                && !hello.host.isEmpty && hello.credit == 6 && hello.blobBytes == 1 << 20)
+        try farmer.send(model.preparation(), to: peer)
         try farmer.serve(model, fetches: model.fetches)
-        let (credit, digest) = try farmer.ready()
-        #expect(credit == 6 && digest == model.manifest.digest)
+        let digest = try farmer.ready()
+        #expect(digest == model.manifest.digest)
         #expect(ModelStore.matches(model.manifest, folder: model.cache.appending(path: digest.hex)))
         hand.link.drain(reason: "enough")
         #expect(try hand.end() == .drained)
@@ -42,7 +42,7 @@ import Worker
         }
         let bad = farmer.task(model, tile: 0, step: 13)
         try farmer.send(bad, to: peer)
-        let failure = try farmer.next { if case .failure(let id, let kind) = $1 { (id, kind) } else { nil } }
+        let failure = try farmer.failure()
         #expect(failure == (bad.0.id, .error("the thirteenth step")))
         hand.link.drain(reason: "enough")
         #expect(try hand.end() == .drained)
@@ -83,15 +83,31 @@ import Worker
         _ = try hand.end()
     }
 
-    @Test("a task of another job is refused, not computed")
-    func otherJob() throws {
+    @Test("a task of a model that was not prepared is refused, not computed")
+    func otherModel() throws {
         let hand = try Hand(farmer.endpoint, model)
         let peer = try farmer.employ(model).peer
-        try farmer.send(farmer.task(model, job: 8, tile: 1), to: peer)
-        let kind = try farmer.next { if case .failure(_, let kind) = $1 { kind } else { nil } }
-        #expect(kind == .error("the task is of job 8, this worker serves job 7"))
-        hand.link.drain(reason: "enough")
-        _ = try hand.end()
+        let other = try TestModel(bytes: 77)
+        let task = farmer.task(other, tile: 1)
+        try farmer.send(task, to: peer)
+        let words =
+            "the task is of model \(other.manifest.digest.short), which this worker was not told to prepare"
+        #expect(try farmer.failure() == (task.task.id, .error(words)))
+        try hand.drain()
+    }
+
+    @Test("a task that cannot be read is a failure that says why, and gives its credit back")
+    func unreadableTask() throws {
+        let hand = try Hand(farmer.endpoint, model)
+        let peer = try farmer.employ(model).peer
+        let task = farmer.task(model, tile: 1)
+        let frames = try CoordinatorMessage.task(task.task, inputs: task.inputs).frames()
+        _ = try farmer.router.send(Array(frames.dropLast()), to: peer)
+        #expect(
+            try farmer.failure() == (task.task.id, .error("task came with 2 parts, expected are 3")))
+        try farmer.send(task, to: peer)
+        #expect(try farmer.result().task == task.task.id)
+        try hand.drain()
     }
 
     @Test("heartbeats tell what runs and that it gets on, while lanes compute")
@@ -125,8 +141,8 @@ import Worker
     func drains() throws {
         let gate = Gate()
         let hand = try Hand(farmer.endpoint, model, lanes: 2, gate: gate)
-        let (peer, _, credit) = try farmer.employ(model)
-        #expect(credit == 4)
+        let (peer, hello) = try farmer.employ(model)
+        #expect(hello.credit == 4)
         for tile in 0..<4 { try farmer.send(farmer.task(model, tile: tile), to: peer) }
         try gate.waitUntilEntered()
         try gate.waitUntilEntered()
@@ -165,14 +181,14 @@ import Worker
     @Test("a model that arrives damaged is fetched again")
     func spoiledOnce() throws {
         let hand = try Hand(farmer.endpoint, model)
-        let (peer, hello) = try farmer.hello()
-        try farmer.send(model.welcome(hello), to: peer)
+        let (peer, _) = try farmer.welcome()
+        try farmer.send(model.preparation(), to: peer)
         try farmer.serve(model, fetches: model.fetches) { file, offset, bytes in
             guard file == 1 && offset == 1 << 20 else { return bytes }
             return Frame(copying: bytes.withBytes { $0.map { $0 ^ 1 } })
         }
         try farmer.serve(model, fetches: model.fetches)
-        #expect(try farmer.ready().model == model.manifest.digest)
+        #expect(try farmer.ready() == model.manifest.digest)
         hand.link.drain(reason: "enough")
         _ = try hand.end()
     }
@@ -180,8 +196,8 @@ import Worker
     @Test("a model that always arrives damaged is given up, by name")
     func spoiledAlways() throws {
         let hand = try Hand(farmer.endpoint, model)
-        let (peer, hello) = try farmer.hello()
-        try farmer.send(model.welcome(hello), to: peer)
+        let (peer, _) = try farmer.welcome()
+        try farmer.send(model.preparation(), to: peer)
         try farmer.serve(model, fetches: 3 * model.fetches) { file, _, bytes in
             file == 1 ? Frame(copying: bytes.withBytes { $0.map { $0 ^ 1 } }) : bytes
         }
@@ -198,8 +214,8 @@ import Worker
         _ = try first.end()
 
         let second = try Hand(farmer.endpoint, model)
-        let (peer, hello) = try farmer.hello()
-        try farmer.send(model.welcome(hello), to: peer)
+        let (peer, _) = try farmer.welcome()
+        try farmer.send(model.preparation(), to: peer)
         let fetched = try farmer.next { (_, message) -> Bool? in
             switch message {
             case .fetch: true
@@ -228,8 +244,8 @@ import Worker
 
         let other = try TestModel(bytes: 77)
         let stranger = try Hand(farmer.endpoint, model, source: .folder(other.folder))
-        let (peer, hello) = try farmer.hello()
-        try farmer.send(model.welcome(hello), to: peer)
+        let (peer, _) = try farmer.welcome()
+        try farmer.send(model.preparation(), to: peer)
         guard case .refused(let reason) = try stranger.end() else {
             Issue.record("not refused")
             return
@@ -260,9 +276,8 @@ import Worker
     @Test("a job that insists on other kernels ends the worker in words")
     func otherKernels() throws {
         let hand = try Hand(farmer.endpoint, model)
-        let (peer, hello) = try farmer.hello()
-        try farmer.send(model.welcome(hello, kernels: "avx512"), to: peer)
-        #expect(try hand.end() == .refused(reason: "the job takes kernels 'avx512' only, this worker has 'test'"))
+        _ = try farmer.welcome(kernels: "avx512")
+        #expect(try hand.end() == .refused(reason: "the farm takes kernels 'avx512' only, this worker has 'test'"))
     }
 
     @Test("garbage from the coordinator's port is passed over")
@@ -289,7 +304,7 @@ import Worker
         try farmer.send(.introduceYourself, to: first.peer)
         model.isFetched = false
         let second = try farmer.employ(model)
-        #expect(second.hello.session != first.hello.session && second.credit == 2)
+        #expect(second.hello.session != first.hello.session && second.hello.credit == 2)
         try farmer.send(farmer.task(model, tile: 3), to: second.peer)
         gate.release(10)
         #expect(try farmer.result().task.tile == 3)
@@ -300,8 +315,8 @@ import Worker
     @Test("the same hello twice is one session: the second welcome changes nothing")
     func welcomedTwice() throws {
         let hand = try Hand(farmer.endpoint, model)
-        let (peer, hello, _) = try farmer.employ(model)
-        try farmer.send(model.welcome(hello), to: peer)
+        let (peer, hello) = try farmer.employ(model)
+        try farmer.send(Farmer.welcome(hello), to: peer)
         try farmer.send(farmer.task(model, tile: 1), to: peer)
         let kind = try farmer.next { (_, message) -> String? in
             switch message {
@@ -331,8 +346,8 @@ import Worker
             return nil
         }
         #expect(hello.session != before.hello.session)
-        try second.send(model.welcome(hello, job: 8), to: peer)
-        _ = try second.ready()
+        try second.send(Farmer.welcome(hello), to: peer)
+        try second.prepare(model, at: peer)
         try second.send(second.task(model, job: 8, tile: 4), to: peer)
         #expect(try second.result().task.tile == 4)
         hand.link.drain(reason: "enough")
@@ -342,8 +357,8 @@ import Worker
     @Test("a silent coordinator is greeted again, under a new session")
     func silence() throws {
         let hand = try Hand(farmer.endpoint, model)
-        let (peer, hello) = try farmer.hello()
-        try farmer.send(model.welcome(hello), to: peer)
+        let (peer, hello) = try farmer.welcome()
+        try farmer.send(model.preparation(), to: peer)
         // Not a word from here on.
         let again = try farmer.next { (_, message) -> Hello? in
             if case .hello(let again) = message, again.session != hello.session { again } else { nil }
@@ -359,7 +374,7 @@ import Worker
         let peer = try farmer.employ(model).peer
         try farmer.send(.stop(reason: "finished"), to: peer)
         model.isFetched = false
-        let next = try farmer.employ(model, job: 8)
+        let next = try farmer.employ(model)
         try farmer.send(farmer.task(model, job: 8, tile: 1), to: next.peer)
         #expect(try farmer.result().task.job == 8)
         hand.link.drain(reason: "enough")

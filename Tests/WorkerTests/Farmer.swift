@@ -52,73 +52,96 @@ final class Farmer {
         try next { if case .hello(let hello) = $1 { ($0, hello) } else { nil } }
     }
 
-    func ready() throws -> (credit: Int, model: ModelDigest) {
-        try next { if case .ready(let credit, let model) = $1 { (credit, model) } else { nil } }
+    func ready() throws -> ModelDigest {
+        try next { if case .ready(let model, _) = $1 { model } else { nil } }
     }
 
     func result() throws -> (task: TaskID, answer: Frame) {
         try next {
-            if case .result(let task, _, let answer, let checksum, _) = $1,
-                answer.checksum(of: .floats).crc32c == checksum
-            {
-                (task, answer)
-            } else {
-                nil
-            }
+            guard case .result(let result) = $1, result.outputs.count == 1, result.checksums.count == 1,
+                result.outputs[0].checksum(of: .floats).crc32c == result.checksums[0]
+            else { return nil }
+            return (result.task, result.outputs[0])
         }
+    }
+
+    /// The next task that failed, and why.
+    func failure() throws -> (task: TaskID, kind: FailureKind) {
+        try next { if case .failure(let id, let kind) = $1 { (id, kind) } else { nil } }
     }
 
     func send(_ message: CoordinatorMessage, to peer: Peer) throws {
         _ = try router.send(message.frames(), to: peer)
     }
 
-    /// Welcomes the next worker that says hello, until it is ready.
-    func employ(_ model: TestModel, job: UInt64 = 7, kernels: String? = nil) throws -> (
-        peer: Peer, hello: Hello, credit: Int
-    ) {
+    /// Welcomes the next worker that says hello.
+    func welcome(kernels: String? = nil) throws -> (peer: Peer, hello: Hello) {
         let (peer, hello) = try hello()
-        try send(model.welcome(hello, job: job, kernels: kernels), to: peer)
-        try serve(model)
-        return (peer, hello, try ready().credit)
+        try send(Self.welcome(hello, kernels: kernels), to: peer)
+        return (peer, hello)
     }
 
-    /// Answers fetches until the model is over the wire; nothing if the worker is ready without.
-    private func serve(_ model: TestModel) throws {
-        guard model.isFetched else { return }
-        try serve(model, fetches: model.fetches)
+    static func welcome(_ hello: Hello, kernels: String? = nil) -> CoordinatorMessage {
+        .welcome(
+            Welcome(
+                session: hello.session, requiredKernels: kernels, heartbeatMilliseconds: 20, silenceMilliseconds: 1000))
     }
 
+    /// Welcomes the next worker that says hello, until it is ready with a model.
+    func employ(_ model: TestModel) throws -> (peer: Peer, hello: Hello) {
+        let (peer, hello) = try welcome()
+        try prepare(model, at: peer)
+        return (peer, hello)
+    }
+
+    /// Has a worker that was welcomed make a model ready.
+    func prepare(_ model: TestModel, precision: Precision = .float32, at peer: Peer) throws {
+        try send(model.preparation(precision), to: peer)
+        // Nothing where the worker is ready without.
+        if model.isFetched { try serve(model, fetches: model.fetches) }
+        #expect(try ready() == model.manifest.digest)
+    }
+
+    /// Answers so many fetches of a model.
     func serve(_ model: TestModel, fetches: Int, spoil: (Int, Int, Frame) -> Frame = { $2 }) throws {
         for _ in 0..<fetches {
-            let (peer, file, offset, length) = try next {
-                if case .fetch(let file, let offset, let length) = $1 { ($0, file, offset, length) } else { nil }
+            let (peer, digest, file, offset, length) = try next {
+                if case .fetch(let model, let file, let offset, let length) = $1 {
+                    ($0, model, file, offset, length)
+                } else {
+                    nil
+                }
             }
-            guard case .chunk(_, _, let bytes) = try model.server.chunk(file: file, offset: offset, length: length)
+            #expect(digest == model.manifest.digest)
+            guard case .chunk(_, _, _, let bytes) = try model.server.chunk(file: file, offset: offset, length: length)
             else { return }
-            try send(.chunk(file: file, offset: offset, spoil(file, offset, bytes)), to: peer)
+            try send(.chunk(digest, file: file, offset: offset, spoil(file, offset, bytes)), to: peer)
         }
     }
 
     /// Makes a task of 4x5 pixels whose answer is its sample, one added.
-    func task(_ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0, element: CanvasElement = .float32) -> (
-        task: FarmTask, inputs: [Frame]
-    ) {
+    /// - Parameter pixels: how the low-resolution pixels come, which the answer does not depend on.
+    func task(
+        _ model: TestModel, job: UInt64 = 7, tile: Int, step: Int = 0, element: CanvasElement = .float32,
+        pixels: SlotSource = .frame
+    ) -> (task: FarmTask, inputs: [Frame]) {
         let window = Rect(y: 0, x: 0, height: 4, width: 5)
-        let request = DenoiseRequest(
-            canvasHeight: 8, canvasWidth: 8, channels: 3, window: window, cell: window, timestep: 999,
-            coefficients: StepCoefficients(
-                originalFromSample: 0, originalFromPrediction: 0, clipRange: nil, nextFromOriginal: 0,
-                nextFromSample: 0,
-                nextFromPrediction: 0, noise: 0),
-            step: step, seed: 1, sampleIsNoise: false, answer: .cell, element: element,
-            conditioning: .enlarged(
-                Enlargement(
-                    inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8,
-                    source: Rect(y: 0, x: 0, height: 2, width: 2))))
-        let id = TaskID(job: job, stage: 0, step: step, tile: tile, attempt: 0)
+        let operation = DenoisePixels(
+            tile: TileStep(
+                canvasHeight: 8, canvasWidth: 8, channels: 3, window: window, cell: window, timestep: 999,
+                coefficients: StepCoefficients(
+                    originalFromSample: 0, originalFromPrediction: 0, clipRange: nil, nextFromOriginal: 0,
+                    nextFromSample: 0, nextFromPrediction: 0, noise: 0),
+                step: step, seed: 1, answer: .cell, element: element),
+            enlargement: Enlargement(
+                inputHeight: 2, inputWidth: 2, outputHeight: 8, outputWidth: 8,
+                source: Rect(y: 0, x: 0, height: 2, width: 2)))
+        let id = TaskID(job: job, pass: step, tile: tile, attempt: 0)
+        let sample = Frame((0..<60).map { Float(tile * 100 + $0) }, as: element)
         return (
-            FarmTask(id: id, model: model.manifest.digest, work: .denoise(request)),
-            [Frame((0..<60).map { Float(tile * 100 + $0) }, as: element), Frame(zeros: 12)]
+            FarmTask(
+                id: id, model: model.manifest.digest, task: TileTask(operation, sources: [.frame, pixels])),
+            pixels == .frame ? [sample, Frame(zeros: 12)] : [sample]
         )
     }
 
@@ -156,11 +179,8 @@ final class TestModel {
         try? FileManager.default.removeItem(at: folder.deletingLastPathComponent())
     }
 
-    func welcome(_ hello: Hello, job: UInt64 = 7, kernels: String? = nil) -> CoordinatorMessage {
-        .welcome(
-            Welcome(
-                session: hello.session, job: job, manifest: manifest, requiredKernels: kernels,
-                heartbeatMilliseconds: 20, silenceMilliseconds: 100))
+    func preparation(_ precision: Precision = .float32) -> CoordinatorMessage {
+        .prepare(Preparation(manifest: manifest, precision: precision))
     }
 }
 
@@ -181,9 +201,47 @@ final class Gate: Sendable {
     func release(_ count: Int) { for _ in 0..<count { open.signal() } }
 }
 
-/// A worker's loop on a thread of the test's process, with a denoiser that adds one.
+/// A model that adds one to the sample, and to the first of the low-resolution pixels where those are a blob.
+final class AddingModel: TaskPerformer {
+    private let gate: Gate?
+    /// Times that it was told to let go of what it holds.
+    let releases = Atomic<Int>(0)
+
+    init(gate: Gate? = nil) { self.gate = gate }
+
+    func perform(_ task: FarmTask, _ tensors: any TaskTensors, workspace: Workspace) throws -> String? {
+        gate?.pass()
+        guard let operation = task.task.operation as? DenoisePixels, operation.tile.step != 13 else {
+            throw Misfortune()
+        }
+        var values = [Float](repeating: 0, count: operation.tile.sampleSlot.count)
+        var span = values.mutableSpan
+        try tensors.tensor(0).read(operation.tile.element, from: 0, into: &span)
+        var more: Float = 1
+        if case .blob = tensors.source(1) { more += try tensors.tensor(1).floats[0] }
+        let answer = values.map { $0 + more }
+        try tensors.write(0) { write in write(answer.span, 0) }
+        return operation.tile.step == 7 ? "the seventh step" : nil
+    }
+
+    func release() { releases.wrappingAdd(1, ordering: .relaxed) }
+
+    struct Misfortune: Error, CustomStringConvertible {
+        var description: String { "the thirteenth step" }
+    }
+}
+
+/// Models that a worker has loaded, in order.
+final class Loads: Sendable {
+    let models = Mutex<[(folder: String, precision: Precision, model: AddingModel)]>([])
+
+    var count: Int { models.withLock { $0.count } }
+}
+
+/// A worker's loop on a thread of the test's process, with a model that adds one.
 final class Hand: Sendable {
     let link: FarmLink
+    let loads = Loads()
     private let ending = Mutex<WorkerEnding?>(nil)
     private let over = DispatchSemaphore(value: 0)
 
@@ -191,33 +249,29 @@ final class Hand: Sendable {
 
     init(
         _ endpoint: Endpoint, _ model: TestModel, lanes: Int = 1, gate: Gate? = nil, source: Source = .cache,
-        local: Bool = false, keys: WorkerKeys? = nil
+        local: Bool = false, keys: WorkerKeys? = nil, blobBytes: Int = 1 << 20
     ) throws {
-        let denoiser = LoadedModel {
-            { work, inputs in
-                gate?.pass()
-                guard case .denoise(let request) = work, request.step != 13 else { throw Misfortune() }
-                return LaneAnswer(
-                    Frame(inputs[0].values(of: request.element).map { $0 + 1 }, as: request.element),
-                    note: request.step == 7 ? "the seventh step" : nil)
-            }
-        }
-        let load: ModelSource.Load = { folder, _ in
+        let loads = loads
+        let load: ModelSource.Load = { folder, precision in
             guard FileManager.default.fileExists(atPath: folder.appending(path: "config.json").path) else {
-                throw Misfortune()
+                throw AddingModel.Misfortune()
             }
-            return denoiser
+            let model = AddingModel(gate: gate)
+            loads.models.withLock { $0.append((folder.lastPathComponent, precision, model)) }
+            return model
         }
         let origin: ModelSource =
             switch source {
             case .cache: .store(ModelStore(folder: model.cache), load: load)
             case .folder(let folder): .folder(folder, load: load)
-            case .loaded: .loaded(denoiser)
+            case .loaded: .loaded(AddingModel(gate: gate))
             }
         var settings = WorkerSettings(endpoint: endpoint, name: "hand", lanes: lanes, kernels: "test", model: origin)
         settings.heartbeatMilliseconds = 20
         settings.parent = local ? getppid() : nil
         settings.keys = keys
+        settings.blobBytes = blobBytes
+        settings.words = Wording.words(for:)
         link = try FarmLink(settings, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         _ = try OSThread(name: "hand") { [self] in
             let reason = link.run()
@@ -226,8 +280,10 @@ final class Hand: Sendable {
         }
     }
 
-    struct Misfortune: Error, CustomStringConvertible {
-        var description: String { "the thirteenth step" }
+    @discardableResult
+    func drain() throws -> WorkerEnding {
+        link.drain(reason: "enough")
+        return try end()
     }
 
     func end(seconds: Int = 20) throws -> WorkerEnding {
@@ -238,7 +294,7 @@ final class Hand: Sendable {
     }
 }
 
-/// What is no coordinator and listens where one is looked for.
+/// A server that is no coordinator and listens where one is looked for.
 final class OtherServer {
     private var descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     let port: UInt16

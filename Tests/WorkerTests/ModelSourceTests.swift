@@ -17,8 +17,8 @@ import Worker
         "a model that another worker has stored meanwhile is used, a damaged one is replaced", arguments: [false, true])
     func storedMeanwhile(isDamaged: Bool) throws {
         let hand = try Hand(farmer.endpoint, model)
-        let (peer, hello) = try farmer.hello()
-        try farmer.send(model.welcome(hello), to: peer)
+        let (peer, _) = try farmer.welcome()
+        try farmer.send(model.preparation(), to: peer)
         let entry = model.cache.appending(path: model.manifest.digest.hex)
         try farmer.serve(model, fetches: model.fetches) { [model] file, _, bytes in
             // The first piece that is asked for: the worker has looked into its cache before.
@@ -30,7 +30,7 @@ import Worker
             }
             return bytes
         }
-        #expect(try farmer.ready().model == model.manifest.digest)
+        #expect(try farmer.ready() == model.manifest.digest)
         #expect(ModelStore.matches(model.manifest, folder: entry))
         try farmer.send(farmer.task(model, tile: 1), to: peer)
         #expect(try farmer.result().task.tile == 1)
@@ -43,7 +43,7 @@ import Worker
         model.isFetched = false
         let hand = try Hand(farmer.endpoint, model, source: .loaded)
         for job in 7..<10 as Range<UInt64> {
-            let peer = try farmer.employ(model, job: job).peer
+            let peer = try farmer.employ(model).peer
             try farmer.send(farmer.task(model, job: job, tile: 1), to: peer)
             #expect(try farmer.result().task.job == job)
             try farmer.send(.stop(reason: "finished"), to: peer)

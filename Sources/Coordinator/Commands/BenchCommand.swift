@@ -14,7 +14,10 @@ struct BenchCommand: ParsableCommand {
 
     @Option(
         help:
-            "Side of the tile: pixels, or latents for latent models. Default: \(RenderPlan.defaultTile), or \(LatentPlan.defaultTile) latents."
+            """
+            Side of the tile: pixels, or latents for latent models. Default: \(SuperResolution.defaultTile), or \
+            \(LatentCanvas.defaultTile) latents.
+            """
     )
     var tile: Int?
 
@@ -40,7 +43,8 @@ struct BenchCommand: ParsableCommand {
         let isLatent = folder.pipeline != nil
         try printJSON(
             DenoiserBenchmark.run(
-                folder: folder, part: part, tile: tile ?? (isLatent ? LatentPlan.defaultTile : RenderPlan.defaultTile),
+                folder: folder, part: part,
+                tile: tile ?? (isLatent ? LatentCanvas.defaultTile : SuperResolution.defaultTile),
                 precision: precision ?? (isLatent ? folder.naturalPrecision() : .float32),
                 lanes: lanes ?? ProcessInfo.processInfo.activeProcessorCount, seconds: seconds))
     }

@@ -1,10 +1,12 @@
 import Engine
 import Foundation
 
-/// The model that `--model` names, or the one that comes with the program.
-/// - Throws: `ModelFolderError`.
+/// The model that `--model` names, or the one that comes with the program, its weights checked by their headers.
+/// - Throws: `ModelFolderError`, `SafetensorsError`, `ModelError`.
 func modelFolder(_ path: String?) throws -> ModelFolder {
-    try ModelFolder(url: path.map { URL(filePath: $0) } ?? DefaultModel.url)
+    let folder = try ModelFolder(url: path.map { URL(filePath: $0) } ?? DefaultModel.url)
+    try folder.checkWeights()
+    return folder
 }
 
 /// Prints a report as JSON, its keys in alphabetical order.

@@ -10,7 +10,10 @@ struct DoorOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "The coordinator's keys, made with `tilefarm keygen`: admits the workers on its allow-list alone, and encrypts.",
+            """
+            The coordinator's keys, made with `tilefarm keygen`: admits the workers on its allow-list alone, and \
+            encrypts.
+            """,
             valueName: "file"))
     var keys: String?
 
@@ -26,7 +29,13 @@ struct DoorOptions: ParsableArguments {
         guard let bind else { return }
         do {
             let endpoint = try Endpoint(bind)
-            if !endpoint.isLoopback, keys == nil, !insecure { throw CommandError.openEndpoint(bind) }
+            if !endpoint.isLoopback, keys == nil, !insecure {
+                throw ValidationError(
+                    "--bind \(bind): anybody who reaches this address could join or read the job; give --keys FILE "
+                        + "(`tilefarm keygen` makes it), bind to 127.0.0.1, or say --insecure on a network that you "
+                        + "trust"
+                )
+            }
             if bind.hasPrefix("inproc://") {
                 throw ValidationError("--bind \(bind): no other program can reach it; use tcp://127.0.0.1:PORT")
             }
@@ -37,18 +46,15 @@ struct DoorOptions: ParsableArguments {
         } catch let error as ValidationError { throw error } catch { throw ValidationError("\(error)") }
     }
 
-    /// The same, its paths as they are seen from this folder: for whoever goes to another.
-    var fromHere: DoorOptions {
+    /// Where workers come in, its paths as they are seen from this folder: for whoever goes to another.
+    func place(into settings: inout FarmSettings) {
         let here = FileManager.default.currentDirectoryPath + "/", ipc = "ipc://"
-        var door = self
-        if let keys, !keys.hasPrefix("/") { door.keys = here + keys }
+        settings.keys = keys.map { $0.hasPrefix("/") ? $0 : here + $0 }
+        settings.bind = bind
+        settings.isInsecure = insecure
         // @: no file. *: any.
         if let bind, bind.hasPrefix(ipc), let first = bind.dropFirst(ipc.count).first, !"/@*".contains(first) {
-            door.bind = ipc + here + bind.dropFirst(ipc.count)
+            settings.bind = ipc + here + bind.dropFirst(ipc.count)
         }
-        return door
     }
-
-    /// - Throws: `KeyFileError`.
-    func readKeys() throws -> CoordinatorKeys? { try keys.map { try CoordinatorKeys(path: $0) } }
 }

@@ -76,7 +76,10 @@ struct OutputOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Keep the canvas in files when it takes more memory than this, for example 2GiB. Default: half of the machine's.",
+            """
+            Keep the canvas in files when it takes more memory than this, for example 2GiB. Default: half of the \
+            machine's.
+            """,
             valueName: "size"))
     var memory: ByteSize?
 
@@ -95,8 +98,29 @@ struct OutputOptions: ParsableArguments {
 
 extension CanvasElement: ExpressibleByArgument {}
 
-extension OutputOptions {
-    var places: OutputPlaces { OutputPlaces(png: output, deepZoom: deepzoom) }
+extension FarmOptions {
+    /// The settings that were typed, as a value.
+    func settings(_ output: OutputOptions) -> FarmSettings {
+        var settings = FarmSettings()
+        door.place(into: &settings)
+        settings.workers = workers
+        settings.kernels = kernels
+        settings.checkpointSeconds = output.checkpointEvery?.value
+        settings.memoryBytes = output.memory?.bytes
+        (settings.echoes, settings.hasBarrier, settings.sendsCopies) = (echo, barrier, copies > 1)
+        return settings
+    }
+
+    /// Workers may be elsewhere this time; whoever says nothing about them means those of before.
+    func settings(resuming former: FarmSettings) -> FarmSettings {
+        var settings = former
+        if workers != nil || bind != nil {
+            settings.workers = workers
+            door.place(into: &settings)
+        }
+        settings.kernels = kernels ?? former.kernels
+        return settings
+    }
 }
 
 /// 90s, 10m, 1.5h; a number alone is seconds.

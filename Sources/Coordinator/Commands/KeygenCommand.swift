@@ -33,14 +33,21 @@ struct KeygenCommand: ParsableCommand {
 
     func run() throws {
         guard let coordinator else {
-            try CoordinatorKeys.make(path: file)
-            print("\(file): the coordinator's keys; for each worker say `tilefarm keygen NAME.keys --for \(file)`")
+            try CoordinatorKeys.make(path: file, remarks: Wording.coordinatorKeys)
+            print(
+                """
+                \(file): the coordinator's keys; for each worker say `tilefarm keygen NAME.keys --for \
+                \(file.shellQuoted)`
+                """
+            )
             return
         }
         let name = name ?? URL(filePath: file).deletingPathExtension().lastPathComponent
-        try WorkerKeys.make(path: file, name: name, for: coordinator)
+        try WorkerKeys.make(path: file, name: name, for: coordinator, remarks: Wording.workerKeys)
         print(
-            "\(file): the keys of worker \(name), which \(coordinator) now allows; move the file to the worker's machine"
+            """
+            \(file): the keys of worker \(name), which \(coordinator) now allows; move the file to the worker's machine
+            """
         )
     }
 }

@@ -30,10 +30,10 @@ struct ModelCommand: ParsableCommand {
         }
         let lanes = lanes ?? ProcessInfo.processInfo.activeProcessorCount
         line("model", folder.architecture.rawValue)
-        line("files", "\(folder.files.count), \(PlanCommand.size(folder.files.reduce(0) { $0 + $1.size }))")
+        line("files", "\(folder.files.count), \(ByteCount(folder.files.reduce(0) { $0 + $1.size }))")
         if let pipeline = folder.pipeline {
             let precision = try precision ?? folder.naturalPrecision()
-            let tile = tile ?? LatentPlan.defaultTile
+            let tile = tile ?? LatentCanvas.defaultTile
             var most = 0
             for part in PipelineFolder.Part.allCases {
                 let side = part == .vae ? AutoencoderTiling().tile : tile
@@ -45,18 +45,24 @@ struct ModelCommand: ParsableCommand {
                     : part == .vae ? "a decoded tile of \(side)x\(side) latents" : "a prompt"
                 line(
                     part.rawValue,
-                    "\(pipeline.folder(of: part).className), \(Self.millions(need.parameters)) parameters, \(PlanCommand.size(need.bytes(lanes: lanes))) "
-                        + "with \(lanes) lanes, \(Self.giga(need.flops)) GFLOP for \(call)")
+                    """
+                    \(pipeline.folder(of: part).className), \(Self.millions(need.parameters)) parameters, \
+                    \(ByteCount(need.bytes(lanes: lanes))) with \(lanes) lanes, \(Self.giga(need.flops)) GFLOP for \
+                    \(call)
+                    """)
             }
             line("precision", precision.rawValue)
-            line("memory", "\(PlanCommand.size(most)) for a worker with \(lanes) lanes, one network at a time")
+            line("memory", "\(ByteCount(most)) for a worker with \(lanes) lanes, one network at a time")
             line("schedule", Self.words(folder.schedule))
             let factor = pipeline.vaeConfiguration.factor
             switch pipeline.kind {
             case .upscale:
                 line(
                     "can",
-                    "enlarge a picture by \(factor), guided by a prompt (--prompt); noise levels up to \(pipeline.maximumNoiseLevel) (--noise-level)"
+                    """
+                    enlarge a picture by \(factor), guided by a prompt (--prompt); noise levels up to \
+                    \(pipeline.maximumNoiseLevel) (--noise-level)
+                    """
                 )
             case .imageToImage:
                 line(
@@ -65,15 +71,18 @@ struct ModelCommand: ParsableCommand {
             }
         } else {
             if let precision, precision != .float32 {
-                throw CommandError.optionOfOtherModels("--precision", model: folder.architecture.rawValue)
+                throw RequestError.notOfModel(.precision, model: folder.architecture.rawValue)
             }
             let unet = try UNet2DConfiguration(file: folder.network.appending(path: "config.json"))
             let factor = folder.superResolution?.spaceToDepth ?? 1
-            let tile = tile ?? RenderPlan.roundUp(RenderPlan.defaultTile, factor * unet.alignment)
+            let tile = tile ?? roundUp(SuperResolution.defaultTile, factor * unet.alignment)
             let flops = unet.flops(height: tile / factor, width: tile / factor)
             line(
                 "unet",
-                "UNet2DModel, \(Self.millions(try folder.denoiser.parameters().count)) parameters, \(Self.giga(flops)) GFLOP for a tile of \(tile)x\(tile) pixels"
+                """
+                UNet2DModel, \(Self.millions(try folder.denoiser.parameters().count)) parameters, \(Self.giga(flops)) \
+                GFLOP for a tile of \(tile)x\(tile) pixels
+                """
             )
             line("schedule", Self.words(folder.schedule))
             if let superResolution = folder.superResolution {
@@ -88,7 +97,10 @@ struct ModelCommand: ParsableCommand {
     private static func giga(_ flops: Double) -> String { String(format: flops < 1e10 ? "%.2f" : "%.0f", flops / 1e9) }
 
     private static func words(_ schedule: NoiseScheduleConfiguration) -> String {
-        "\(schedule.betaSchedule.rawValue) betas \(schedule.betaStart) to \(schedule.betaEnd)\(schedule.zeroTerminalSNR ? ", zero terminal SNR" : ""), "
-            + "\(schedule.predictionType.rawValue) prediction, \(schedule.timestepSpacing.rawValue) steps"
+        """
+        \(schedule.betaSchedule.rawValue) betas \(schedule.betaStart) to \(schedule.betaEnd)\
+        \(schedule.zeroTerminalSNR ? ", zero terminal SNR" : ""), \
+        \(schedule.predictionType.rawValue) prediction, \(schedule.timestepSpacing.rawValue) steps
+        """
     }
 }

@@ -21,85 +21,124 @@ struct PlanCommand: ParsableCommand {
     func run() throws {
         let reader = try InputImage.reader(options.input)
         let folder = try modelFolder(options.model)
-        let plan = try options.plan(folder, inputHeight: reader.height, inputWidth: reader.width)
-
-        // The work of a job, phase by phase, as it would be sent.
-        var tiles: [String: [Int]] = [:]
-        var (sent, received) = (0, 0)
-        for phase in plan.phases.indices {
-            let count = plan.step(phase).count
-            tiles[plan.phases[phase].name, default: []].append(count)
-            for tile in 0..<count {
-                let work = try plan.work(phase: phase, tile: tile)
-                sent += work.inputByteCounts.reduce(0, +)
-                received += work.answerByteCount
-            }
-        }
-
+        let plan = try MethodTable.standard.plan(
+            options.request(nil), PlanContext(model: folder, inputHeight: reader.height, inputWidth: reader.width))
+        let pipeline = plan.pipeline, picture = plan.picture, tiling = plan.tiling
         let cores = ProcessInfo.processInfo.activeProcessorCount
         let lanes = lanes ?? cores
+        let machine = Int(clamping: ProcessInfo.processInfo.physicalMemory)
         let input = InputImage.bytes(of: reader)
-        let kept = plan.stores(canvases: 1).reduce(input) { $0 + $1.bytes }
-        let coordinator = Self.size(plan.coordinatorBytes(lanes: lanes, kept: kept))
-        let unit = plan.latent == nil ? "pixels" : "latents"
+        let coordinator = ByteCount(
+            plan.coordinatorBytes(lanes: lanes, kept: input + plan.arrayBytes(hasCheckpoints: false)))
+        let isLatent = plan.needs != nil
         func line(_ key: String, _ value: String) {
             print(key.padding(toLength: 16, withPad: " ", startingAt: 0) + value)
         }
-        func counts(_ name: String) -> String {
-            let counts = tiles[name] ?? []
-            return "\(counts.min() ?? 0)\(counts.min() == counts.max() ? "" : " to \(counts.max() ?? 0)")"
+
+        line("input", "\(picture.inputWidth)x\(picture.inputHeight)")
+        let canvas = "canvas \(tiling.canvasWidth)x\(tiling.canvasHeight)\(isLatent ? " latents" : "")"
+        line("output", "\(picture.outputWidth)x\(picture.outputHeight) (\(canvas))")
+        let denoising = TileCounts(pipeline, "denoise")
+        line("tiles", "\(denoising) a step of \(tiling.tile)x\(tiling.tile) \(isLatent ? "latents" : "pixels")")
+        if let last = pipeline.passes.last(where: { $0.name == "denoise" })?.grid {
+            line("cuts", "of the last step: " + Self.cuts(last))
         }
-        func total(_ name: String) -> Int { (tiles[name] ?? []).reduce(0, +) }
-        line("input", "\(plan.inputWidth)x\(plan.inputHeight)")
-        line(
-            "output",
-            "\(plan.outputWidth)x\(plan.outputHeight) (canvas \(plan.tiling.canvasWidth)x\(plan.tiling.canvasHeight)\(plan.latent == nil ? "" : " latents"))"
-        )
-        line("tiles", "\(counts("denoise")) a step of \(plan.tiling.tile)x\(plan.tiling.tile) \(unit)")
-        line("cuts", "of the last step: " + Self.cuts(plan.grids[plan.steps - 1]))
-        line("tasks", "\(total("denoise")) in \(plan.steps) steps")
-        if let latent = plan.latent {
-            let side = latent.autoencoderTiling.tile
-            for (name, what) in [("encode", "encoded"), ("decode", "decoded")] where total(name) > 0 {
-                line(
-                    name,
-                    "\(total(name)) tasks in \(tiles[name]?.count ?? 0) passes over \(counts(name)) \(what) tiles of \(side)x\(side) latents"
-                )
-            }
+        line("tasks", "\(denoising.total) in \(plan.steps) steps")
+        let side = options.vaeTile ?? AutoencoderTiling().tile
+        for (name, what) in [("encode", "encoded"), ("decode", "decoded")] {
+            let counts = TileCounts(pipeline, name)
+            guard counts.total > 0 else { continue }
+            line(
+                name,
+                "\(counts.total) tasks in \(counts.passes) passes over \(counts) \(what) tiles of "
+                    + "\(side)x\(side) latents")
         }
-        let worker = plan.workerBytes(lanes: cores, machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
-        if let worker, worker > Int(clamping: ProcessInfo.processInfo.physicalMemory) {
-            line("memory", "coordinator \(coordinator), worker \(Self.size(worker)) with \(cores) lanes")
-            throw CommandError.modelNeedsMemory(
-                needed: worker, machine: Int(clamping: ProcessInfo.processInfo.physicalMemory))
+        let worker = plan.workerBytes(lanes: cores, machine: machine)
+        if let worker, worker > machine {
+            line("memory", "coordinator \(coordinator), worker \(ByteCount(worker)) with \(cores) lanes")
+            throw RunError.modelNeedsMemory(needed: worker, machine: machine)
         }
 
-        // Large tiles would take long to measure; time grows with the area.
-        let sample = min(
-            plan.tiling.tile, max((plan.latent == nil ? 512 : 64) / plan.tiling.alignment, 1) * plan.tiling.alignment)
-        let measured = try DenoiserBenchmark.run(
-            folder: folder, tile: sample, precision: plan.precision, lanes: cores, seconds: 1.5)
-        let side = Double(plan.tiling.tile) / Double(sample)
-        var secondsPerTile = measured.secondsPerTile * side * side
-        if let latent = plan.latent, latent.guidanceScale != 1 { secondsPerTile *= 2 }
-        // All at the denoiser's pace.
-        let costs = plan.costs
-        let denoising = zip(plan.phases, costs).first { if case .denoise = $0.0 { true } else { false } }?.1 ?? 1
-        let seconds =
-            plan.phases.indices.reduce(0) { $0 + Double(plan.step($1).count) * costs[$1] } / denoising * secondsPerTile
+        let measured = try measure(plan, folder, cores: cores)
         line(
             "memory",
-            "coordinator \(coordinator), worker \(Self.size(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")
+            "coordinator \(coordinator), worker \(ByteCount(worker ?? measured.peakMemoryBytes)) with \(cores) lanes")
         line(
             "disk",
-            "\(Self.size(plan.stores(canvases: 3).reduce(input) { $0 + $1.bytes })) with --job, half with --storage float16"
-        )
-        let halves = plan.latent == nil && plan.tiling.writesDisjointCells ? ", about half with --storage float16" : ""
-        line("traffic", "\(Self.size(sent)) to the workers, \(Self.size(received)) back\(halves)")
+            "\(ByteCount(input + plan.arrayBytes(hasCheckpoints: true))) with --job, half with --storage float16")
+        let (sent, received) = try Self.traffic(pipeline)
+        let halves = !isLatent && tiling.writesDisjointCells ? ", about half with --storage float16" : ""
+        line("traffic", "\(ByteCount(sent)) to the workers, \(ByteCount(received)) back\(halves)")
+        // All at the denoiser's pace.
+        let cost = pipeline.passes.first { $0.name == "denoise" }?.cost ?? 1
+        let seconds =
+            pipeline.passes.reduce(0) { $0 + Double($1.taskCount) * $1.cost } / cost * measured.secondsPerTile
         line(
             "time",
             "about \(ProgressLine.clock(seconds / Double(lanes))) on \(lanes) lanes like this machine's "
-                + "(\(String(format: "%.1f", secondsPerTile * 1000)) ms a tile and lane, \(measured.kernels))")
+                + "(\(String(format: "%.1f", measured.secondsPerTile * 1000)) ms a tile and lane, \(measured.kernels))")
+    }
+
+    /// Tiles of the passes of one name.
+    private struct TileCounts: CustomStringConvertible {
+        let counts: [Int]
+
+        init(_ pipeline: Pipeline, _ name: String) {
+            counts = pipeline.passes.filter { $0.name == name }.map(\.taskCount)
+        }
+
+        var total: Int { counts.reduce(0, +) }
+        var passes: Int { counts.count }
+        var description: String {
+            let (least, most) = (counts.min() ?? 0, counts.max() ?? 0)
+            return least == most ? "\(least)" : "\(least) to \(most)"
+        }
+    }
+
+    private struct Measured {
+        var secondsPerTile: Double
+        var peakMemoryBytes: Int
+        var kernels: String
+    }
+
+    /// Large tiles would take long to measure; time grows with the area.
+    private func measure(_ plan: JobPlan, _ folder: ModelFolder, cores: Int) throws -> Measured {
+        let tiling = plan.tiling, isLatent = plan.needs != nil
+        let sample = min(tiling.tile, max((isLatent ? 64 : 512) / tiling.alignment, 1) * tiling.alignment)
+        let report = try DenoiserBenchmark.run(
+            folder: folder, tile: sample, precision: plan.precision, lanes: cores, seconds: 1.5)
+        let side = Double(tiling.tile) / Double(sample)
+        let isGuided =
+            plan.pipeline.passes.contains { pass in
+                pass.name == "denoise" && pass.reads.count { $0.delivery == .blob } > 1
+            }
+        return Measured(
+            secondsPerTile: report.secondsPerTile * side * side * (isGuided ? 2 : 1),
+            peakMemoryBytes: report.peakMemoryBytes, kernels: report.kernels)
+    }
+
+    /// Bytes of all tasks and answers; a blob counts once.
+    private static func traffic(_ pipeline: Pipeline) throws -> (sent: Int, received: Int) {
+        var (sent, received) = (0, 0), blobs: Set<String> = []
+        for (index, pass) in pipeline.passes.enumerated() {
+            guard case .task(let operation) = pass.work else { continue }
+            for tile in 0..<pass.count {
+                let operation = try operation(tile)
+                received += operation.outputs.reduce(0) { $0 + $1.byteCount }
+                for (slot, (read, input)) in zip(pass.reads, operation.inputs).enumerated() {
+                    switch read.delivery {
+                    case .noise: break
+                    case .frame: sent += input.byteCount
+                    case .blob:
+                        let writer = pipeline.writers[index][slot] ?? -1
+                        var name = "\(read.plane) \(writer)"
+                        if case .whole = read.region {} else { name += " \(pass.place(tile))" }
+                        if blobs.insert(name).inserted { sent += input.byteCount }
+                    }
+                }
+            }
+        }
+        return (sent, received)
     }
 
     /// Where cells end, for who looks for seams: `x 232 456 | y 240`.
@@ -109,12 +148,5 @@ struct PlanCommand: ParsableCommand {
             return places.isEmpty ? "none" : places.joined(separator: " ")
         }
         return "x \(places(grid.columns)) | y \(places(grid.rows))"
-    }
-
-    static func size(_ bytes: Int) -> String {
-        let units = ["B", "KiB", "MiB", "GiB", "TiB"]
-        var (value, unit) = (Double(bytes), 0)
-        while value >= 1024, unit < units.count - 1 { (value, unit) = (value / 1024, unit + 1) }
-        return String(format: unit == 0 ? "%.0f " : "%.1f ", value) + units[unit]
     }
 }

@@ -6,8 +6,8 @@ struct SimulateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "simulate", abstract: "Simulate a farm with the real scheduler, to plan one. Prints JSON.",
         discussion: """
-            Every tile takes the first worker one second. `efficiency` is what the same tiles would take if no lane was ever idle, over what they take: \
-            with steps that overlap (dataflow), and with a barrier between steps.
+            Every tile takes the first worker one second. `efficiency` is what the same tiles would take if no lane \
+            was ever idle, over what they take: with steps that overlap (dataflow), and with a barrier between steps.
             """)
 
     @Option(help: "Tiles along a side of the picture: 61 for a gigapixel with latents of 8 and tiles of 64.")
@@ -77,7 +77,7 @@ struct SimulateCommand: ParsableCommand {
 
         struct Run: Encodable {
             var result: Simulation.Report
-            /// Of this program.
+            /// Seconds of the processor that this program took.
             var cpuSeconds: Double
         }
     }

@@ -13,15 +13,12 @@ struct UpscaleCommand: AsyncParsableCommand {
     @OptionGroup var farm: FarmOptions
 
     func run() async throws {
-        var job = RenderJob(options: options, output: output, farm: farm)
+        let settings = farm.settings(output)
+        var run = RenderRun(request: options.request(output), settings: settings, words: Wording.farm)
         // Before the folder is made: what was typed wrongly leaves nothing behind.
-        let parts = try job.check()
-        if let path = output.job {
-            job.folder = try JobFolder.create(path, input: options.input)
-            job.typed = Array(
-                CommandLine.arguments.dropFirst().drop { $0 != Self.configuration.commandName }.dropFirst())
-        }
-        try await job.run(parts, farm.logger)
+        let parts = try run.check(jobFolder: output.job)
+        if let path = output.job { run.folder = try JobFolder.create(path, input: options.input) }
+        try await run.run(parts, farm.logger)
     }
 }
 
@@ -37,28 +34,14 @@ struct ResumeCommand: AsyncParsableCommand {
 
     func run() async throws {
         let (folder, description) = try JobFolder.open(job)
-        let door = self.farm.door.fromHere
-        // As it was typed, where it was typed: paths may be relative.
-        guard FileManager.default.changeCurrentDirectoryPath(description.workingDirectory) else {
-            throw JobFolderError.changed(
-                path: job, what: "the folder \(description.workingDirectory), which its paths start from, is")
-        }
-        let command: UpscaleCommand
-        do { command = try UpscaleCommand.parse(description.arguments) } catch {
-            throw JobFolderError.damaged(
-                path: job, reason: "its arguments are not understood: \(UpscaleCommand.message(for: error))")
-        }
         if description.isFinished {
             folder.clean()
-            throw JobFolderError.finished(path: job, output: command.output.output)
+            throw JobFolderError.finished(path: job, output: description.request.output.png)
         }
-        // Workers may be elsewhere this time; whoever says nothing about them means those of before.
-        var farm = command.farm
-        if self.farm.workers != nil || self.farm.bind != nil { (farm.workers, farm.door) = (self.farm.workers, door) }
-        farm.kernels = self.farm.kernels ?? farm.kernels
-        var resumed = RenderJob(options: command.options, output: command.output, farm: farm)
-        resumed.folder = folder
-        resumed.description = description
-        try await resumed.run(resumed.parts(input: folder.path(JobFolder.inputName)), self.farm.logger)
+        var run = RenderRun(
+            request: description.request, settings: farm.settings(resuming: description.farm), words: Wording.farm)
+        run.folder = folder
+        run.description = description
+        try await run.run(run.parts(input: folder.path(JobFolder.inputName)), farm.logger)
     }
 }

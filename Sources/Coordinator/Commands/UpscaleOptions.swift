@@ -3,21 +3,14 @@ import Engine
 import Foundation
 import Protocol
 
-/// What `upscale` and `plan` have in common: the picture, the model, the sampler, the tiling.
+/// Options that `upscale` and `plan` have in common: the picture, the model, the sampler, the tiling.
 package struct UpscaleOptions: ParsableArguments {
     package init() {}
 
-    /// The plan that these arguments make, as they would be typed.
-    package static func plan(_ arguments: [String], folder: ModelFolder, inputHeight: Int, inputWidth: Int) throws
-        -> RenderPlan
-    {
-        try parse(["input.png"] + arguments).plan(folder, inputHeight: inputHeight, inputWidth: inputWidth)
+    /// The request that these arguments make, as they would be typed after `upscale`.
+    package static func request(_ arguments: [String]) throws -> RenderRequest {
+        try parse(["input.png"] + arguments).request(nil)
     }
-
-    enum OverlapName: String, ExpressibleByArgument, CaseIterable { case implicit, reference, explicit, none }
-    enum OffsetName: String, ExpressibleByArgument, CaseIterable { case random, fixed, none }
-    enum SamplerName: String, ExpressibleByArgument, CaseIterable { case ddim, ddpm }
-    enum WeightsName: String, ExpressibleByArgument, CaseIterable { case mean, gaussian }
 
     @Argument(help: "The picture to enlarge: a PNG of any kind.")
     var input: String
@@ -30,12 +23,15 @@ package struct UpscaleOptions: ParsableArguments {
 
     @Option(
         help:
-            "Steps of the sampler. Default: \(RenderPlan.defaultSteps), 1 being the most faithful; \(LatentPlan.defaultSteps) for latent models."
+            """
+            Steps of the sampler. Default: \(SuperResolution.defaultSteps), 1 being the most faithful; \
+            \(LatentCanvas.defaultSteps) for latent models.
+            """
     )
     var steps: Int?
 
-    @Option(help: "The sampler.")
-    var sampler = SamplerName.ddim
+    @Option(help: "The sampler: \(SamplerTable.standard.names.joined(separator: ", ")).")
+    var sampler = DDIM.name
 
     @Option(help: "The share of fresh noise in each DDIM step, 0 to 1.")
     var eta: Float = 0
@@ -48,37 +44,55 @@ package struct UpscaleOptions: ParsableArguments {
 
     @Option(
         help:
-            "How strongly the prompt guides (latent models); 1 for not at all. Default: 9 for upscale pipelines, 7.5 for image to image."
+            """
+            How strongly the prompt guides (latent models); 1 for not at all. Default: 9 for upscale pipelines, 7.5 \
+            for image to image.
+            """
     )
     var guidanceScale: Float?
 
     @Option(
         help:
-            "Level of the noise on the low-resolution picture (upscale pipelines): more for a picture with more flaws. Default: \(LatentPlan.defaultNoiseLevel)."
+            """
+            Level of the noise on the low-resolution picture (upscale pipelines): more for a picture with more flaws. \
+            Default: \(LatentUpscale.defaultNoiseLevel).
+            """
     )
     var noiseLevel: Int?
 
     @Option(
         help:
-            "How much of the picture is made anew (image to image), above 0 to 1. Default: \(LatentPlan.defaultStrength)."
+            """
+            How much of the picture is made anew (image to image), above 0 to 1. Default: \
+            \(ImageToImage.defaultStrength).
+            """
     )
     var strength: Double?
 
     @Option(
         help:
-            "Weights and products (latent models): float32, float16 (halves the memory), bfloat16. Default: as the folder has its weights."
+            """
+            Weights and products (latent models): float32, float16 (halves the memory), bfloat16. Default: as the \
+            folder has its weights.
+            """
     )
     var precision: Precision?
 
     @Option(
         help:
-            "Side of a tile's window in pixels (latents for latent models), a multiple of the model's alignment. Default: \(RenderPlan.defaultTile), or \(LatentPlan.defaultTile) latents."
+            """
+            Side of a tile's window in pixels (latents for latent models), a multiple of the model's alignment. \
+            Default: \(SuperResolution.defaultTile), or \(LatentCanvas.defaultTile) latents.
+            """
     )
     var tile: Int?
 
     @Option(
         help:
-            "Pixels or latents of context around each tile that are read and thrown away. Default: \(RenderPlan.defaultHalo), or \(LatentPlan.defaultHalo) latents; with --overlap implicit only."
+            """
+            Pixels or latents of context around each tile that are read and thrown away. Default: \
+            \(SuperResolution.defaultHalo), or \(LatentCanvas.defaultHalo) latents; with --overlap implicit only.
+            """
     )
     var halo: Int?
 
@@ -88,19 +102,19 @@ package struct UpscaleOptions: ParsableArguments {
     var vaeTile: Int?
 
     @Option(help: "How the cut lines move from step to step.")
-    var offset = OffsetName.random
+    var offset = RenderRequest.TilingChoice.Offset.random
 
     @Option(help: "Bound of the offsets in pixels or latents. Default: as far as costs no more tiles.")
     var offsetRange: Int?
 
     @Option(help: "How tiles meet: implicit (FSTD), reference (FSTD as published), explicit (blended), none.")
-    var overlap = OverlapName.implicit
+    var overlap = RenderRequest.TilingChoice.Overlap.implicit
 
     @Option(help: "Pixels or latents that neighbouring windows share with --overlap explicit. Default: half a tile.")
     var overlapWidth: Int?
 
     @Option(help: "How windows are blended with --overlap explicit.")
-    var weights = WeightsName.gaussian
+    var weights = BlendWeights.gaussian
 
     @Option(help: "Seed of all noise and offsets: the same seed gives the same bytes.")
     var seed: UInt64 = 0
@@ -108,7 +122,7 @@ package struct UpscaleOptions: ParsableArguments {
     package func validate() throws {
         if let scale {
             guard scale.isFinite, (1...64).contains(scale) else {
-                throw ValidationError(CommandError.scale("\(scale)").description)
+                throw ValidationError("--scale \(scale): must be from 1 to 64")
             }
         }
         if let guidanceScale, !(guidanceScale.isFinite && (0...100).contains(guidanceScale)) {
@@ -119,16 +133,20 @@ package struct UpscaleOptions: ParsableArguments {
         }
         if let noiseLevel, noiseLevel < 0 { throw ValidationError("--noise-level \(noiseLevel): must not be negative") }
         for (name, text) in [("--prompt", prompt), ("--negative-prompt", negativePrompt)] {
-            if let text, text.utf8.count > WireLimits.promptBytes {
+            if let text, text.utf8.count > TaskLimits.promptBytes {
                 throw ValidationError(
-                    "\(name): \(text.utf8.count) bytes are too long, the limit is \(WireLimits.promptBytes)")
+                    "\(name): \(text.utf8.count) bytes are too long, the limit is \(TaskLimits.promptBytes)")
             }
         }
         if let steps {
             guard (1...1000).contains(steps) else { throw ValidationError("--steps \(steps): must be from 1 to 1000") }
         }
         guard eta.isFinite, (0...1).contains(eta) else { throw ValidationError("--eta \(eta): must be from 0 to 1") }
-        if sampler == .ddpm, eta != 0 { throw ValidationError("--eta belongs to --sampler ddim") }
+        guard SamplerTable.standard[sampler] != nil else {
+            let names = SamplerTable.standard.names.joined(separator: ", ")
+            throw ValidationError("--sampler \(sampler): there is none of this name, choose one of \(names)")
+        }
+        if sampler == DDPM.name, eta != 0 { throw ValidationError("--eta belongs to --sampler ddim") }
         if let tile, !(8...4096).contains(tile) { throw ValidationError("--tile \(tile): must be from 8 to 4096") }
         if let vaeTile, !(24...1024).contains(vaeTile) {
             throw ValidationError("--vae-tile \(vaeTile): must be from 24 to 1024")
@@ -149,77 +167,39 @@ package struct UpscaleOptions: ParsableArguments {
         }
     }
 
-    /// - Throws: `TilingError`, `CommandError` and others, each a line for the user.
-    func plan(_ folder: ModelFolder, inputHeight: Int, inputWidth: Int) throws -> RenderPlan {
-        let kind: SamplerKind = sampler == .ddpm ? .ddpm : .ddim(eta: eta)
-        let offset: Tiling.Offset = self.offset == .random ? .random : self.offset == .fixed ? .fixed : .none
-        if let pipeline = folder.pipeline {
-            let precision = try precision ?? folder.naturalPrecision()
-            let latent = try latentPlan(pipeline, folder: folder)
-            let tile = tile ?? RenderPlan.roundUp(LatentPlan.defaultTile, latent.alignment)
-            return try RenderPlan(
-                latent: latent, pipeline: pipeline, inputHeight: inputHeight, inputWidth: inputWidth,
-                scale: latent.method == .imageToImage ? scale ?? 4 : Double(latent.factor),
-                steps: steps ?? LatentPlan.defaultSteps, sampler: kind,
-                strength: strength ?? LatentPlan.defaultStrength, tile: tile,
-                overlap: overlap(tile: tile, alignment: latent.alignment, halo: LatentPlan.defaultHalo), offset: offset,
-                offsetRange: offsetRange,
-                seed: seed, precision: precision)
-        }
-        for (name, isGiven) in [
-            ("--prompt", prompt != nil), ("--negative-prompt", negativePrompt != nil),
-            ("--guidance-scale", guidanceScale != nil),
-            ("--noise-level", noiseLevel != nil), ("--strength", strength != nil),
-            ("--precision", precision != nil && precision != .float32), ("--vae-tile", vaeTile != nil),
-        ] where isGiven { throw CommandError.optionOfOtherModels(name, model: folder.architecture.rawValue) }
-        let scale = scale ?? 4
-        let alignment = try RenderPlan.alignment(of: folder, scale: scale)
-        let tile = tile ?? RenderPlan.roundUp(RenderPlan.defaultTile, alignment)
-        return try RenderPlan(
-            folder: folder, inputHeight: inputHeight, inputWidth: inputWidth, scale: scale,
-            steps: steps ?? RenderPlan.defaultSteps,
-            sampler: kind, tile: tile, overlap: overlap(tile: tile, alignment: alignment, halo: RenderPlan.defaultHalo),
-            offset: offset, offsetRange: offsetRange, seed: seed)
-    }
-
-    private func overlap(tile: Int, alignment: Int, halo defaultHalo: Int) -> Tiling.Overlap {
-        switch overlap {
-        case .implicit: .implicit(halo: halo ?? RenderPlan.roundUp(defaultHalo, alignment))
-        case .reference: .reference
-        case .explicit:
-            .explicit(
-                width: overlapWidth ?? tile / 2 / alignment * alignment, weights: weights == .mean ? .mean : .gaussian)
-        case .none: .none
-        }
-    }
-
-    private func latentPlan(_ pipeline: PipelineFolder, folder: ModelFolder) throws -> LatentPlan {
-        let factor = pipeline.vaeConfiguration.factor
-        let method: LatentPlan.Method
-        switch pipeline.kind {
-        case .upscale:
-            let level = noiseLevel ?? min(LatentPlan.defaultNoiseLevel, pipeline.maximumNoiseLevel)
-            guard level <= pipeline.maximumNoiseLevel else {
-                throw CommandError.noiseLevel(level, most: pipeline.maximumNoiseLevel)
-            }
-            if let scale, scale != Double(factor) { throw CommandError.scaleOfModel("\(scale)", scale: factor) }
-            if strength != nil {
-                throw CommandError.optionOfOtherModels("--strength", model: folder.architecture.rawValue)
-            }
-            method = .upscale(noiseLevel: level)
-        case .imageToImage:
-            if noiseLevel != nil {
-                throw CommandError.optionOfOtherModels("--noise-level", model: folder.architecture.rawValue)
-            }
-            method = .imageToImage
-        }
-        var tiling = AutoencoderTiling()
-        if let vaeTile { tiling.tile = vaeTile }
-        return LatentPlan(
-            method: method, prompt: prompt ?? "", negativePrompt: negativePrompt ?? "",
-            guidanceScale: guidanceScale ?? LatentPlan.defaultGuidanceScale(method), pipeline: pipeline,
-            autoencoderTiling: tiling)
+    /// The request that was typed, as a value; paths are those of the folder that it was typed in.
+    /// - Parameter output: nil where nothing is going to be written
+    func request(_ output: OutputOptions?) -> RenderRequest {
+        func absolute(_ path: String) -> String { URL(filePath: path).standardizedFileURL.path }
+        var request = RenderRequest(
+            input: absolute(input),
+            output: .init(png: output.map { absolute($0.output) } ?? "", deepZoom: output?.deepzoom.map(absolute)))
+        request.model = model.map(absolute)
+        request.scale = scale
+        request.strength = strength
+        request.noiseLevel = noiseLevel
+        request.steps = steps
+        request.sampler.name = sampler
+        request.sampler.options.eta = Double(eta)
+        request.guidance.prompt = prompt
+        request.guidance.negativePrompt = negativePrompt
+        request.guidance.scale = guidanceScale.map { Double($0) }
+        request.tiling.overlap = overlap
+        request.tiling.offset = offset
+        request.tiling.tile = tile
+        request.tiling.halo = halo
+        request.tiling.offsetRange = offsetRange
+        request.tiling.overlapWidth = overlapWidth
+        request.tiling.weights = weights
+        request.tiling.autoencoderTile = vaeTile
+        request.precision = precision
+        request.seed = seed
+        request.storage = output?.storage ?? .float32
+        return request
     }
 }
 
+extension RenderRequest.TilingChoice.Overlap: ExpressibleByArgument {}
+extension RenderRequest.TilingChoice.Offset: ExpressibleByArgument {}
+extension BlendWeights: ExpressibleByArgument {}
 extension Precision: ExpressibleByArgument {}

@@ -33,11 +33,20 @@ struct VerifyCommand: ParsableCommand {
                 failures += report.passed ? 0 : 1
                 let error = String(format: "%.2e", report.relativeError)
                 print(
-                    "\(report.passed ? "ok  " : "FAIL") \(folder.lastPathComponent) \(report.name) \(error) (tolerance \(report.tolerance))"
+                    """
+                    \(report.passed ? "ok  " : "FAIL") \(folder.lastPathComponent) \(report.name) \(error) (tolerance \
+                    \(report.tolerance))
+                    """
                 )
             }
         }
         guard verified > 0 else { throw ValidationError("no case folder is among what was named") }
-        guard failures == 0 else { throw CommandError.verificationFailed(failures) }
+        guard failures == 0 else { throw VerificationFailed(count: failures) }
     }
+}
+
+struct VerificationFailed: Error, CustomStringConvertible {
+    let count: Int
+
+    var description: String { "\(count) tensor\(count == 1 ? " is" : "s are") outside the tolerance" }
 }

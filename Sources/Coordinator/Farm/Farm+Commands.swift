@@ -1,61 +1,50 @@
 import DequeModule
+import Engine
 import Logging
 import Protocol
 
-/// What the scheduler says.
+/// The scheduler's commands, carried out.
 extension Farm {
     /// Tells the scheduler and carries out what it says, and so on until nothing more happens.
-    func happened(_ event: Scheduler.Event) {
-        pending.append(event)
+    /// - Parameter answer: what was answered, where the event is an answer
+    func happened(_ event: Scheduler.Event, answer: TileAnswer? = nil) {
+        pending.append(Happening(event: event, answer: answer))
         guard !isCarryingOut else { return }
         isCarryingOut = true
         defer { isCarryingOut = false }
-        while let event = pending.popFirst() {
-            for command in scheduler.handle(event, at: Clock.now) { carryOut(command) }
+        while let happening = pending.popFirst() {
+            for command in scheduler.handle(happening.event, at: Clock.now) {
+                carryOut(command, answer: happening.answer)
+            }
         }
         workers.forgetDeparted()
     }
 
-    func carryOut(_ command: Scheduler.Command) {
+    private func carryOut(_ command: Scheduler.Command, answer: TileAnswer?) {
         switch command {
         case .cutAndSend(let tile, let number):
             do {
-                let work = try plan.work(phase: tile.step, tile: tile.index)
-                let task = TilesInHand.Task(
-                    work: work, inputs: copying.time { rendering.inputs(of: work, phase: tile.step, tile: tile.index) })
-                tiles.keep(task, of: tile)
-                send(tile, attempt: 0, task, to: number)
+                send(tile, attempt: 0, try job.cut(tile), to: number)
             } catch {
                 outcome = outcome ?? .failure(tileFailed(tile, reason: "\(error)"))
             }
         case .resend(let tile, let number, let attempt):
-            if let task = tiles.task(of: tile) { send(tile, attempt: attempt, task, to: number) }
+            if let task = job.tiles.task(of: tile) { send(tile, attempt: attempt, task, to: number) }
         case .accept(let tile):
-            guard let arriving else { return }
-            tiles.accept(arriving.frame, of: tile)
-            if let note = arriving.note {
-                let isNegative = plan.phases[tile.step] == .encodeText && tile.index == 1
-                logger.warning("\(note)", metadata: isNegative ? ["prompt": "negative"] : [:])
-            }
+            if let answer { job.accept(answer, of: tile) }
         case .drop(let tile, let number):
-            logger.debug(
-                "late answer dropped",
-                metadata: ["worker": "\(workers.name(number))", "tile": "\(tile.index)", "step": "\(stepName(tile))"])
+            logger.debug("late answer dropped", metadata: facts(of: tile, number))
         case .merge(let tile):
-            guard let (work, answer) = tiles.takeAnswer(of: tile) else { return }
-            lastWritten = max(lastWritten, tile.step)
-            copying.time { rendering.merge(answer, of: work, phase: tile.step, tile: tile.index) }
-            jobProgress.merged(phase: tile.step)
+            job.merge(tile)
+        case .compute(let tile):
+            job.compute(tile) { beat() }
         case .requeued(let tile, let number, let cause):
             // When a thousand workers are lost at once, writing of each tile would hold up those that are left.
             requeues += 1
-            guard requeues <= Self.mostRequeuesTold else { return }
-            logger.info(
-                "tile requeued",
-                metadata: [
-                    "tile": "\(tile.index)", "step": "\(stepName(tile))", "worker": "\(workers.name(number))",
-                    "reason": "\(cause)",
-                ])
+            guard requeues <= Self.maxRequeuesLogged else { return }
+            var facts = facts(of: tile, number)
+            facts["reason"] = "\(cause)"
+            logger.info("tile requeued", metadata: facts)
         case .hung(let number, let seconds):
             logger.warning(
                 "worker hangs, it gets nothing until it moves",
@@ -66,14 +55,12 @@ extension Farm {
         case .quarantined(let number, let tile, let reason):
             var facts: Logger.Metadata = ["worker": "\(workers.name(number))", "reason": "\(reason)"]
             // Nobody is left to show that the tile can be done.
-            if scheduler.workerCount == 0, let tile, let path = save(tile, reason: reason) { facts["task"] = "\(path)" }
-            logger.warning("worker in quarantine, it gets nothing more of this job", metadata: facts)
-        case .finishedStep(let step):
-            rendering.finish(phase: step) { beat() }
-            // The last one is always worth it: the output may take long to write.
-            if let checkpointer, checkpointer.wants(step + 1) || step + 1 == plan.phases.count {
-                writeCheckpoint(step + 1)
+            if scheduler.workerCount == 0, let tile, let path = job.saveTask(of: tile, reason: reason) {
+                facts["task"] = "\(path)"
             }
+            logger.warning("worker in quarantine, it gets nothing more of this job", metadata: facts)
+        case .finishedPass(let pass):
+            job.finish(pass: pass)
         case .finishedJob:
             outcome = .success(())
         case .gaveUp(let tile, let reason):
@@ -81,38 +68,39 @@ extension Farm {
         }
     }
 
-    func tileFailed(_ tile: Scheduler.Tile, reason: String) -> CommandError {
-        .tileFailed(step: stepName(tile), tile: tile.index, reason: reason, saved: save(tile, reason: reason))
+    func tileFailed(_ tile: Scheduler.Tile, reason: String) -> Failure {
+        .tileFailed(
+            pass: job.name(of: tile), tile: tile.index, reason: reason, saved: job.saveTask(of: tile, reason: reason))
     }
 
-    /// Keeps the task of a tile that failed.
-    /// - Returns: where; nil when there is none, or it cannot be written.
-    func save(_ tile: Scheduler.Tile, reason: String) -> String? {
-        guard let task = tiles.task(of: tile) else { return nil }
-        let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: 0)
-        do {
-            try FailedTile.save(
-                FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs,
-                reason: reason,
-                to: configuration.failedTile)
-            return configuration.failedTile
-        } catch {
-            logger.warning(
-                "the failed tile's task cannot be kept",
-                metadata: ["file": "\(configuration.failedTile)", "error": "\(error)"])
-            return nil
+    /// The log's facts of a tile and a worker.
+    func facts(of tile: Scheduler.Tile, _ number: Int) -> Logger.Metadata {
+        let pass = job.pipeline.passes[tile.pass]
+        var facts: Logger.Metadata = [
+            "worker": "\(workers.name(number))", "tile": "\(tile.index)", "pass": "\(pass.name)",
+        ]
+        if let step = pass.step { facts["step"] = "\(step + 1)" }
+        return facts
+    }
+
+    /// Sends a task, and before it what it names and the worker has not been sent.
+    private func send(_ tile: Scheduler.Tile, attempt: Int, _ pending: PendingTiles.PendingTask, to number: Int) {
+        for blob in workers[number]?.blobs.toSend(before: pending.task.blobs) ?? [] {
+            sendBlob(blob, for: tile, to: number)
         }
-    }
-
-    /// What people call the step of a tile: its number in the sampler's loop, or the phase.
-    func stepName(_ tile: Scheduler.Tile) -> String {
-        if case .denoise(let step) = plan.phases[tile.step] { "\(step)" } else { plan.phases[tile.step].name }
-    }
-
-    func send(_ tile: Scheduler.Tile, attempt: Int, _ task: TilesInHand.Task, to number: Int) {
-        let id = TaskID(job: configuration.job, stage: 0, step: tile.step, tile: tile.index, attempt: attempt)
+        let id = TaskID(job: job.id, pass: tile.pass, tile: tile.index, attempt: attempt)
         send(
-            .task(FarmTask(id: id, model: configuration.model.manifest.digest, work: task.work), inputs: task.inputs),
+            .task(FarmTask(id: id, model: job.model.manifest.digest, task: pending.task), inputs: pending.frames),
             to: number)
+    }
+
+    /// Sends a blob that the task of a tile names.
+    func sendBlob(_ blob: BlobID, for tile: Scheduler.Tile, to number: Int) {
+        do {
+            guard let bytes = try job.bytes(of: blob, for: tile) else { return }
+            send(.blob(blob, bytes), to: number)
+        } catch {
+            outcome = outcome ?? .failure(tileFailed(tile, reason: "\(error)"))
+        }
     }
 }

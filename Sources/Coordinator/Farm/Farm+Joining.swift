@@ -1,5 +1,6 @@
 import Engine
 import Foundation
+import Logging
 import Protocol
 
 /// How workers come and go.
@@ -28,12 +29,10 @@ extension Farm {
                 .refused("this job takes only workers with \(required) kernels, not \(hello.kernels)"), to: peer)
             return useless(received, "\(ownName) has \(hello.kernels) kernels, not \(required)")
         }
-        if let needed = plan.workerBytes(lanes: hello.lanes, machine: hello.memoryBytes), hello.memoryBytes > 0,
+        if let needed = job.plan.workerBytes(lanes: hello.lanes, machine: hello.memoryBytes), hello.memoryBytes > 0,
             needed > hello.memoryBytes
         {
-            let reason =
-                "the job's model takes \(PlanCommand.size(needed)) with \(hello.lanes) lanes and this machine has "
-                + "\(PlanCommand.size(hello.memoryBytes)): start it with fewer --lanes, or the job with --precision float16"
+            let reason = configuration.words.tooLittleMemory(needed, hello.lanes, hello.memoryBytes)
             sendDirectly(.refused(reason), to: peer)
             return useless(received, "\(ownName) cannot hold the model: \(reason)")
         }
@@ -47,37 +46,37 @@ extension Farm {
     /// The kernels that a worker has, as far as they decide this job's bytes: dot products of bfloat16 serve jobs of
     /// that precision alone.
     func bits(_ kernels: String) -> String {
-        plan.precision == .bfloat16
-            ? kernels : kernels.replacingOccurrences(of: KernelSet.avx512bf16.rawValue, with: KernelSet.avx512.rawValue)
+        job.plan.precision == .bfloat16
+            ? kernels
+            : kernels.replacingOccurrences(of: KernelSet.avx512bf16.rawValue, with: KernelSet.avx512.rawValue)
     }
 
     func welcome(_ hello: Hello, to number: Int) {
         send(
             .welcome(
                 Welcome(
-                    session: hello.session, job: configuration.job, manifest: configuration.model.manifest,
-                    requiredKernels: configuration.requiredKernels.map { _ in hello.kernels },
+                    session: hello.session, requiredKernels: configuration.requiredKernels.map { _ in hello.kernels },
                     heartbeatMilliseconds: Int(Self.heartbeatSeconds * 1000),
-                    silenceMilliseconds: Int(Self.silenceSeconds * 1000),
-                    precision: plan.precision)),
+                    silenceMilliseconds: Int(Self.silenceSeconds * 1000))),
             to: number)
+        send(.prepare(Preparation(manifest: job.model.manifest, precision: job.plan.precision)), to: number)
     }
 
-    func ready(_ number: Int, credit: Int, model: ModelDigest) {
+    func ready(_ number: Int, model: ModelDigest) {
         guard let worker = workers[number], !worker.isReady else { return }
-        guard model == configuration.model.manifest.digest else {
+        guard model == job.model.manifest.digest else {
             sendDirectly(
-                .refused("this worker has another model than the job: start it without --model, or with the job's"),
+                .refused("this worker has another model than the job: start it without a model, or with the job's"),
                 to: worker.peer)
             return remove(number, reason: "has another model")
         }
         worker.isReady = true
         fetches.forget(number)
-        let tasks = min(credit, Self.mostCredit)
+        let tasks = min(worker.hello.credit, Self.maxCredit)
         socket.admit(
             worker.connection,
-            bytesInFlight: Self.idleBytesInFlight + tasks * (plan.largestFrame + WireLimits.headerBytes), isAtWork: true
-        )
+            bytesInFlight: Self.idleBytesInFlight
+                + tasks * (job.plan.sizes.largestOutput + WireLimits.headerBytes), isAtWork: true)
         summary.workers += 1
         logger.info(
             "worker joined",
@@ -90,9 +89,7 @@ extension Farm {
         if firstKernels == nil { firstKernels = kernels }
         if kernels != firstKernels, !hasMixedKernels {
             hasMixedKernels = true
-            logger.warning(
-                "workers with different kernels: the output's bytes depend on which tiles they take; --kernels KIND admits one kind"
-            )
+            logger.warning("\(configuration.words.mixedKernels)")
         }
         happened(
             .joined(
@@ -115,7 +112,7 @@ extension Farm {
                 "worker left",
                 metadata: ["worker": "\(worker.name)", "tiles": "\(worker.tiles)", "reason": "\(reason)"])
         } else {
-            strangers.note(worker.name, "left before it was ready: \(reason)")
+            strangers.count(worker.name, "left before it was ready: \(reason)")
         }
         happened(.left(number, reason: reason))
     }

@@ -4,114 +4,124 @@ import Foundation
 import Logging
 import Protocol
 
-/// The shell around the scheduler: carries its commands out on one socket and one canvas, and tells it what happens.
+/// Sockets and workers: carries the scheduler's commands out on one socket and one job's planes, and tells the
+/// scheduler what happens.
 ///
-/// Everything runs on the thread that calls `render`; nothing in it waits but the socket.
-final class Farm {
+/// Everything runs on the thread that calls `serve`; nothing in it waits but the socket.
+package final class Farm {
     /// How often either side says that it lives.
     static let heartbeatSeconds = 1.0
     /// Silence after which either side counts as dead. Bytes of a message that is not whole yet break it, so the size
     /// of frames does not matter.
     static let silenceSeconds = 5.0
-    /// What a worker may have under way before it has tasks: requests for the model, heartbeats.
+    /// Bytes that a worker may have under way before it has tasks: requests for the model, heartbeats.
     static let idleBytesInFlight = 256 << 10
-
     /// Tiles requeued between two ticks that have a line each in the log.
-    static let mostRequeuesTold = 100
-
+    static let maxRequeuesLogged = 100
     /// Tasks that one worker may have: they have to fit the socket's queue.
-    static let mostCredit = 480
+    static let maxCredit = 480
 
     struct Configuration: Sendable {
         var endpoint: Endpoint
         /// Admits workers on its allow-list alone; nil admits every one.
         var keys: CoordinatorKeys?
-        var plan: RenderPlan
-        var input: InputImage
-        var stores: [RenderPlan.Store]
-        var storage: CanvasStorage
-        /// Seconds between checkpoints, where the storage is a job folder.
-        var checkpointSeconds: Double?
-        var model: ModelServer
         var requiredKernels: String?
-        var job: UInt64
         var leases: Scheduler.LeasePolicy
-        var workersAreLocal: Bool { !leases.othersMayCome }
-        /// Where the task of a tile is kept that nobody can compute.
-        var failedTile: String
+        var hasBarrier: Bool
+        /// Bytes that inputs and outputs of tiles at workers may take.
+        var memoryForTiles: Int
+        var words: FarmWords
+        /// Called when a tile is done.
         var onProgress: @Sendable () -> Void
         /// Called with the name of a worker that does not get on, and when it last said something.
         var onStuck: @Sendable (String, Double) -> Void
         /// Called before the workers are told that the job is over.
         var onOver: @Sendable () -> Void
+
+        var workersAreLocal: Bool { !leases.othersMayCome }
+    }
+
+    /// Words for a user who can choose other options: the program's commands know these.
+    package struct FarmWords: Sendable {
+        /// Bytes that are needed, lanes, and bytes that the worker's machine has.
+        var tooLittleMemory: @Sendable (_ needed: Int, _ lanes: Int, _ machine: Int) -> String
+        var mixedKernels: String
+
+        package init(
+            tooLittleMemory: @escaping @Sendable (_ needed: Int, _ lanes: Int, _ machine: Int) -> String,
+            mixedKernels: String
+        ) {
+            self.tooLittleMemory = tooLittleMemory
+            self.mixedKernels = mixedKernels
+        }
+    }
+
+    /// Why a farm ends without a picture.
+    enum Failure: Error, Equatable {
+        case stopped(StopRequest.Reason, done: Int, total: Int)
+        case tileFailed(pass: String, tile: Int, reason: String, saved: String?)
+        case cannotSend(String)
     }
 
     let configuration: Configuration
-    let plan: RenderPlan
+    let job: Job
     let logger: Logger
     let stopRequest: StopRequest
     let socket: RouterSocket
     var scheduler: Scheduler
-    let rendering: Rendering
-    let checkpointer: Checkpointer?
-    /// Phases up to this one have been written in.
-    var lastWritten = -1
     var summary = FarmSummary()
-    var copying = SampledTime()
-    var jobProgress: JobProgress
     let tilesBefore: Int
     var progress: ProgressLine
 
     var workers = WorkerRoster()
-    var tiles = TilesInHand()
     var fetches = FetchQueue()
-    /// What happened while commands were carried out.
-    var pending: Deque<Scheduler.Event> = []
-    /// Since the last tick.
+    /// Events while commands were carried out.
+    var pending: Deque<Happening> = []
+    /// Tiles requeued since the last tick.
     var requeues = 0
-    var outcome: Result<Void, CommandError>?
+    var outcome: Result<Void, Failure>?
     var strangers = StrangerLog()
     let start = Clock.now
     lazy var lastTick = start
     lazy var lastBeat = start
-    /// Those of the first worker that was ready.
+    /// The kernels of the first worker that was ready.
     var firstKernels: String?
     var hasMixedKernels = false
-    /// The answer that the scheduler is just being told of.
-    var arriving: (frame: Frame, note: String?)?
     var isCarryingOut = false
+
+    /// An event and, where it is an answer, what was answered.
+    struct Happening {
+        var event: Scheduler.Event
+        var answer: TileAnswer?
+    }
 
     /// - Parameters:
     ///   - context: lives longer than the farm, whose last words may take a while
-    ///   - checkpointer: nil where there are no checkpoints
+    ///   - first: the job's passes before it are done
     init(
-        _ configuration: Configuration, context: SocketContext, checkpointer: Checkpointer?, stop: StopRequest,
-        logger: Logger
+        _ configuration: Configuration, serving job: Job, startingAt first: Int, context: SocketContext,
+        stop: StopRequest, logger: Logger
     ) throws {
         self.configuration = configuration
-        self.checkpointer = checkpointer
+        self.job = job
         self.logger = logger
-        plan = configuration.plan
         stopRequest = stop
-        let checkpoint = configuration.storage.folder?.checkpoint
+        let sizes = job.plan.sizes, memory = configuration.memoryForTiles
         scheduler = Scheduler(
-            steps: plan.phases.count, startingAt: checkpoint?.phase ?? 0, leases: configuration.leases
-        ) { [plan] in plan.step($0) }
+            pipeline: job.pipeline, startingAt: first, leases: configuration.leases,
+            hasBarrier: configuration.hasBarrier,
+            // A few in any case.
+            maxInFlight: { max(16, memory / max(sizes.tileBytes[$0], 1)) })
         tilesBefore = scheduler.mergedTiles
-        jobProgress = JobProgress(plan, startingAt: scheduler.currentStep)
-        rendering = try Rendering(
-            plan: plan, input: configuration.input, stores: configuration.stores, storage: configuration.storage,
-            checkpoint: checkpoint)
-        progress = ProgressLine(job: configuration.job, steps: plan.steps, total: scheduler.totalTiles)
+        progress = ProgressLine(job: job.id, pipeline: job.pipeline, total: scheduler.totalTiles)
         socket = try RouterSocket(
-            context, bind: configuration.endpoint, maximumFrameBytes: max(plan.largestFrame, WireLimits.headerBytes),
+            context, bind: configuration.endpoint, maximumFrameBytes: max(sizes.largestOutput, WireLimits.headerBytes),
             keys: configuration.keys)
     }
 
-    /// Renders the whole job; afterwards `picture` is there.
-    ///
-    /// - Throws: `CommandError` when the job is stopped or cannot be finished, `SocketError`.
-    func render() throws -> FarmSummary {
+    /// Serves the job until it is done; afterwards its planes hold the picture.
+    /// - Throws: `Failure`, `SocketError`.
+    func serve() throws -> FarmSummary {
         let processorAtStart = Clock.threadProcessor
         if !configuration.workersAreLocal {
             logger.info("waiting for workers", metadata: ["endpoint": "\(socket.endpoint)"])
@@ -121,10 +131,7 @@ final class Farm {
         if scheduler.isOver { outcome = .success(()) }
         while outcome == nil {
             if let reason = stopRequest.reason {
-                switch reason {
-                case .cancelled: outcome = .failure(.cancelled(done: scheduler.mergedTiles, of: scheduler.totalTiles))
-                case .failed(let error): outcome = .failure(error)
-                }
+                outcome = .failure(.stopped(reason, done: scheduler.mergedTiles, total: scheduler.totalTiles))
                 break
             }
             let now = Clock.now
@@ -140,7 +147,7 @@ final class Farm {
             }
         }
         farewell()
-        noteIncidents()
+        logIncidents()
         strangers.report(to: logger, now: .infinity)
         summary.tiles = scheduler.mergedTiles
         summary.tilesOfRun = scheduler.mergedTiles - tilesBefore
@@ -150,12 +157,10 @@ final class Farm {
         summary.dropped += scheduler.dropped
         summary.bad = scheduler.bad
         summary.processorSeconds = Clock.threadProcessor - processorAtStart
-        summary.copySeconds = copying.seconds
+        summary.copySeconds = job.copying.seconds
         try outcome?.get()
         return summary
     }
-
-    var picture: FinishedPicture { rendering.picture }
 
     // MARK: Time
 
@@ -173,28 +178,28 @@ final class Farm {
         }
         beat()
         for number in fetches.workers {
-            noteFetches(of: number, at: now)
+            recordFetches(of: number, at: now)
             if let worker = workers[number], fetches.isStuck(number, at: now) {
                 expel(worker, reason: "took nothing of the model for \(Int(FetchQueue.patience)) s")
             }
         }
         serveFetches()
         if !wasAway { happened(.tick) }
-        if requeues > Self.mostRequeuesTold {
-            logger.info("more tiles requeued", metadata: ["tiles": "\(requeues - Self.mostRequeuesTold)"])
+        if requeues > Self.maxRequeuesLogged {
+            logger.info("more tiles requeued", metadata: ["tiles": "\(requeues - Self.maxRequeuesLogged)"])
         }
         requeues = 0
-        checkpoint(now)
-        noteIncidents()
+        job.tick(now)
+        logIncidents()
         strangers.report(to: logger, now: now)
         progress.update(
-            done: scheduler.mergedTiles, share: jobProgress.share,
-            phase: plan.phases[min(scheduler.currentStep, plan.phases.count - 1)],
-            inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
-            workers: scheduler.workerCount, inQuarantine: scheduler.quarantinedWorkers,
-            waiting: configuration.workersAreLocal ? nil : socket.endpoint,
-            slowest: workers.slowest,
-            elapsed: now - start, logger: logger)
+            ProgressLine.Snapshot(
+                done: scheduler.mergedTiles, fraction: job.progress.fraction, pass: scheduler.currentPass,
+                inFlight: scheduler.inFlight, retried: scheduler.repeats, copies: scheduler.speculations,
+                workers: scheduler.workerCount, inQuarantine: scheduler.quarantinedWorkers,
+                waiting: configuration.workersAreLocal ? nil : socket.endpoint, slowest: workers.slowest,
+                elapsed: now - start),
+            logger: logger)
     }
 
     /// Says that we live, when it is time to.
@@ -205,22 +210,6 @@ final class Farm {
         for worker in workers.all { send(.heartbeat, to: worker.number) }
     }
 
-    /// Chooses the phase of the next checkpoint when it is time for one.
-    func checkpoint(_ now: Double) {
-        guard let checkpointer else { return }
-        checkpointer.collect(now)
-        let phase = max(lastWritten + 1, scheduler.currentStep)
-        guard checkpointer.isDue(now), phase < plan.phases.count, phase > checkpointer.safe?.phase ?? 0 else { return }
-        rendering.prepareCheckpoint(at: phase, keeping: checkpointer.safe)
-        checkpointer.await(phase: phase)
-        if scheduler.currentStep == phase { writeCheckpoint(phase) }
-    }
-
-    func writeCheckpoint(_ phase: Int) {
-        let (checkpoint, files) = rendering.checkpoint(at: phase, job: configuration.job)
-        checkpointer?.write(checkpoint, files: files, isLast: phase == plan.phases.count)
-    }
-
     /// Seconds since the worker's last word, or part of one.
     func silence(of worker: WorkerPeer, at now: Double) -> Double {
         let silence = now - worker.lastHeard
@@ -229,8 +218,8 @@ final class Farm {
             ? min(silence, socket.secondsSinceData(worker.connection) ?? silence) : silence
     }
 
-    func noteIncidents() {
-        for incident in socket.takeIncidents() { strangers.note(incident.address, incident.what) }
+    func logIncidents() {
+        for incident in socket.takeIncidents() { strangers.count(incident.address, incident.what) }
     }
 
     func farewell() {
@@ -238,7 +227,7 @@ final class Farm {
         let reason: String
         switch outcome {
         case .success, nil: reason = "the job is finished"
-        case .failure(.cancelled): reason = "the job was cancelled"
+        case .failure(.stopped(.cancelled, _, _)): reason = "the job was cancelled"
         case .failure: reason = "the job failed"
         }
         for worker in workers.all { send(.stop(reason: reason), to: worker.number) }

@@ -1,4 +1,8 @@
-/// What a finished job tells of itself.
+import Engine
+import Foundation
+import Logging
+
+/// Figures of a finished job.
 struct FarmSummary: Sendable {
     var tiles = 0
     /// Those of them that this run has done: a job that was resumed had others.
@@ -19,4 +23,19 @@ struct FarmSummary: Sendable {
     /// canvas.
     var processorSeconds = 0.0
     var copySeconds = 0.0
+
+    /// The log's facts of it.
+    func facts(job: UInt64) -> Logger.Metadata {
+        func format(_ value: Double, _ digits: Int) -> String { String(format: "%.\(digits)f", value) }
+        let microseconds = 1e6 / Double(max(tilesOfRun, 1))
+        return [
+            "job": "\(job)", "tiles": "\(tiles)", "elapsed": "\(format(elapsed, 3))s",
+            "rate": "\(format(Double(tilesOfRun) / max(elapsed, 1e-9), 2))/s", "workers": "\(workers)",
+            "retried": "\(repeats)", "copies": "\(copies)", "dropped": "\(dropped)", "bad": "\(bad)",
+            "compute": "\(format(computeSeconds, 3))s", "sent": "\(bytesSent)", "received": "\(bytesReceived)",
+            "cpu_per_tile": "\(format(processorSeconds * microseconds, 1))us",
+            "copy_per_tile": "\(format(copySeconds * microseconds, 1))us",
+            "peak_memory": "\(ProcessUsage.peakMemoryBytes >> 20)MiB",
+        ]
+    }
 }

@@ -13,16 +13,16 @@ package struct FetchQueue {
         }
     }
 
-    /// What a worker may have asked for and not confirmed. Ours keeps eight pieces of 1 MiB on the way.
+    /// Bytes that a worker may have asked for and not confirmed. Ours keeps eight pieces of 1 MiB on the way.
     package static let workerBytes = 10 << 20
     package static let workerFetches = 16
-    /// What all workers together are sent before one of them confirms.
+    /// Bytes that all workers together are sent before one of them confirms.
     package static let farmBytes = 512 << 20
     /// A worker that confirms nothing for so long takes what others wait for.
     package static let patience = 30.0
 
     private struct State {
-        /// What it was sent and has not confirmed; nil where that cannot be told.
+        /// Bytes that it was sent and has not confirmed; nil where that cannot be told.
         var unconfirmed: Int?
         var confirmed = 0
         /// When it last confirmed something, or had nothing to.
@@ -33,7 +33,7 @@ package struct FetchQueue {
 
     private var waiting: Deque<Fetch> = []
     private var states: [Int: State] = [:]
-    /// Of all workers.
+    /// Unconfirmed bytes of all workers.
     package private(set) var unconfirmed = 0
 
     package init() {}
@@ -43,7 +43,7 @@ package struct FetchQueue {
 
     /// Notes how far a worker is.
     /// - Parameter confirmed: of the bytes that it was `sent`; nil where that cannot be told.
-    package mutating func note(_ worker: Int, sent: Int, confirmed: Int?, at now: Double) {
+    package mutating func record(_ worker: Int, sent: Int, confirmed: Int?, at now: Double) {
         var state = states[worker] ?? State(moved: now)
         let bytes = confirmed.map { max(0, sent - $0) }
         if bytes ?? 0 == 0 || confirmed ?? 0 > state.confirmed { state.moved = now }
@@ -65,7 +65,7 @@ package struct FetchQueue {
         return true
     }
 
-    /// What is to be sent now, counted as sent; nil where nothing waits, or too much is on its way.
+    /// The piece to be sent now, counted as sent; nil where nothing waits, or too much is on its way.
     package mutating func next() -> Fetch? {
         guard unconfirmed < Self.farmBytes, let fetch = waiting.popFirst() else { return nil }
         guard var state = states[fetch.worker] else { return fetch }

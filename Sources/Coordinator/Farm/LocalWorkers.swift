@@ -33,7 +33,7 @@ final class LocalWorkers: Service {
     init(
         endpoint: String, lanes: [Int], extraArguments: [String], logger: Logger,
         failed: @escaping @Sendable (String) -> Void
-    ) throws(CommandError) {
+    ) throws(RunError) {
         guard let own = Bundle.main.executableURL?.resolvingSymlinksInPath() else {
             throw .noWorkerProgram("tilefarm-worker")
         }

@@ -3,97 +3,97 @@ import Glibc
 import Logging
 import Protocol
 
-/// How much of a job's work is done.
-struct JobProgress {
-    private let costs: [Double]
-    private let total: Double
-    private var done: Double
-
-    /// - Parameter first: the phases before it are done.
-    init(_ plan: RenderPlan, startingAt first: Int) {
-        let costs = plan.costs
-        func cost(of phases: Range<Int>) -> Double { phases.reduce(0) { $0 + costs[$1] * Double(plan.step($1).count) } }
-        self.costs = costs
-        total = cost(of: plan.phases.indices)
-        done = cost(of: 0..<first)
-    }
-
-    /// From 0 to 1.
-    var share: Double { done / total }
-
-    /// A tile of this phase is merged.
-    mutating func merged(phase: Int) { done += costs[phase] }
-}
-
 /// Tells how far a job is: a line in the log every few seconds, or a bar where a person looks at a terminal.
 package struct ProgressLine {
     /// Between two lines of the log.
     static let interval = 5.0
 
+    /// The figures that are told.
+    package struct Snapshot {
+        /// Tiles that are merged.
+        var done: Int
+        /// The part of the work that is done, from 0 to 1.
+        var fraction: Double
+        /// The lowest pass that is not finished.
+        var pass: Int
+        var inFlight = 0, retried = 0, copies = 0
+        var workers: Int
+        var inQuarantine = 0
+        /// The endpoint where workers are waited for, nil when they are local.
+        var waiting: String?
+        var slowest: String?
+        /// Seconds since the start.
+        var elapsed: Double
+
+        package init(
+            done: Int, fraction: Double, pass: Int, inFlight: Int = 0, retried: Int = 0, copies: Int = 0, workers: Int,
+            inQuarantine: Int = 0, waiting: String? = nil, slowest: String? = nil, elapsed: Double
+        ) {
+            (self.done, self.fraction, self.pass, self.inFlight) = (done, fraction, pass, inFlight)
+            (self.retried, self.copies, self.workers) = (retried, copies, workers)
+            (self.inQuarantine, self.waiting, self.slowest) = (inQuarantine, waiting, slowest)
+            self.elapsed = elapsed
+        }
+    }
+
     private let job: UInt64
-    private let steps: Int
+    private let pipeline: Pipeline
     private let total: Int
     private let isTerminal = isatty(STDERR_FILENO) == 1
     private var nextLine = interval
     private var isWaiting = false
-    /// Elapsed seconds, tiles done and the share of the work of the last half minute, for the rate and the rest of the
+    /// Elapsed seconds, tiles done and the part of the work of the last half minute, for the rate and the rest of the
     /// time.
-    private var history: [(elapsed: Double, done: Int, share: Double)] = []
+    private var history: [(elapsed: Double, done: Int, fraction: Double)] = []
 
-    package init(job: UInt64, steps: Int, total: Int) {
+    /// - Parameter total: tiles of the job
+    package init(job: UInt64, pipeline: Pipeline, total: Int) {
         self.job = job
-        self.steps = steps
+        self.pipeline = pipeline
         self.total = total
     }
 
-    /// - Parameter waiting: the endpoint where workers are waited for, nil when they are local.
-    package mutating func update(
-        done: Int, share: Double, phase: RenderPlan.Phase, inFlight: Int, retried: Int, copies: Int, workers: Int,
-        inQuarantine: Int,
-        waiting: String?, slowest: String?, elapsed: Double,
-        logger: Logger
-    ) {
-        history.append((elapsed, done, share))
-        history.removeAll { $0.elapsed < elapsed - 30 }
-        let span = elapsed - (history.first?.elapsed ?? elapsed)
-        let rate = span > 0 ? Double(done - (history.first?.done ?? 0)) / span : 0
-        let pace = span > 0 ? (share - (history.first?.share ?? 0)) / span : 0
-        let eta = pace > 0 ? Self.clock((1 - share) / pace) : "?"
-        let percent = String(format: "%.1f%%", 100 * share)
+    package mutating func update(_ now: Snapshot, logger: Logger) {
+        history.append((now.elapsed, now.done, now.fraction))
+        history.removeAll { $0.elapsed < now.elapsed - 30 }
+        let span = now.elapsed - (history.first?.elapsed ?? now.elapsed)
+        let rate = span > 0 ? Double(now.done - (history.first?.done ?? 0)) / span : 0
+        let pace = span > 0 ? (now.fraction - (history.first?.fraction ?? 0)) / span : 0
+        let eta = pace > 0 ? Self.clock((1 - now.fraction) / pace) : "?"
+        let percent = String(format: "%.1f%%", 100 * now.fraction)
 
         // Local workers come by themselves, once they have looked through the model's files.
-        if workers == 0, !isWaiting, elapsed > (waiting == nil ? 12 : 1) * Self.interval {
+        if now.workers == 0, !isWaiting, now.elapsed > (now.waiting == nil ? 12 : 1) * Self.interval {
             isWaiting = true
-            var facts: Logger.Metadata = ["job": "\(job)", "tiles": "\(done)/\(total)"]
-            if let waiting { facts["endpoint"] = "\(waiting)" }
+            var facts: Logger.Metadata = ["job": "\(job)", "tiles": "\(now.done)/\(total)"]
+            if let waiting = now.waiting { facts["endpoint"] = "\(waiting)" }
             logger.warning(
-                inQuarantine > 0
+                now.inQuarantine > 0
                     ? "every worker that is here is in quarantine, the job waits for others"
                     : "no worker is connected, the job waits",
                 metadata: facts)
         }
-        if workers > 0 { isWaiting = false }
+        if now.workers > 0 { isWaiting = false }
 
-        let step: String
-        if case .denoise(let number) = phase { step = "\(number + 1)/\(steps)" } else { step = "-" }
+        let number = min(now.pass, pipeline.passes.count - 1), pass = pipeline.passes[number]
+        let step = pass.step.map { "\($0 + 1)/\(pipeline.stepCount)" } ?? "-"
         if isTerminal {
             let width = 24
-            let filled = min(width, Int(share * Double(width)))
+            let filled = min(width, Int(now.fraction * Double(width)))
             let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
             FarmLogHandler.showBar(
-                "\(bar) \(percent)  \(phase.name) \(step)  \(String(format: "%.1f", rate)) tiles/s  eta \(eta)  workers \(workers)"
-            )
-        } else if elapsed >= nextLine, workers > 0 {
-            nextLine = elapsed + Self.interval
+                "\(bar) \(percent)  \(pass.name) \(step)  \(String(format: "%.1f", rate)) tiles/s  "
+                    + "eta \(eta)  workers \(now.workers)")
+        } else if now.elapsed >= nextLine, now.workers > 0 {
+            nextLine = now.elapsed + Self.interval
             logger.info(
                 "progress",
                 metadata: [
-                    "job": "\(job)", "stage": "1/1", "phase": "\(phase.name)", "step": "\(step)",
-                    "tiles": "\(done)/\(total)", "done": "\(percent)",
-                    "rate": "\(String(format: "%.1f", rate))/s", "elapsed": "\(Self.clock(elapsed))", "eta": "\(eta)",
-                    "workers": "\(workers)",
-                    "inflight": "\(inFlight)", "retried": "\(retried)", "copies": "\(copies)",
-                    "slowest": "\(slowest ?? "-")",
+                    "job": "\(job)", "stage": "\(pipeline.stage(of: number) + 1)/\(pipeline.stages.count)",
+                    "pass": "\(pass.name)", "step": "\(step)", "tiles": "\(now.done)/\(total)", "done": "\(percent)",
+                    "rate": "\(String(format: "%.1f", rate))/s", "elapsed": "\(Self.clock(now.elapsed))",
+                    "eta": "\(eta)", "workers": "\(now.workers)", "inflight": "\(now.inFlight)",
+                    "retried": "\(now.retried)", "copies": "\(now.copies)", "slowest": "\(now.slowest ?? "-")",
                 ])
         }
     }

@@ -3,7 +3,7 @@ import Logging
 /// Counts what peers do that no worker of ours would, and reports it at most once a minute for each source.
 struct StrangerLog {
     private struct Source {
-        /// What it did, and how often.
+        /// Its deeds, and how often it did each.
         var deeds: [String: Int] = [:]
         var nextReport = -Double.infinity
     }
@@ -19,7 +19,7 @@ struct StrangerLog {
     static func cost(_ bytes: Int) -> Double { 1 + Double(bytes) / Double(64 << 10) }
 
     /// - Parameter source: an address, or a worker's name.
-    mutating func note(_ source: String, _ what: String) {
+    mutating func count(_ source: String, _ what: String) {
         let source = sources[source] != nil || sources.count < Self.mostSources ? source : Self.others
         let deeds = sources[source, default: Source()].deeds
         sources[source, default: Source()].deeds[

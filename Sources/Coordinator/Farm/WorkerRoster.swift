@@ -17,6 +17,8 @@ final class WorkerPeer {
     var smoothedSeconds = 0.0
     /// Over its connection.
     var bytesSent: Int
+    /// Blobs that it was sent, which many tasks read.
+    var blobs: BlobLedger
 
     init(
         number: Int, peer: Peer, connection: ConnectionID?, hello: Hello, name: String, user: String?,
@@ -24,6 +26,7 @@ final class WorkerPeer {
     ) {
         (self.number, self.peer, self.connection, self.hello) = (number, peer, connection, hello)
         (self.name, self.user, self.lastHeard, self.bytesSent) = (name, user, lastHeard, bytesSent)
+        blobs = BlobLedger(capacity: hello.blobBytes)
     }
 
     /// Notes a tile that took it so long.

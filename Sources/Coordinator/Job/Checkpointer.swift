@@ -9,8 +9,8 @@ import Synchronization
 final class Checkpointer {
     private enum State {
         case idle
-        /// The phases before this one are being finished.
-        case awaiting(phase: Int)
+        /// The passes before this one are being finished.
+        case awaiting(pass: Int)
         case writing
     }
 
@@ -59,13 +59,13 @@ final class Checkpointer {
         thread?.join()
     }
 
-    /// Whether it is time to choose the phase for the next checkpoint.
+    /// Whether it is time to choose the boundary of the next checkpoint.
     func isDue(_ now: Double) -> Bool { if case .idle = state { now - last >= interval } else { false } }
 
-    func await(phase: Int) { state = .awaiting(phase: phase) }
+    func await(pass: Int) { state = .awaiting(pass: pass) }
 
     /// Whether everything that this checkpoint waits for is done.
-    func wants(_ phase: Int) -> Bool { if case .awaiting(phase) = state { true } else { false } }
+    func wants(_ pass: Int) -> Bool { if case .awaiting(pass) = state { true } else { false } }
 
     /// - Parameters:
     ///   - checkpoint: but for the files' digests
@@ -142,7 +142,7 @@ final class Checkpointer {
         logger.info(
             "checkpoint",
             metadata: [
-                "job": "\(checkpoint.job)", "phase": "\(checkpoint.phase)",
+                "job": "\(checkpoint.job)", "pass": "\(checkpoint.pass)",
                 "seconds": "\(String(format: "%.2f", Clock.now - start))",
                 "folder": "\(folder.url.path)",
             ])

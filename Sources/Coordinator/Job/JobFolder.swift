@@ -2,51 +2,50 @@ import Engine
 import Foundation
 import Protocol
 
-/// What has to be there to go on with a job: the arguments that it was started with, its input, its canvases, its last
-/// checkpoint. One process has it at a time.
+/// A folder with all that it takes to go on with a job: its request, its input, its planes, its last checkpoint. One
+/// process has it at a time.
 package final class JobFolder: Sendable {
-    /// Of the two files that say what is in the folder. Another number: another layout.
-    static let format = 1
+    /// The layout of the two files that say what is in the folder. 1 kept what was typed, 2 keeps a request.
+    package static let format = 2
 
-    /// What the job is.
+    /// The job, as its folder describes it.
     package struct Description: Codable, Sendable, Equatable {
         var format = JobFolder.format
         package var job: UInt64
-        /// As they were typed after `upscale`, and where.
-        package var arguments: [String]
-        package var workingDirectory: String
-        package var inputDigest: String
-        package var modelDigest: String
-        /// Of everything that decides the output's bytes, defaults included.
-        package var planDigest: String
+        package var request: RenderRequest
+        /// Who computed it last.
+        package var farm: FarmSettings
+        /// SHA-256 of the input's copy and of the model's files.
+        package var inputDigest = ""
+        package var modelDigest = ""
+        /// A digest of the request, and one of everything that decides the output's bytes, defaults included.
+        package var requestDigest: String
+        package var planDigest = ""
         package var isFinished = false
 
-        package init(
-            job: UInt64, arguments: [String], workingDirectory: String, inputDigest: String, modelDigest: String,
-            planDigest: String
-        ) {
-            (self.job, self.arguments, self.workingDirectory) = (job, arguments, workingDirectory)
-            (self.inputDigest, self.modelDigest, self.planDigest) = (inputDigest, modelDigest, planDigest)
+        package init(job: UInt64, request: RenderRequest, farm: FarmSettings) {
+            (self.job, self.request, self.farm) = (job, request, farm)
+            requestDigest = request.digest
         }
     }
 
-    /// Everything before `phase` is done and on the disk.
+    /// Everything before `pass` is done and on the disk.
     package struct Checkpoint: Codable, Sendable, Equatable {
         var format = JobFolder.format
         package var job: UInt64
-        package var phase: Int
-        /// Which canvas holds the state, nil before any does.
-        package var canvas: Int?
-        /// SHA-256 of the files that the phases to come read.
+        package var pass: Int
+        /// For each array that is used from there on, which of its buffers holds it.
+        package var buffers: [String: Int] = [:]
+        /// SHA-256 of their files.
         package var files: [String: String] = [:]
-        /// Bit patterns of the sums that passes before have gathered.
-        package var sums: [UInt64] = []
-        /// The prompts' embeddings.
-        package var text: Data?
+        /// Planes of values that are used from there on.
+        package var values: [String: Data] = [:]
+
+        package init(job: UInt64, pass: Int) { (self.job, self.pass) = (job, pass) }
     }
 
     package let url: URL
-    /// What was found in the folder: nil in a new one.
+    /// The checkpoint that was found in the folder: nil in a new one.
     package let checkpoint: Checkpoint?
     private let lock: Int32
 
@@ -65,19 +64,16 @@ package final class JobFolder: Sendable {
 
     /// Whether a file is one of those that a running job makes here, and that a finished one leaves to nobody.
     private static func isOwn(_ name: String) -> Bool {
-        let numbered = Int(name.drop { $0 != "." }.dropFirst())
-        return [
-            checkpointName, checkpointName + ".part", descriptionName + ".part", "input", RenderPlan.Store.sum,
-            RenderPlan.Store.pixels,
-            RenderPlan.Store.features(.encode), RenderPlan.Store.features(.decode),
-        ].contains(name)
-            || numbered.map { [RenderPlan.Store.canvas($0), RenderPlan.Store.prediction($0)].contains(name) } ?? false
+        [checkpointName, checkpointName + ".part", descriptionName + ".part", "input"].contains(name)
+            || name.wholeMatch(of: /plane-[a-z.-]+\.[0-9]/) != nil
     }
 
     /// Whether a path is that of a file that the folder has for itself, under whatever name it is reached.
     package static func claims(_ path: String, in folder: String) -> Bool {
         let file = URL(filePath: path), folder = URL(filePath: folder).resolvingSymlinksInPath()
-        return [file, file.resolvingSymlinksInPath()].contains { file in
+        // A link that leads to nothing yet is resolved by the second alone.
+        let target = URL(filePath: followingLinks(path) ?? path)
+        return [file, target, file.resolvingSymlinksInPath()].contains { file in
             let name = file.lastPathComponent
             return file.deletingLastPathComponent().resolvingSymlinksInPath().path == folder.path
                 && (isOwn(name) || [inputName, descriptionName, lockName].contains(name))
@@ -101,8 +97,8 @@ package final class JobFolder: Sendable {
             try FileManager.default.createDirectory(
                 at: url, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         } catch { throw JobFolderError.unusable(path: path, reason: error.localizedDescription) }
-        /// What a start that did not get further has left. It leaves its lock too: without one, files of these names
-        /// are somebody's own.
+        /// Files that a start which did not get further has left. It leaves its lock too: without one, files of these
+        /// names are somebody's own.
         func leftovers() throws -> [String] {
             let names = try FileManager.default.contentsOfDirectory(atPath: path),
                 others = names.filter { $0 != lockName }
@@ -138,7 +134,7 @@ package final class JobFolder: Sendable {
     }
 
     /// The folder of a job that was begun.
-    /// - Throws: `JobFolderError` when it is in use, of another version, or damaged.
+    /// - Throws: `JobFolderError` when it is in use, of another version, or damaged; `RequestError.laterVersion`.
     package static func open(_ path: String) throws -> (JobFolder, Description) {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else {
@@ -153,6 +149,9 @@ package final class JobFolder: Sendable {
         defer { if !isKept { close(lock) } }
         guard let description: Description = try read(descriptionName, in: url) else {
             throw JobFolderError.missing(path: path)
+        }
+        guard description.request.digest == description.requestDigest else {
+            throw JobFolderError.damaged(path: path, reason: "its request is not the one that it was made for")
         }
         let checkpoint: Checkpoint? = try read(checkpointName, in: url)
         if let checkpoint, checkpoint.job != description.job {
@@ -239,7 +238,13 @@ package final class JobFolder: Sendable {
         return fsync(descriptor) == 0 || errno == EINVAL ? 0 : errno
     }
 
-    private struct Format: Decodable { var format: Int }
+    /// The part of a file that is looked at before the rest: another version may not have the rest.
+    private struct Versions: Decodable {
+        struct Request: Decodable { var version: Int }
+
+        var format: Int
+        var request: Request?
+    }
 
     private static func read<Value: Decodable>(_ name: String, in folder: URL) throws -> Value? {
         let url = folder.appending(path: name)
@@ -253,50 +258,17 @@ package final class JobFolder: Sendable {
         guard lines.count == 2, ContentDigest(of: lines[0]).hex.utf8.elementsEqual(lines[1]) else {
             throw JobFolderError.damaged(path: url.path, reason: "its digest is not that of its content")
         }
-        guard let format = try? JSONDecoder().decode(Format.self, from: lines[0]).format else {
+        guard let versions = try? JSONDecoder().decode(Versions.self, from: lines[0]) else {
             throw JobFolderError.damaged(path: url.path, reason: "it says no format")
         }
-        guard format == Self.format else { throw JobFolderError.otherVersion(path: folder.path, format: format) }
+        guard versions.format == Self.format else {
+            throw JobFolderError.otherVersion(path: folder.path, format: versions.format)
+        }
+        if let request = versions.request, request.version > RenderRequest.version {
+            throw RequestError.laterVersion(request.version)
+        }
         do { return try JSONDecoder().decode(Value.self, from: lines[0]) } catch {
             throw JobFolderError.damaged(path: url.path, reason: "it lacks what it should say")
-        }
-    }
-}
-
-/// What can be wrong with a job folder.
-package enum JobFolderError: Error, Equatable, CustomStringConvertible {
-    case missing(path: String)
-    case hasJob(path: String)
-    case notEmpty(path: String)
-    case inUse(path: String)
-    case unusable(path: String, reason: String)
-    case otherVersion(path: String, format: Int)
-    case damaged(path: String, reason: String)
-    case changed(path: String, what: String)
-    case finished(path: String, output: String)
-    case cannotWrite(path: String, code: Int32)
-    case claimed(path: String, option: String)
-
-    /// Room may come.
-    var isDiskFull: Bool { if case .cannotWrite(_, let code) = self { isFull(code) } else { false } }
-
-    package var description: String {
-        switch self {
-        case .missing(let path): "\(path): there is no job here; a job folder is made by `tilefarm upscale --job`"
-        case .hasJob(let path):
-            "--job \(path): holds a job already: `tilefarm resume \(path)` goes on with it, or choose another folder"
-        case .notEmpty(let path): "--job \(path): holds other files: choose a folder that is empty or not there yet"
-        case .inUse(let path): "\(path): another tilefarm is at work on this job; stop that one first"
-        case .unusable(let path, let reason): "\(path): cannot be used as a job folder: \(reason)"
-        case .otherVersion(let path, let format):
-            "\(path): was made by another version of tilefarm (format \(format), this one has \(JobFolder.format)): resume it with that version, or start anew"
-        case .damaged(let path, let reason): "\(path): is damaged (\(reason)): the job cannot be resumed, start it anew"
-        case .changed(let path, let what):
-            "\(path): \(what) not what the job was started with: bring that back, or start anew"
-        case .finished(let path, let output): "\(path): this job is finished, its output is \(output)"
-        case .claimed(let path, let option):
-            "\(option) \(path): the job folder has a file of this name for itself: choose another"
-        case .cannotWrite(let path, let code): "\(path): cannot be written: \(String(cString: strerror(code)))"
         }
     }
 }

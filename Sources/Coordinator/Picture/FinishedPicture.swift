@@ -27,13 +27,10 @@ package struct FinishedPicture {
     /// Memory that making it takes, at most: of a pixel 36 bytes, and 20 of one of the input, with those around them.
     static let bytes = piece.rows * piece.columns * 80
 
-    /// - Parameters:
-    ///   - canvas: as large as the picture or larger, three channels
-    ///   - gain: what the canvas's values are multiplied by and added to the enlarged input; nil where they are the
-    ///     picture
-    init(plan: RenderPlan, input: InputImage, canvas: Canvas, gain: Float?) {
-        (height, width, format) = (plan.outputHeight, plan.outputWidth, input.format)
-        (self.input, upsampler, self.canvas, self.gain) = (input, plan.upsampler, canvas, gain)
+    /// - Parameter canvas: the output plane: as large as the picture or larger, three channels
+    package init(_ geometry: PictureGeometry, input: InputImage, canvas: Canvas) {
+        (height, width, format) = (geometry.outputHeight, geometry.outputWidth, input.format)
+        (self.input, upsampler, self.canvas, gain) = (input, geometry.upsampler, canvas, geometry.residualGain)
     }
 
     /// Makes rows of samples.

@@ -13,13 +13,14 @@ package final class InputImage: Sendable {
     /// Bytes that a picture takes.
     static func bytes(of reader: PNGReader) -> Int { reader.height * reader.format.rowBytes(width: reader.width) }
 
-    /// Of any number of pixels: the reader compares them with the size of the file.
+    /// Opens a picture of any number of pixels: the reader compares them with the size of the file.
     static func reader(_ path: String) throws -> PNGReader { try PNGReader(path: path, pixelLimit: .max) }
 
-    /// - Throws: `PNGError`, `StorageError`.
-    init(reading reader: PNGReader, storage: CanvasStorage) throws {
+    /// - Parameter samples: where its `bytes(of: reader)` bytes are kept.
+    /// - Throws: `PNGError`.
+    init(reading reader: PNGReader, into samples: StoredValues) throws {
         (height, width, format) = (reader.height, reader.width, reader.format)
-        samples = try storage.values("input", .uint8, count: Self.bytes(of: reader))
+        self.samples = samples
         var row = [UInt8](repeating: 0, count: format.rowBytes(width: width))
         for y in 0..<height {
             var span = row.mutableSpan
@@ -68,11 +69,8 @@ package final class InputImage: Sendable {
     }
 }
 
-/// Where the finished picture goes: a PNG and, if it is wanted, a Deep Zoom pyramid.
-struct OutputPlaces: Sendable {
-    var png: String
-    var deepZoom: String?
-}
+/// Why an output was not written.
+enum OutputError: Error { case cancelled }
 
 /// The finished picture, of the input's kind: depth, grey and alpha.
 enum OutputImage {
@@ -84,7 +82,7 @@ enum OutputImage {
     private static let bands = waiting + 2
 
     /// Memory that writing takes.
-    static func bytes(_ places: OutputPlaces, width: Int, format: PixelFormat) -> Int {
+    static func bytes(_ places: RenderRequest.Output, width: Int, format: PixelFormat) -> Int {
         let rowBytes = format.rowBytes(width: width)
         let made = band(rowBytes: rowBytes) * rowBytes * bands + FinishedPicture.bytes
         return made + 4 * rowBytes + (places.deepZoom == nil ? 0 : DeepZoomWriter.bytes(width: width, format: format))
@@ -94,7 +92,7 @@ enum OutputImage {
     /// for it.
     /// - Parameter kept: what is about to be taken for the canvas, and where.
     static func check(
-        _ places: OutputPlaces, plan: RenderPlan, format: PixelFormat, kept: (folder: String, bytes: Int)?,
+        _ places: RenderRequest.Output, plan: JobPlan, format: PixelFormat, kept: (folder: String, bytes: Int)?,
         logger: Logger
     ) throws {
         try PNGWriter.probe(places.png)
@@ -102,7 +100,8 @@ enum OutputImage {
             (
                 places.png,
                 PNGWriter.largestSize(
-                    width: plan.outputWidth, height: plan.outputHeight, bitDepth: format.bitDepth, grey: format.isGrey,
+                    width: plan.picture.outputWidth, height: plan.picture.outputHeight, bitDepth: format.bitDepth,
+                    grey: format.isGrey,
                     alpha: format.hasAlpha)
             )
         ]
@@ -111,14 +110,16 @@ enum OutputImage {
             needs.append(
                 (
                     deepZoom,
-                    DeepZoomWriter.largestSize(width: plan.outputWidth, height: plan.outputHeight, format: format)
+                    DeepZoomWriter.largestSize(
+                        width: plan.picture.outputWidth, height: plan.picture.outputHeight, format: format)
                 ))
         }
         if let kept { needs.append((kept.folder + "/canvas", kept.bytes)) }
         // What lies on one disk is needed together.
         func disk(_ path: String) -> UInt? {
             var status = stat()
-            return stat(URL(filePath: path).deletingLastPathComponent().path, &status) == 0 ? UInt(status.st_dev) : nil
+            let folder = URL(filePath: followingLinks(path) ?? path).deletingLastPathComponent().path
+            return stat(folder, &status) == 0 ? UInt(status.st_dev) : nil
         }
         for (_, group) in Dictionary(grouping: needs, by: { disk($0.0) }) {
             let bytes = group.reduce(0) { $0 + $1.1 }
@@ -126,8 +127,8 @@ enum OutputImage {
                 logger.warning(
                     "the job may not fit on its disk: it would wait for room",
                     metadata: [
-                        "output": "\(group[0].0)", "free": "\(PlanCommand.size(free))",
-                        "needed": "up to \(PlanCommand.size(bytes))",
+                        "output": "\(group[0].0)", "free": "\(ByteCount(free))",
+                        "needed": "up to \(ByteCount(bytes))",
                     ])
             }
         }
@@ -135,15 +136,17 @@ enum OutputImage {
 
     /// Rows are made on this thread and written on others, a PNG and a pyramid at the same time. A full disk makes it
     /// wait.
-    /// - Throws: `PNGError`, or `CommandError.cancelledWriting`; then each output is whole or not there.
-    static func write(_ picture: FinishedPicture, to places: OutputPlaces, stop: StopRequest, logger: Logger) throws {
+    /// - Throws: `PNGError`, or `OutputError.cancelled`; then each output is whole or not there.
+    static func write(_ picture: FinishedPicture, to places: RenderRequest.Output, stop: StopRequest, logger: Logger)
+        throws
+    {
         var picture = picture
         let (height, width, format) = (picture.height, picture.width, picture.format)
         let writing = Writing(stop: stop, logger: logger)
         let rowBytes = format.rowBytes(width: width)
         var writers: [RowThread] = []
         defer {
-            writing.fail(CommandError.cancelledWriting)
+            writing.fail(OutputError.cancelled)
             for writer in writers { writer.end() }
         }
         writers.append(
@@ -177,11 +180,11 @@ enum OutputImage {
         }
         for writer in writers { writer.finish() }
         for writer in writers { writer.end() }
-        if let failure = writing.failure { throw stop.reason == nil ? failure : CommandError.cancelledWriting }
+        if let failure = writing.failure { throw stop.reason == nil ? failure : OutputError.cancelled }
     }
 }
 
-/// What those who write one output share: the first failure ends them all, and a full disk makes them wait.
+/// The state that those who write one output share: the first failure ends them all, and a full disk makes them wait.
 private final class Writing: Sendable {
     private let stop: StopRequest
     private let logger: Logger
@@ -195,9 +198,9 @@ private final class Writing: Sendable {
     /// The first failure stays.
     func fail(_ error: any Error) { firstFailure.withLock { if $0 == nil { $0 = error } } }
 
-    /// - Throws: the failure, or `CommandError.cancelledWriting` where the job is to stop.
+    /// - Throws: the failure, or `OutputError.cancelled` where the job is to stop.
     func check() throws {
-        if stop.reason != nil { throw CommandError.cancelledWriting }
+        if stop.reason != nil { throw OutputError.cancelled }
         if let failure { throw failure }
     }
 

@@ -33,7 +33,7 @@ package struct Simulation {
         package var tiles = 0
         /// In units of what a tile takes the first worker.
         package var seconds = 0.0
-        /// What the same tiles would take if no lane was ever idle, over `seconds`.
+        /// Time that the same tiles would take if no lane was ever idle, over `seconds`.
         package var efficiency = 0.0
         package var repeated = 0
         package var speculative = 0
@@ -45,7 +45,7 @@ package struct Simulation {
         package var mostWaiting = 0
     }
 
-    private enum Happening {
+    private enum Incident {
         case done(worker: Int, Scheduler.Tile, misfortune: Misfortune?)
         case joins(worker: Int)
         case killed(worker: Int)
@@ -57,7 +57,7 @@ package struct Simulation {
     private struct Entry: Comparable {
         let time: Double
         let number: Int
-        let happening: Happening
+        let incident: Incident
 
         static func < (left: Entry, right: Entry) -> Bool { (left.time, left.number) < (right.time, right.number) }
         static func == (left: Entry, right: Entry) -> Bool { left.number == right.number }
@@ -81,7 +81,7 @@ package struct Simulation {
     private var kept = 0
     private var waiting = 0
 
-    /// - Throws: `TilingError` for a grid that cannot be cut.
+    /// - Throws: `TilingError` for a grid that cannot be cut, `PipelineError` for no steps.
     package static func run(_ settings: Settings) throws -> Report {
         var simulation = try Simulation(settings)
         return simulation.run()
@@ -94,21 +94,38 @@ package struct Simulation {
         let tiling = try Tiling(
             canvasHeight: side, canvasWidth: side, tile: 64, overlap: .implicit(halo: 8), offset: .random, alignment: 8,
             seed: settings.seed)
-        let waits = settings.isBarrier
-        scheduler = Scheduler(steps: settings.steps, leases: settings.leases) {
-            .init(denoising: tiling.grid(step: $0), of: tiling, readsCanvas: $0 > 0, waits: waits)
-        }
+        scheduler = Scheduler(
+            pipeline: try Self.pipeline(tiling, steps: settings.steps), leases: settings.leases,
+            hasBarrier: settings.isBarrier)
         random = SplitMix64(state: settings.seed)
         nextWorker = settings.workers
     }
 
+    /// A sample of latents that every step reads and writes, the first one from noise.
+    private static func pipeline(_ tiling: Tiling, steps: Int) throws(PipelineError) -> Pipeline {
+        let sample = Plane(
+            "sample",
+            .array(height: tiling.canvasHeight, width: tiling.canvasWidth, channels: 4, element: .float32))
+        let passes = (0..<steps).map { step in
+            Pass(
+                "denoise", step: step, places: .grid(tiling.grid(step: step)),
+                reads: [Read(0, .window(), step == 0 ? .noise(NoiseField(.initial)) : .frame)],
+                writes: [Write(0, .cells())],
+                work: .task { _ in throw NothingToDo() })
+        }
+        return try Pipeline(planes: [sample], stages: [Stage(passes)], output: 0)
+    }
+
+    /// A simulated worker's failure at any task.
+    private struct NothingToDo: Error {}
+
     private mutating func run() -> Report {
-        for worker in 0..<settings.workers { happen(at: 0, .joins(worker: worker)) }
-        happen(at: 1, .ticks)
+        for worker in 0..<settings.workers { schedule(at: 0, .joins(worker: worker)) }
+        schedule(at: 1, .ticks)
         while !report.finished, let next = agenda.popMin() {
             now = next.time
             report.events += 1
-            switch next.happening {
+            switch next.incident {
             case .joins(let worker):
                 workers[worker] = Worker(
                     slowness: settings.slowness[worker % settings.slowness.count], idleLanes: settings.lanes)
@@ -117,7 +134,7 @@ package struct Simulation {
                 replace(worker)
             case .ticks:
                 tell(.tick)
-                happen(at: now + 1, .ticks)
+                schedule(at: now + 1, .ticks)
             case .done(let worker, let tile, let misfortune):
                 finish(tile, on: worker, misfortune)
             }
@@ -134,16 +151,16 @@ package struct Simulation {
         return report
     }
 
-    private mutating func happen(at time: Double, _ happening: Happening) {
+    private mutating func schedule(at time: Double, _ incident: Incident) {
         number += 1
-        agenda.insert(Entry(time: time, number: number, happening: happening))
+        agenda.insert(Entry(time: time, number: number, incident: incident))
     }
 
     private mutating func finish(_ tile: Scheduler.Tile, on worker: Int, _ misfortune: Misfortune?) {
         guard workers[worker] != nil else { return }
         switch misfortune {
         case .death: return replace(worker)
-        case .silence: return happen(at: now + 60, .killed(worker: worker))
+        case .silence: return schedule(at: now + 60, .killed(worker: worker))
         case .error, nil: break
         }
         workers[worker]?.idleLanes += 1
@@ -158,7 +175,7 @@ package struct Simulation {
         let kinds = settings.slowness.count
         let successor = (nextWorker + kinds - 1) / kinds * kinds + worker % kinds
         nextWorker = successor + 1
-        happen(at: now + 5, .joins(worker: successor))
+        schedule(at: now + 5, .joins(worker: successor))
     }
 
     /// Gives idle lanes what waits for them.
@@ -171,7 +188,7 @@ package struct Simulation {
             if settings.failing > 0, Double.random(in: 0..<1, using: &random) < settings.failing {
                 misfortune = [.error, .death, .silence].randomElement(using: &random)
             }
-            happen(at: now + seconds, .done(worker: worker, tile, misfortune: misfortune))
+            schedule(at: now + seconds, .done(worker: worker, tile, misfortune: misfortune))
         }
     }
 
@@ -195,12 +212,12 @@ package struct Simulation {
             case .quarantined(let worker, _, _):
                 report.quarantined += 1
                 // Somebody looks after it, or another takes its place.
-                happen(at: now + 5, .killed(worker: worker))
+                schedule(at: now + 5, .killed(worker: worker))
             case .finishedJob:
                 report.finished = true
             case .gaveUp:
                 agenda = Heap()
-            case .drop, .requeued, .hung, .recovered, .finishedStep:
+            case .drop, .compute, .requeued, .hung, .recovered, .finishedPass:
                 break
             }
         }

@@ -9,10 +9,10 @@
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
 
-/// What a Winograd convolution may hold of transformed tiles, a third of a second-level cache of 2 MB.
+/// Bytes of transformed tiles that a Winograd convolution may hold, a third of a second-level cache of 2 MB.
 #define WINOGRAD_BLOCK_BYTES (700 * 1024)
 
-/// What a wide Winograd convolution works on at a time: 64 tiles, for which 48 inputs (440 KB), the transformed weights of 48 inputs and 64 outputs
+/// Tiles that a wide Winograd convolution works on at a time: 64, for which 48 inputs (440 KB), the transformed weights of 48 inputs and 64 outputs
 /// (440 KB), and the products (590 KB) stay in that cache. Fewer tiles would transform the weights more often, which takes as long as products
 /// with about 10 tiles; more of anything else measured slower.
 #define WIDE_TILES 64

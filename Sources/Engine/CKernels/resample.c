@@ -42,7 +42,7 @@ INLINE void weigh_rows(const float *const rows[4], const float weights[4], size_
     for (size_t i = 0; i < count; i++) output[i] = w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i];
 }
 
-/// What is converted is in 0...65535.5, so nothing needs a check, and cutting off rounds down.
+/// Values are in 0...65535.5, so nothing needs a check, and cutting off rounds down.
 INLINE int32_t quantized(float value, float steps) {
     const float positive = value > 0 ? value : 0;  // 0 for NaN, too
     return (int32_t)((positive < 1 ? positive : 1) * steps + 0.5f);

@@ -1,4 +1,4 @@
-/// What a job's noise is used for: each use is another, independent field of normals over the canvas.
+/// A use of a job's noise: each is another, independent field of normals over the canvas.
 public struct NoiseField: Sendable, Hashable {
     public enum Purpose: UInt8, Sendable {
         /// x_T, where sampling starts.
@@ -7,9 +7,9 @@ public struct NoiseField: Sendable, Hashable {
         case sampler = 2
         /// Where the cut lines of a step lie.
         case offset = 3
-        /// What the low-resolution pixels are noised with to their noise level, over the pixels of the input; step 0.
+        /// Noises the low-resolution pixels to their noise level, over the pixels of the input; step 0.
         case lowResolution = 4
-        /// What is drawn from the distribution that an autoencoder's encoder answers, over the latents; step 0.
+        /// Draws from the distribution that an autoencoder's encoder answers, over the latents; step 0.
         case posterior = 5
     }
 
@@ -24,7 +24,14 @@ public struct NoiseField: Sendable, Hashable {
         self.step = step
     }
 
-    var word: UInt32 { UInt32(purpose.rawValue) << 24 | UInt32(stage) << 16 | UInt32(step) }
+    /// All of it as a number: purpose << 24 | stage << 16 | step.
+    public var word: UInt32 { UInt32(purpose.rawValue) << 24 | UInt32(stage) << 16 | UInt32(step) }
+
+    /// - Returns: nil where there is no such purpose.
+    public init?(word: UInt32) {
+        guard let purpose = Purpose(rawValue: UInt8(word >> 24)) else { return nil }
+        self.init(purpose, stage: UInt8(truncatingIfNeeded: word >> 16), step: UInt16(truncatingIfNeeded: word))
+    }
 }
 
 /// Standard normal noise as a function of place: any window of a canvas, made by any worker in any order, holds the

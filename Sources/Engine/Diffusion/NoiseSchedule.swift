@@ -1,7 +1,7 @@
 import Foundation
 
-/// What a diffusers `scheduler_config.json` says about how a model was trained and is sampled. The defaults are those
-/// of diffusers' `DDPMScheduler` and `DDIMScheduler`, which hold for keys that a file lacks.
+/// A diffusers `scheduler_config.json`: how a model was trained and is sampled. The defaults are those of diffusers'
+/// `DDPMScheduler` and `DDIMScheduler`, which hold for keys that a file lacks.
 public struct NoiseScheduleConfiguration: Sendable, Hashable {
     /// How beta grows over the training timesteps; the raw value is diffusers' name.
     public enum BetaSchedule: String, Sendable, CaseIterable {
@@ -12,7 +12,7 @@ public struct NoiseScheduleConfiguration: Sendable, Hashable {
         case squaredCosine = "squaredcos_cap_v2"
     }
 
-    /// What the network's output means.
+    /// The meaning of the network's output.
     public enum PredictionType: String, Sendable, CaseIterable {
         case epsilon
         /// Salimans and Ho 2022 (arXiv 2202.00512): v = alpha epsilon - sigma x_0.
@@ -53,7 +53,7 @@ public struct NoiseScheduleConfiguration: Sendable, Hashable {
     public init() {}
 }
 
-/// What a schedule or a sampler cannot do, with what to choose instead.
+/// A schedule or step that is impossible, with what to choose instead.
 public enum NoiseScheduleError: Error, Equatable, Sendable {
     case impossibleTrainTimesteps(Int)
     case impossibleBetas(start: Double, end: Double)
@@ -69,21 +69,36 @@ extension NoiseScheduleError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .impossibleTrainTimesteps(let count):
-            "num_train_timesteps is \(count): it must be between 2 and 1000000, as in the scheduler_config.json that came with the model"
+            """
+            num_train_timesteps is \(count): it must be between 2 and 1000000, as in the scheduler_config.json that \
+            came with the model
+            """
         case .impossibleBetas(let start, let end):
-            "betas from \(start) to \(end) are impossible: 0 < beta_start <= beta_end < 1 must hold in scheduler_config.json"
+            """
+            betas from \(start) to \(end) are impossible: 0 < beta_start <= beta_end < 1 must hold in \
+            scheduler_config.json
+            """
         case .impossibleClipRange(let range):
             "clip_sample_range is \(range): it must be above 0, or clip_sample false, in scheduler_config.json"
         case .impossibleStepsOffset(let offset):
-            "steps_offset is \(offset): it must be 0 or a little more, as in the scheduler_config.json that came with the model"
+            """
+            steps_offset is \(offset): it must be 0 or a little more, as in the scheduler_config.json that came with \
+            the model
+            """
         case .impossibleStepCount(let steps, let trainTimesteps):
             "\(steps) steps are impossible with this model: choose between 1 and \(trainTimesteps)"
         case .timestepOutOfRange(let timestep, let next, let trainTimesteps):
-            "a step from timestep \(timestep) to \(next.map(String.init) ?? "the end") is impossible: timesteps must fall and stay within 0..<\(trainTimesteps); "
-                + "check steps_offset in scheduler_config.json or choose fewer steps"
+            """
+            a step from timestep \(timestep) to \(next.map(String.init) ?? "the end") is impossible: timesteps must \
+            fall and stay within 0..<\(trainTimesteps); check steps_offset in scheduler_config.json or \
+            choose fewer steps
+            """
         case .epsilonAtZeroSNR(let timestep):
-            "the model predicts epsilon, but at timestep \(timestep) nothing of the image is left (zero terminal SNR), so that no x_0 follows from it: "
-                + "use a model trained for v_prediction, set rescale_betas_zero_snr to false, or timestep_spacing to leading"
+            """
+            the model predicts epsilon, but at timestep \(timestep) nothing of the image is left (zero terminal SNR), \
+            so that no x_0 follows from it: use a model trained for v_prediction, set rescale_betas_zero_snr to false, \
+            or timestep_spacing to leading
+            """
         case .impossibleEta(let eta):
             "eta \(eta) is impossible: choose between 0 (deterministic) and 1 (as much noise as DDPM)"
         }
@@ -93,9 +108,9 @@ extension NoiseScheduleError: CustomStringConvertible {
 /// How much of the image and how much noise there is at each training timestep.
 public struct NoiseSchedule: Sendable {
     public let configuration: NoiseScheduleConfiguration
-    /// The share of the image's variance that is left at timestep t: x_t = sqrt(a) x_0 + sqrt(1 - a) epsilon. Falls
-    /// with t. In double precision throughout; diffusers computes it in single, from which it differs by rounding
-    /// alone.
+    /// Cumulative products of alphas: the part of the image's variance that is left at timestep t,
+    /// x_t = sqrt(a) x_0 + sqrt(1 - a) epsilon. Falls with t. In double precision throughout; diffusers computes it in
+    /// single, from which it differs by rounding alone.
     public let alphasCumprod: [Double]
 
     /// - Throws: `NoiseScheduleError` if the configuration's numbers are impossible.

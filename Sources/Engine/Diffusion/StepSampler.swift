@@ -5,7 +5,7 @@
 public struct StepSampler: Sendable {
     private let plan: [SamplerStep]
 
-    /// The share of the image and that of the noise in the sample that the loop begins with: x_T = signal x_0 + noise
+    /// Weights of the image and of the noise in the sample that the loop begins with: x_T = signal x_0 + noise
     /// z.
     public let start: (signal: Float, noise: Float)
 
@@ -13,12 +13,12 @@ public struct StepSampler: Sendable {
     ///   in the middle, at step count - int(count * strength), as diffusers'
     ///   `StableDiffusionImg2ImgPipeline.get_timesteps` has it, but takes one step at least.
     /// - Throws: `NoiseScheduleError`.
-    public init(schedule: NoiseScheduleConfiguration, kind: SamplerKind, steps: Int, strength: Double = 1) throws {
+    public init(schedule: NoiseScheduleConfiguration, sampler: some Sampler, steps: Int, strength: Double = 1) throws {
         let schedule = try NoiseSchedule(schedule)
         let taken = min(steps, max(1, Int(Double(steps) * strength)))
-        plan = Array(try schedule.plan(kind, steps: steps).suffix(taken))
-        let share = schedule.alphasCumprod[plan[0].timestep]
-        start = (Float(share.squareRoot()), Float((1 - share).squareRoot()))
+        plan = Array(try schedule.plan(sampler, steps: steps).suffix(taken))
+        let alphaCumprod = schedule.alphasCumprod[plan[0].timestep]
+        start = (Float(alphaCumprod.squareRoot()), Float((1 - alphaCumprod).squareRoot()))
     }
 
     /// Steps of the loop.
@@ -37,8 +37,9 @@ extension StepCoefficients {
     ///   - rect: what to compute, inside `window`.
     ///   - next: receives rect.height x rect.width x channels, and may be longer.
     public func step(
-        sample: Span<Float>, prediction: Span<Float>, window: Rect, rect: Rect, channels: Int, seed: UInt64, step: Int,
-        into next: inout MutableSpan<Float>
+        sample: Span<Float>, prediction: Span<Float>, window: Rect, rect: Rect, channels: Int, seed: UInt64,
+        stage: Int = 0,
+        step: Int, into next: inout MutableSpan<Float>
     ) {
         precondition(
             window.contains(rect) && sample.count == window.area * channels && next.count >= rect.area * channels)
@@ -50,7 +51,8 @@ extension StepCoefficients {
                 Noise.fill(
                     &span, window: Rect(y: rect.y + row, x: rect.x, height: 1, width: rect.width), channels: channels,
                     seed: seed,
-                    field: NoiseField(.sampler, step: UInt16(truncatingIfNeeded: step)))
+                    field: NoiseField(
+                        .sampler, stage: UInt8(truncatingIfNeeded: stage), step: UInt16(truncatingIfNeeded: step)))
             }
             let from = ((rect.y - window.y + row) * window.width + rect.x - window.x) * channels
             apply(

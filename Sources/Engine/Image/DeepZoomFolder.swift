@@ -8,7 +8,7 @@ final class DeepZoomFolder: @unchecked Sendable {  // but for this, nothing in i
     let path: String
     private let shown: String
     private let needed: Int
-    /// Of the folder; holds its lock.
+    /// The open folder; holds its lock.
     private let descriptor: Int32
 
     /// Makes the folder beside `target`.

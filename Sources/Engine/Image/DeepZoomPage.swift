@@ -12,21 +12,25 @@ func deepZoomPage(width: Int, height: Int, hasAlpha: Bool) -> String {
         <meta name="viewport" content="width=device-width, initial-scale=1">
         <title>\(width) x \(height)</title>
         \(style)
-        <canvas id="view" tabindex="0" role="img" aria-label="Picture of \(width) by \(height) pixels. Arrow keys move, plus and minus zoom, 0 shows the whole, 1 shows it pixel by pixel, F fills the screen."></canvas>
+        <canvas id="view" tabindex="0" role="img" aria-label="Picture of \(width) by \(height) pixels. \
+        Arrow keys move, plus and minus zoom, 0 shows the whole, 1 shows it pixel by pixel, F fills the screen.">\
+        </canvas>
         <canvas id="map" aria-hidden="true"></canvas>
         <div id="bar" role="toolbar" aria-label="Zoom">
         <button id="out" title="Zoom out (-)" aria-label="Zoom out">&minus;</button>
         <output id="percent" aria-label="Zoom"></output>
         <button id="in" title="Zoom in (+)" aria-label="Zoom in">+</button>
         <button id="whole" title="Whole picture (0)" aria-label="Whole picture">Fit</button>
-        <button id="full" title="Fill the screen (F)" aria-label="Fill the screen"><svg viewBox="0 0 16 16"><path d="M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4"/></svg></button>
+        <button id="full" title="Fill the screen (F)" aria-label="Fill the screen">\
+        <svg viewBox="0 0 16 16"><path d="M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4"/></svg></button>
         </div>
         <noscript>This page needs JavaScript. Other viewers can open picture.dzi.</noscript>
         <script>
         "use strict";
         {
         const width = \(width), height = \(height), hasAlpha = \(hasAlpha);
-        const tile = \(DeepZoomWriter.tile), overlap = \(DeepZoomWriter.overlap), files = "\(DeepZoomWriter.name)_files";
+        const tile = \(DeepZoomWriter.tile), overlap = \(DeepZoomWriter.overlap);
+        const files = "\(DeepZoomWriter.name)_files";
         \(script)
         }
         </script>
@@ -43,7 +47,8 @@ private let style = """
     #view:focus-visible { outline: 2px solid #8cf; outline-offset: -2px; }
     #view.moving { cursor: grabbing; }
     #map { right: 12px; bottom: 12px; border: 1px solid #fff; box-shadow: 0 0 0 1px #000; cursor: crosshair; }
-    #bar { position: absolute; left: 12px; bottom: 12px; display: flex; align-items: center; border-radius: 6px; background: #000c; }
+    #bar { position: absolute; left: 12px; bottom: 12px; display: flex; align-items: center; }
+    #bar { border-radius: 6px; background: #000c; }
     #bar, button { color: #fff; font: 15px system-ui, sans-serif; }
     button { min-width: 36px; height: 36px; border: 0; border-radius: 6px; background: none; cursor: pointer; }
     button:hover, button:focus-visible { background: #fff3; }
@@ -213,7 +218,8 @@ private let script = #"""
       context.imageSmoothingEnabled = scale < 1 || zoom < 1;
       context.imageSmoothingQuality = "high";
       const [atX, atY] = [column * tile - (column ? overlap : 0), row * tile - (row ? overlap : 0)];
-      context.drawImage(image, left + atX * scale, up + atY * scale, image.naturalWidth * scale, image.naturalHeight * scale);
+      const [imageWidth, imageHeight] = [image.naturalWidth * scale, image.naturalHeight * scale];
+      context.drawImage(image, left + atX * scale, up + atY * scale, imageWidth, imageHeight);
       context.restore();
     }
 
@@ -287,8 +293,10 @@ private let script = #"""
     }
     const step = () => Math.min(view.width, view.height) / 8;
     const keys = {
-      "+": () => zoomBy(Math.SQRT2), "=": () => zoomBy(Math.SQRT2), "-": () => zoomBy(Math.SQRT1_2), "0": fit, "1": () => zoomBy(1 / zoom), f: fill,
-      ArrowLeft: () => moveBy(-step(), 0), ArrowRight: () => moveBy(step(), 0), ArrowUp: () => moveBy(0, -step()), ArrowDown: () => moveBy(0, step()),
+      "+": () => zoomBy(Math.SQRT2), "=": () => zoomBy(Math.SQRT2), "-": () => zoomBy(Math.SQRT1_2),
+      "0": fit, "1": () => zoomBy(1 / zoom), f: fill,
+      ArrowLeft: () => moveBy(-step(), 0), ArrowRight: () => moveBy(step(), 0),
+      ArrowUp: () => moveBy(0, -step()), ArrowDown: () => moveBy(0, step()),
     };
     addEventListener("keydown", event => {
       const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -310,9 +318,12 @@ private let script = #"""
       settle();
     }
     setInterval(() => {
-      const hash = isFitted ? "" : `#x=${(x / width).toFixed(6)}&y=${(y / height).toFixed(6)}&zoom=${Number(zoom.toPrecision(6))}`;
+      const place = () => `#x=${(x / width).toFixed(6)}&y=${(y / height).toFixed(6)}`;
+      const hash = isFitted ? "" : `${place()}&zoom=${Number(zoom.toPrecision(6))}`;
       if (hash === location.hash || pointers.size) return;
-      try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* some browsers do not allow it for files */ }
+      try {
+        history.replaceState(null, "", hash || location.pathname + location.search);
+      } catch { /* some browsers do not allow it for files */ }
     }, 500);
     addEventListener("hashchange", open);
 

@@ -18,7 +18,7 @@ public final class DeepZoomWriter {
     public let directory: String
     public let width: Int
     public let height: Int
-    /// Of the rows that are given.
+    /// Format of the rows that are given.
     public let format: PixelFormat
     /// Rows written so far.
     public private(set) var row = 0
@@ -102,7 +102,8 @@ public final class DeepZoomWriter {
             guard row == height else { throw PNGError.wrongRowCount(path: directory, written: row, height: height) }
             let description = """
                 <?xml version="1.0" encoding="UTF-8"?>
-                <Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="png" Overlap="\(Self.overlap)" TileSize="\(Self.tile)">
+                <Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="png" \
+                Overlap="\(Self.overlap)" TileSize="\(Self.tile)">
                   <Size Width="\(width)" Height="\(height)"/>
                 </Image>
 

@@ -44,7 +44,46 @@ func split(_ path: String) -> (directory: String, name: String) {
     return (slash == path.startIndex ? "/" : String(path[..<slash]), String(path[path.utf8.index(after: slash)...]))
 }
 
+/// `path` with the links that it is followed to their end, whether there is a file or not: where a program that opens
+/// it for writing writes. Directories on the way stay as they are named.
+///
+/// - Returns: nil with `errno` set, where a link cannot be read or links go round.
+package func followingLinks(_ path: String) -> String? {
+    var path = path
+    // As many as Linux follows.
+    for _ in 0...40 {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK else { return path }
+        guard let target = linkTarget(path) else { return nil }
+        path = target.hasPrefix("/") ? target : split(path).directory + "/" + target
+    }
+    errno = ELOOP
+    return nil
+}
+
+/// The path that a link holds.
+///
+/// - Returns: nil with `errno` set.
+private func linkTarget(_ path: String) -> String? {
+    var bytes = [UInt8](repeating: 0, count: Int(PATH_MAX))
+    let count = bytes.withUnsafeMutableBytes { bytes in
+        bytes.baseAddress.map { readlink(path, $0.assumingMemoryBound(to: CChar.self), bytes.count) } ?? -1
+    }
+    return count < 0 ? nil : String(decoding: bytes[..<count], as: UTF8.self)
+}
+
 private let serial = Atomic<Int>(0)
+
+/// How the names of hidden files for `name` begin: `.NAME.part-`. What follows are two numbers, and a file system takes
+/// 255 bytes, so of a long name there is only the beginning, with a hash of the whole in place of the rest.
+func hiddenPrefix(for name: String) -> String {
+    let most = 200
+    guard name.utf8.count > most else { return ".\(name).part-" }
+    let hash = name.utf8.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }  // FNV-1a
+    var start = name
+    while start.utf8.count > most - 17 { start.removeLast() }
+    return ".\(start)-\(String(hash, radix: 16)).part-"
+}
 
 /// Makes a file or folder beside `target` that is nobody else's, `.NAME.part-PID-N`, and locks it: who sweeps leaves it
 /// alone while its descriptor is open.
@@ -54,7 +93,8 @@ private let serial = Atomic<Int>(0)
 func makeHidden(for target: String, make: (String) -> Int32) -> (descriptor: Int32, path: String)? {
     let (directory, name) = split(target)
     while true {
-        let path = "\(directory)/.\(name).part-\(getpid())-\(serial.add(1, ordering: .relaxed).newValue)"
+        let number = serial.add(1, ordering: .relaxed).newValue
+        let path = "\(directory)/\(hiddenPrefix(for: name))\(getpid())-\(number)"
         let descriptor = make(path)
         // A process of this number in another container, or one before this one.
         if descriptor < 0, errno == EEXIST { continue }
@@ -73,7 +113,7 @@ func makeHidden(for target: String, make: (String) -> Int32) -> (descriptor: Int
 /// Removes what processes that were killed have left beside `target`, some gigabytes each time for a large picture.
 func sweepHidden(for target: String, remove: (String) -> Void) {
     let (directory, name) = split(target)
-    let start = ".\(name).part-"
+    let start = hiddenPrefix(for: name)
     for leftover in (try? names(in: directory)) ?? [] where leftover.hasPrefix(start) {
         let numbers = leftover.dropFirst(start.count).split(separator: "-", omittingEmptySubsequences: false)
         guard numbers.count == 2, numbers.allSatisfy(isNumber) else { continue }
@@ -88,7 +128,7 @@ func sweepHidden(for target: String, remove: (String) -> Void) {
 /// Whether a text is decimal digits and nothing else.
 func isNumber(_ text: some StringProtocol) -> Bool { !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) } }
 
-/// What lies in a directory.
+/// The names in a directory.
 ///
 /// - Throws: `PNGError.unreadable`.
 func names(in path: String) throws -> [String] {
@@ -105,7 +145,7 @@ func names(in path: String) throws -> [String] {
 }
 
 extension PNGError {
-    /// What a failed call of the system says.
+    /// The error for a failed call of the system.
     init(writing path: String, errno code: Int32, needed: Int?) {
         self = isFull(code) ? .noSpace(path: path, needed: needed) : .writeFailed(path: path, reason: reason(of: code))
     }

@@ -5,7 +5,7 @@ internal import CPNG
 ///
 /// The same rows give the same bytes: no time, no text, one fixed filter and compression.
 struct PNGEncoder {
-    /// What is ready, in order.
+    /// Bytes that are ready, in order.
     var output: [UInt8] = []
 
     private let format: PixelFormat

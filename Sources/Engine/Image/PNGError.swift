@@ -1,6 +1,6 @@
 import Glibc
 
-/// What can be wrong with a PNG file, read or written. `description` is one line: the file, the reason, the remedy.
+/// A fault of a PNG file, read or written. `description` is one line: the file, the reason, the remedy.
 public enum PNGError: Error, Equatable, CustomStringConvertible {
     // Reading
     case missing(path: String)
@@ -58,8 +58,8 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
             "\(path): promises \(width)x\(height) pixels, which its \(bytes) bytes cannot hold; copy or export it again"
         case .rowTooLarge(let path, let width, let bytes, let limit):
             """
-            \(path): has rows of \(width) pixels, each \(megabytes(bytes)) of memory, the limit is \(megabytes(limit)); \
-            cut it into parts
+            \(path): has rows of \(width) pixels, each \(megabytes(bytes)) of memory, the limit is \
+            \(megabytes(limit)); cut it into parts
             """
         case .interlacedTooLarge(let path, let bytes, let limit):
             """
@@ -81,13 +81,19 @@ public enum PNGError: Error, Equatable, CustomStringConvertible {
         case .outputNotAFile(let path):
             "\(path): is not a regular file and will not be replaced; choose another output"
         case .notAPyramid(let path):
-            "\(path): holds something else than a Deep Zoom pyramid and will not be replaced; choose a new or empty directory"
+            """
+            \(path): holds something else than a Deep Zoom pyramid and will not be replaced; choose a new or empty \
+            directory
+            """
         case .notWritable(let path, let reason):
             "\(path): cannot be written (\(reason)); choose another output or change the permissions"
         case .noSpace(let path, .none):
             "\(path): no space left on its disk; free some or choose another output"
         case .noSpace(let path, .some(let needed)):
-            "\(path): no space left on its disk, the file may need \(megabytes(needed)); free some or choose another output"
+            """
+            \(path): no space left on its disk, the file may need \(megabytes(needed)); free some or choose another \
+            output
+            """
         case .writeFailed(let path, let reason):
             "\(path): writing failed (\(reason)); check the disk or choose another output"
         case .wrongRowCount(let path, let written, let height):

@@ -135,7 +135,7 @@ public final class PNGWriter {
     /// The bytes free for this user on the disk that `path` would be written to, nil when unknown.
     public static func freeBytes(for path: String) -> Int? {
         var status = statvfs()
-        guard statvfs(split(path).directory, &status) == 0 else { return nil }
+        guard let target = followingLinks(path), statvfs(split(target).directory, &status) == 0 else { return nil }
         let blocks = Int(clamping: status.f_bavail)
         let (bytes, overflow) = blocks.multipliedReportingOverflow(by: Int(clamping: status.f_frsize))
         return overflow ? .max : bytes
@@ -150,29 +150,29 @@ public final class PNGWriter {
         return Int(exactly: bytes.rounded(.up)) ?? .max
     }
 
-    /// `path` with its links followed, when a file can be put there.
+    /// `path` with its links followed, when a file can be put there: a link shall go on pointing at the file that is
+    /// replaced, or made.
     private static func checkedTarget(_ path: String) throws -> String {
         if path.isEmpty || path.hasSuffix("/") { throw PNGError.outputIsDirectory(path: path) }
+        guard let target = followingLinks(path) else {
+            throw PNGError.notWritable(path: path, reason: reason(of: errno))
+        }
+        if target.hasSuffix("/") { throw PNGError.outputIsDirectory(path: path) }
         var status = stat()
-        if stat(path, &status) == 0 {
+        if stat(target, &status) == 0 {
             switch status.st_mode & S_IFMT {
             case S_IFREG: break
             case S_IFDIR: throw PNGError.outputIsDirectory(path: path)
             default: throw PNGError.outputNotAFile(path: path)  // the rename would replace a device or a pipe
             }
-            guard access(path, W_OK) == 0 else { throw PNGError.notWritable(path: path, reason: reason(of: errno)) }
-            // A link shall go on pointing at the file that is replaced.
-            guard let resolved = realpath(path, nil) else {
-                throw PNGError.notWritable(path: path, reason: reason(of: errno))
-            }
-            defer { free(resolved) }
-            return String(cString: resolved)
+            guard access(target, W_OK) == 0 else { throw PNGError.notWritable(path: path, reason: reason(of: errno)) }
+            return target
         }
-        let directory = split(path).directory
+        let directory = split(target).directory
         guard stat(directory, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
             throw PNGError.directoryMissing(path: path, directory: directory)
         }
-        return path
+        return target
     }
 
     private static func makeTemporary(for target: String, path: String) throws -> (descriptor: Int32, name: String) {

@@ -1,4 +1,4 @@
-/// What can be wrong with a request to resample; sizes may come from another machine.
+/// A fault of a request to resample; sizes may come from another machine.
 public enum ResampleError: Error, Equatable, CustomStringConvertible {
     case invalidSizes(input: [Int], output: [Int])
     /// The window lies too far outside the image.
@@ -30,7 +30,7 @@ private func cubic(_ distance: Double) -> Double {
     return 0
 }
 
-/// Enlarges parts of an image bicubically, each part with the bits that the whole would give it.
+/// Upsamples parts of an image bicubically, each part with the bits that the whole would give it.
 ///
 /// Pixel centres lie at half integers: output pixel o stands at (o + 1/2) * input / output - 1/2 of the input. The
 /// input goes on beyond its edges as its mirror image with the edge pixel repeated (d c b a | a b c d), and so does the
@@ -74,9 +74,9 @@ public struct BicubicUpsampler: Sendable, Hashable {
         return Rect(y: rows.lowerBound, x: columns.lowerBound, height: rows.count, width: columns.count)
     }
 
-    /// Computes `window` of the enlarged image.
+    /// Computes `window` of the upsampled image.
     ///
-    /// Rows are enlarged first, then columns; each value is a sum of four products in the order of the taps, without
+    /// Rows are upsampled first, then columns; each value is a sum of four products in the order of the taps, without
     /// fused multiply-add, so that its bits depend on nothing but the image and its place.
     ///
     /// - Parameters:
@@ -104,7 +104,7 @@ public struct BicubicUpsampler: Sendable, Hashable {
             let outside = columns.sources.filter { !inside.contains($0) }
             let count = columns.count * channels, step = count + RowTaps.overhang
             var row = [Float](repeating: 0, count: columns.sources.count * channels + RowTaps.overhang)
-            // The last input rows, enlarged sideways, row y in place y mod 4: the four of a tap are neighbours or the
+            // The last input rows, upsampled sideways, row y in place y mod 4: the four of a tap are neighbours or the
             // same.
             var wide = [Float](repeating: 0, count: 4 * step)
             var held = SIMD4(repeating: -1)
@@ -135,7 +135,8 @@ public struct BicubicUpsampler: Sendable, Hashable {
         }
     }
 
-    /// Columns that are enlarged at a time: so few that their taps and four rows of them stay in the first-level cache.
+    /// Columns that are upsampled at a time: so few that their taps and four rows of them stay in the first-level
+    /// cache.
     private static let strip = 512
 
     private var rowAxis: Axis { Axis(input: inputHeight, output: outputHeight) }

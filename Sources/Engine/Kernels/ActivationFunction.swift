@@ -1,6 +1,6 @@
 internal import CKernels
 
-/// What stands between the layers of a perceptron.
+/// The function between the layers of a perceptron.
 package enum ActivationFunction: Sendable {
     /// x Phi(x) with the exact error function (Hendrycks & Gimpel, arXiv:1606.08415; `torch.nn.GELU`).
     case gelu

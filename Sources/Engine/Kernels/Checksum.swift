@@ -1,9 +1,9 @@
 internal import CKernels
 
-/// What one pass over the bytes of a tensor tells: whether they arrived as they were sent, and whether they are
+/// The result of one pass over the bytes of a tensor: whether they arrived as they were sent, and whether they are
 /// numbers.
 public struct Checksum: Sendable, Hashable {
-    /// What the bytes are.
+    /// The type of the numbers that the bytes are.
     public enum Elements: Sendable {
         case bytes, floats, doubles, halves
 

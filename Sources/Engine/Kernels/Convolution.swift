@@ -1,11 +1,11 @@
 internal import CKernels
 
 /// A 3x3 or 1x1 convolution with packed weights, and all that can be done while its data passes by: the group norm and
-/// SiLU before it, the enlarging and the concatenation of its inputs, the bias, the shortcut, and the sums for the
+/// SiLU before it, the upsampling and the concatenation of its inputs, the bias, the shortcut, and the sums for the
 /// group norm after it.
 package final class Convolution: Sendable {
     package let outputs, inputs, size, stride, padding: Int
-    package let enlarging: Bool
+    package let upsampling: Bool
     package let algorithm: Algorithm
     package let kernels: KernelSet
     private let weights: ConstantBuffer
@@ -65,7 +65,7 @@ package final class Convolution: Sendable {
     ///   - stride: 1, or 2
     ///   - padding: 1 pads every side (for size 3); 0 pads only the bottom and the right, as diffusers'
     ///     `Downsample2D(padding=0)` does.
-    ///   - enlarging: whether the input is enlarged twice by nearest neighbour first (size 3, stride 1)
+    ///   - upsampling: whether the input is upsampled twice by nearest neighbour first (size 3, stride 1)
     ///   - shortcut: a 1x1 convolution of another input that is added to the output: weights outputs x inputs, and bias
     ///   - precision: of the weights in memory (but see `Algorithm.winograd`). The arithmetic is single precision
     ///     always: Winograd does a quarter of the multiplications, which is more than dot products of bfloat16 would
@@ -73,28 +73,28 @@ package final class Convolution: Sendable {
     ///   - algorithm: instead of the one that suits; Winograd's take size 3, stride 1 and padding 1
     package init(
         weights: [Float], bias: [Float], outputs: Int, inputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1,
-        enlarging: Bool = false,
+        upsampling: Bool = false,
         shortcut: (weights: [Float], bias: [Float], inputs: Int)? = nil, precision: Precision = .float32,
         algorithm: Algorithm? = nil,
         kernels: KernelSet
     ) {
         precondition(size == 1 || size == 3)
         precondition(weights.count == outputs * inputs * size * size && bias.count == outputs)
-        precondition(!enlarging || size == 3 && stride == 1 && padding == 1)
+        precondition(!upsampling || size == 3 && stride == 1 && padding == 1)
         let algorithm =
             algorithm ?? .suited(outputs: outputs, inputs: inputs, size: size, stride: stride, padding: padding)
         precondition(algorithm == .direct || size == 3 && stride == 1 && padding == 1)
         (self.outputs, self.inputs, self.size, self.stride, self.padding) = (
             outputs, inputs, size, stride, size == 1 ? 0 : padding
         )
-        (self.enlarging, self.algorithm, self.kernels) = (enlarging, algorithm, kernels)
+        (self.upsampling, self.algorithm, self.kernels) = (upsampling, algorithm, kernels)
 
         let isa = kernels.isa, (n, k, s) = (Int32(outputs), Int32(inputs), Int32(size))
         storage = algorithm == .winograd ? TF_FLOAT32 : precision.storage
         switch algorithm {
         case .winograd:
-            let packed = AlignedBuffer<Float>(count: tf_winograd_weights(isa, n, k, enlarging ? 1 : 0))
-            tf_pack_winograd(isa, weights, n, k, enlarging ? 1 : 0, packed.pointer)
+            let packed = AlignedBuffer<Float>(count: tf_winograd_weights(isa, n, k, upsampling ? 1 : 0))
+            tf_pack_winograd(isa, weights, n, k, upsampling ? 1 : 0, packed.pointer)
             self.weights = ConstantBuffer(packed)
         case .wideWinograd:
             let packed = storage.buffer(tf_direct_weights(isa, n, k, s))
@@ -130,7 +130,7 @@ package final class Convolution: Sendable {
 
     /// The output's height for an input's, or the output's width for an input's.
     package func outputSize(_ size: Int) -> Int {
-        if enlarging { return size * 2 }
+        if upsampling { return size * 2 }
         // Padding 0 still has one row of zeros below.
         return (size + (self.size == 1 ? 0 : padding == 0 ? 1 : 2) - self.size) / stride + 1
     }
@@ -187,7 +187,7 @@ package final class Convolution: Sendable {
         (c.height, c.width) = (Int32(input.height), Int32(input.width))
         c.scale = normalization?.scale
         c.shift = normalization?.shift
-        (c.kernel, c.stride, c.pad, c.upsample) = (Int32(size), Int32(stride), Int32(padding), enlarging ? 1 : 0)
+        (c.kernel, c.stride, c.pad, c.upsample) = (Int32(size), Int32(stride), Int32(padding), upsampling ? 1 : 0)
         c.weights = UnsafeRawPointer(weights.pointer)
         c.storage = storage
         c.bias = bias

@@ -29,7 +29,7 @@ package struct ScaleShift {
     }
 }
 
-/// What a group's mean and variance follow from; those of parts add up to those of the whole.
+/// Sums that a group's mean and variance follow from; those of parts add up to those of the whole.
 package struct GroupSums: Sendable, Hashable {
     package var sum = 0.0
     package var squares = 0.0

@@ -2,7 +2,7 @@ internal import CKernels
 
 /// Single precision to half, rounded to nearest, ties to even, and back.
 public enum HalfPrecision {
-    /// What is too large becomes infinite.
+    /// Rounds to half precision; values that are too large become infinite.
     /// - Parameter start: where in `halves` the first goes
     public static func narrow(_ values: Span<Float>, into halves: inout MutableSpan<UInt16>, at start: Int = 0) {
         let count = values.count

@@ -4,8 +4,8 @@
 
 /// The processor-dependent part of a process.
 public enum KernelEnvironment {
-    /// What this process computes with, for example "avx512"; where OpenBLAS multiplies too, with its own kernels and
-    /// version, for example "baseline Prescott-0.3.21". Two workers that say the same give the same bits.
+    /// The kernels that this process computes with, for example "avx512"; where OpenBLAS multiplies too, with its own
+    /// kernels and version, for example "baseline Prescott-0.3.21". Two workers that say the same give the same bits.
     /// - Throws: `KernelError`.
     public static func kernels() throws -> String {
         let kernels = try KernelSet.chosen()

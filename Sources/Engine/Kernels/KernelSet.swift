@@ -43,14 +43,17 @@ public enum KernelSet: String, Sendable, CaseIterable {
     package func padded(_ channels: Int) -> Int { (channels + lanes - 1) / lanes * lanes }
 }
 
-/// What can be wrong with the choice of kernels.
+/// A choice of kernels that is impossible.
 public enum KernelError: Error, Equatable, Sendable, CustomStringConvertible {
     case unavailable(name: String, available: [KernelSet])
 
     public var description: String {
         switch self {
         case .unavailable(let name, let available):
-            "TILEFARM_KERNELS=\(name): this machine has no such kernels, unset it or choose one of \(available.map(\.rawValue).joined(separator: ", "))"
+            """
+            TILEFARM_KERNELS=\(name): this machine has no such kernels, unset it or choose one of \
+            \(available.map(\.rawValue).joined(separator: ", "))
+            """
         }
     }
 }

@@ -1,5 +1,5 @@
 /// How a layer's weights stand in memory, and its arithmetic. Activations are single precision everywhere.
-public enum Precision: String, Sendable, Hashable, CaseIterable {
+public enum Precision: String, Sendable, Hashable, CaseIterable, Codable {
     /// Single precision, both.
     case float32
     /// Weights in half precision (exact for a folder that has them so), arithmetic in single precision.

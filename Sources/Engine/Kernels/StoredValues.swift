@@ -227,9 +227,12 @@ package enum StorageError: Error, Equatable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .noSpace(let path, let needed):
-            "\(path): the disk has no room for \(needed) bytes of the job's canvas: free some, or have the job on another disk"
+            """
+            \(path): the disk has no room for \(needed) bytes of the job's canvas: free some, or have the job on \
+            another disk
+            """
         case .tooLarge(let path):
-            "\(path): the job's canvas is larger than any disk: choose a smaller --scale"
+            "\(path): the job's canvas is larger than any disk: make a smaller picture"
         case .wrongSize(let path, let bytes, let expected):
             "\(path): has \(bytes) bytes instead of \(expected): it is damaged or of another job"
         case .failed(let path, let reason):

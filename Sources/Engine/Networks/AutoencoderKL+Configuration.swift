@@ -2,7 +2,7 @@ import Foundation
 
 /// The `config.json` of a diffusers `AutoencoderKL`.
 public struct AutoencoderKLConfiguration: Sendable, Equatable {
-    /// Of the image.
+    /// Channels of the image.
     public let inChannels, outChannels: Int
     public let latentChannels: Int
     /// Channels of each level, the image's resolution first.
@@ -19,14 +19,14 @@ public struct AutoencoderKLConfiguration: Sendable, Equatable {
     /// Group norms of the decoder, and of the encoder.
     public var decoderNorms: Int { middleNorms + blockOutChannels.count * (layersPerBlock + 1) * 2 + 1 }
     public var encoderNorms: Int { middleNorms + blockOutChannels.count * layersPerBlock * 2 + 1 }
-    /// Of the decoder's norms the first, those at the latents' resolution.
+    /// Number of the decoder's first norms, those at the latents' resolution.
     public var decoderTrunkNorms: Int { middleNorms + (layersPerBlock + 1) * 2 }
-    /// Of the encoder's norms the first, those above the latents' resolution.
+    /// Number of the encoder's first norms, those above the latents' resolution.
     public var encoderFeatureNorms: Int { (blockOutChannels.count - 1) * layersPerBlock * 2 }
     /// Context in latents around a tile of the decoder's features beyond which nothing reaches its pixels: the 3x3
     /// convolutions from there on.
     public var decoderFeatureHalo: Int {
-        // At the image's resolution, rounded up: an enlarging convolution and two for each residual block of a level,
+        // At the image's resolution, rounded up: an upsampling convolution and two for each residual block of a level,
         // and the last one.
         let pixels = (0..<blockOutChannels.count - 1).reduce(1) { $0 + (1 + 2 * (layersPerBlock + 1)) << $1 }
         return (pixels + factor - 1) / factor
@@ -87,17 +87,17 @@ public struct AutoencoderKLConfiguration: Sendable, Equatable {
     public func decoderFlops(height: Int, width: Int) -> Double {
         flops(
             height: height, width: width, input: latentChannels, output: outChannels, layers: layersPerBlock + 1,
-            enlarging: true)
+            upsampling: true)
     }
 
     /// Floating-point operations of encoding the image of height x width latents.
     public func encoderFlops(height: Int, width: Int) -> Double {
         flops(
             height: height, width: width, input: inChannels, output: 2 * latentChannels, layers: layersPerBlock,
-            enlarging: false)
+            upsampling: false)
     }
 
-    private func flops(height: Int, width: Int, input: Int, output: Int, layers: Int, enlarging: Bool) -> Double {
+    private func flops(height: Int, width: Int, input: Int, output: Int, layers: Int, upsampling: Bool) -> Double {
         let last = blockOutChannels.count - 1
         func positions(_ level: Int) -> Double { Double(height << (last - level)) * Double(width << (last - level)) }
         func convolution(_ inputs: Int, _ outputs: Int, _ level: Int, size: Int = 9) -> Double {
@@ -107,15 +107,17 @@ public struct AutoencoderKLConfiguration: Sendable, Equatable {
         var total = 4 * convolution(deepest, deepest, last)
         if midAttention { total += 4 * convolution(deepest, deepest, last, size: 1) + 4 * p * p * Double(deepest) }
         total +=
-            enlarging
+            upsampling
             ? convolution(input, deepest, last) + convolution(blockOutChannels[0], output, 0)
             : convolution(input, blockOutChannels[0], 0) + convolution(deepest, output, last)
         for level in 0...last {
             let width = blockOutChannels[level]
-            let from = blockOutChannels[enlarging ? min(level + 1, last) : max(level - 1, 0)]
+            let from = blockOutChannels[upsampling ? min(level + 1, last) : max(level - 1, 0)]
             total += convolution(from, width, level) + Double(2 * layers - 1) * convolution(width, width, level)
             if from != width { total += convolution(from, width, level, size: 1) }
-            if level != (enlarging ? 0 : last) { total += convolution(width, width, enlarging ? level - 1 : level + 1) }
+            if level != (upsampling ? 0 : last) {
+                total += convolution(width, width, upsampling ? level - 1 : level + 1)
+            }
         }
         return total
     }

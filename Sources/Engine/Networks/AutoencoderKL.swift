@@ -4,21 +4,26 @@ import Foundation
 ///
 /// A canvas too large for one call is worked on in tiles. Alone, a tile's group norms would see the tile and nothing
 /// else, and tiles would differ in tone. So statistics of the whole canvas can be given, which the sums over the cells
-/// of all tiles make up; `normCount` of them in the order of evaluation. Immutable once loaded: every lane uses the
-/// same one, with a workspace of its own.
+/// of all tiles make up; `decoderNorms` or `encoderNorms` of them in the order of evaluation. Immutable once loaded:
+/// every lane uses the same one, with a workspace of its own.
 public final class AutoencoderKL: Sendable {
     public let configuration: AutoencoderKLConfiguration
-    /// What its arithmetic runs on.
+    /// The kernels that its arithmetic runs on.
     public let kernels: KernelSet
     let encoder: AutoencoderEncoder
     let decoder: AutoencoderDecoder
 
-    /// - Parameter precision: of the weights and the arithmetic of the convolutions
+    /// - Parameters:
+    ///   - precision: of the weights and the arithmetic of the convolutions
+    ///   - headersOnly: makes a network of `Placeholder`s, to see whether the weights fit
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
-    package init(folder: NetworkFolder, precision: Precision = .float32, kernels chosen: KernelSet? = nil) throws {
+    package init(
+        folder: NetworkFolder, precision: Precision = .float32, kernels chosen: KernelSet? = nil,
+        headersOnly: Bool = false
+    ) throws {
         let kernels = try chosen ?? KernelSet.chosen()
         let configuration = try AutoencoderKLConfiguration(file: folder.configuration)
-        let weights = WeightPath(try ModelWeights(folder))
+        let weights = WeightPath(try ModelWeights(folder, headersOnly: headersOnly))
         let build = BlockBuilder(kernels: kernels, precision: precision, groups: configuration.normNumGroups, eps: 1e-6)
         encoder = try AutoencoderEncoder(weights, configuration, build)
         decoder = try AutoencoderDecoder(weights, configuration, build)
@@ -64,7 +69,7 @@ public final class AutoencoderKL: Sendable {
         return try encoder.trunk(features, norms: nil, workspace: workspace)
     }
 
-    /// What a tile adds to the statistics of an image's encoding.
+    /// The sums that a tile adds to the statistics of an image's encoding.
     /// - Parameters:
     ///   - cell: the tile's own part of the image, in multiples of `configuration.factor`; the cells of all tiles cover
     ///     the canvas once
@@ -121,7 +126,7 @@ public final class AutoencoderKL: Sendable {
         return try decoder.detail(features, norms: pass, workspace: workspace)
     }
 
-    /// What a tile adds to the statistics of a latent's decoding.
+    /// The sums that a tile adds to the statistics of a latent's decoding.
     /// - Parameters:
     ///   - cell: the tile's own part of the latent; the cells of all tiles cover the canvas once
     ///   - given: what the first norms are normalised by; the others by the tile's own
@@ -179,7 +184,10 @@ public final class AutoencoderKL: Sendable {
             statistics.norms.upperBound <= norms.upperBound
         else {
             throw ModelError.wrongStatistics(
-                "norms \(statistics.norms) of \(statistics.groups) groups are not the first of norms \(norms) of \(configuration.normNumGroups) groups"
+                """
+                norms \(statistics.norms) of \(statistics.groups) groups are not the first of norms \(norms) of \
+                \(configuration.normNumGroups) groups
+                """
             )
         }
     }
@@ -189,7 +197,10 @@ public final class AutoencoderKL: Sendable {
             [cell.y, cell.x, cell.height, cell.width].allSatisfy({ $0 % multiple == 0 })
         else {
             throw ModelError.wrongStatistics(
-                "the cell at \(cell.x),\(cell.y) of \(cell.width)x\(cell.height) is not within \(input.width)x\(input.height) in multiples of \(multiple)"
+                """
+                the cell at \(cell.x),\(cell.y) of \(cell.width)x\(cell.height) is not within \
+                \(input.width)x\(input.height) in multiples of \(multiple)
+                """
             )
         }
     }
@@ -351,7 +362,7 @@ struct AutoencoderDecoder {
                 resampling: level > 0
                     ? try build.convolution(
                         block / "upsamplers" / 0 / "conv", inputs: widths[level], outputs: widths[level],
-                        enlarging: true) : nil
+                        upsampling: true) : nil
             )
         }
         deepest = levels[0].resnets

@@ -6,7 +6,7 @@
 /// Belongs to one lane at a time. It holds two activations of one layer: for a window of 64 latents 0.4 GiB at the most
 /// with Stable Diffusion.
 public final class AutoencoderTile {
-    /// What has been normalised so far; nil at the start. Another tile's or another job's statistics give another
+    /// Statistics of the norms that are done; nil at the start. Another tile's or another job's statistics give another
     /// picture, so whoever keeps tiles goes on only with statistics that begin with these.
     public private(set) var statistics: CanvasStatistics?
     private let layers: AutoencoderDetail
@@ -95,8 +95,8 @@ public final class AutoencoderTile {
         }
     }
 
-    /// Of the window: the picture, height * factor x width * factor x `outChannels`, about [-1, 1]; or the encoder's
-    /// features, height / factor x width / factor x `encoderFeatureChannels`.
+    /// The window's result: the picture, height * factor x width * factor x `outChannels`, about [-1, 1]; or the
+    /// encoder's features, height / factor x width / factor x `encoderFeatureChannels`.
     /// - Throws: `ModelError.wrongStatistics` if norms are left.
     public func result() throws -> Activation {
         guard norm == norms.upperBound else { throw ModelError.wrongStatistics("those of norm \(norm) are missing") }

@@ -4,7 +4,7 @@ import Foundation
 struct BlockBuilder {
     let kernels: KernelSet
     var precision = Precision.float32
-    /// Of the group norms.
+    /// Groups of the group norms.
     let groups: Int
     let eps: Double
     /// Width of the embedding that the residual blocks read; nil: none.
@@ -14,42 +14,52 @@ struct BlockBuilder {
 
     func convolution(
         _ weights: WeightPath, inputs: Int, outputs: Int, size: Int = 3, stride: Int = 1, padding: Int = 1,
-        enlarging: Bool = false
+        upsampling: Bool = false, shortcut: (weights: [Float], bias: [Float], inputs: Int)? = nil
     ) throws -> Convolution {
-        Convolution(
-            weights: try weights("weight", outputs, inputs, size, size), bias: try weights("bias", outputs),
-            outputs: outputs, inputs: inputs,
-            size: size, stride: stride, padding: padding, enlarging: enlarging, precision: precision, kernels: kernels)
+        let (values, bias) = (try weights("weight", outputs, inputs, size, size), try weights("bias", outputs))
+        guard !weights.headersOnly else { return Placeholder.convolution(kernels) }
+        return Convolution(
+            weights: values, bias: bias, outputs: outputs, inputs: inputs, size: size, stride: stride,
+            padding: padding, upsampling: upsampling, shortcut: shortcut, precision: precision, kernels: kernels)
     }
 
     /// A linear layer, which may be stored as a 1x1 convolution.
     /// - Parameter gated: the weights are those of the values, then those of their gates
     func linear(_ weights: WeightPath, inputs: Int, outputs: Int, gated: Bool = false) throws -> Linear {
         let rows = gated ? 2 * outputs : outputs
+        let (matrix, bias) = (try weights.matrix("weight", rows, inputs), try weights("bias", rows))
+        guard !weights.headersOnly else { return Placeholder.linear(kernels) }
         return Linear(
-            weights: try weights.matrix("weight", rows, inputs), bias: try weights("bias", rows), inputs: inputs,
-            outputs: outputs, gated: gated,
-            precision: precision, kernels: kernels)
+            weights: matrix, bias: bias, inputs: inputs, outputs: outputs, gated: gated, precision: precision,
+            kernels: kernels)
     }
 
     /// Several linear layers of the same input, their outputs side by side.
     func linear(_ weights: [WeightPath], inputs: Int, outputs: Int, bias: Bool) throws -> Linear {
         var matrix: [Float] = [], biases: [Float] = []
-        matrix.reserveCapacity(weights.count * inputs * outputs)
+        let headersOnly = weights.contains(where: \.headersOnly)
+        if !headersOnly { matrix.reserveCapacity(weights.count * inputs * outputs) }
         for weights in weights {
             matrix += try weights.matrix("weight", outputs, inputs)
             if bias { biases += try weights("bias", outputs) }
         }
+        guard !headersOnly else { return Placeholder.linear(kernels) }
         return Linear(
             weights: matrix, bias: bias ? biases : nil, inputs: inputs, outputs: weights.count * outputs,
             precision: precision, kernels: kernels)
     }
 
     func norm(_ weights: WeightPath, channels: Int, groups: Int? = nil, eps: Double? = nil) throws -> GroupNorm {
-        GroupNorm(
-            gamma: try weights("weight", channels), beta: try weights("bias", channels), groups: groups ?? self.groups,
-            eps: eps ?? self.eps,
-            kernels: kernels)
+        let (gamma, beta) = (try weights("weight", channels), try weights("bias", channels))
+        guard !weights.headersOnly else { return Placeholder.groupNorm(kernels) }
+        return GroupNorm(
+            gamma: gamma, beta: beta, groups: groups ?? self.groups, eps: eps ?? self.eps, kernels: kernels)
+    }
+
+    func layerNorm(_ weights: WeightPath, channels: Int, eps: Double) throws -> LayerNorm {
+        let (gamma, beta) = (try weights("weight", channels), try weights("bias", channels))
+        guard !weights.headersOnly else { return Placeholder.layerNorm(kernels) }
+        return LayerNorm(gamma: gamma, beta: beta, eps: eps, kernels: kernels)
     }
 
     /// - Parameter inputs: channels of the input, and of the skip connection beside it
@@ -70,15 +80,12 @@ struct BlockBuilder {
             },
             timeScaleShift: timeScaleShift,
             norm2: try norm(weights / "norm2", channels: outputs),
-            conv2: Convolution(
-                weights: try (weights / "conv2")("weight", outputs, outputs, 3, 3),
-                bias: try (weights / "conv2")("bias", outputs),
-                outputs: outputs, inputs: outputs, shortcut: shortcut, precision: precision, kernels: kernels),
+            conv2: try convolution(weights / "conv2", inputs: outputs, outputs: outputs, shortcut: shortcut),
             hasShortcut: shortcut != nil)
     }
 
     func upsampler(_ weights: WeightPath, channels: Int) throws -> Upsampler {
-        Upsampler(convolution: try convolution(weights, inputs: channels, outputs: channels, enlarging: true))
+        Upsampler(convolution: try convolution(weights, inputs: channels, outputs: channels, upsampling: true))
     }
 
     /// - Parameter groups: of the norm before it; nil: no norm
@@ -216,9 +223,9 @@ struct Projection {
     private let weights, bias: [Float]
 
     init(_ path: WeightPath, inputs: Int, outputs: Int) throws {
-        (self.inputs, self.outputs) = (inputs, outputs)
         weights = try path("weight", outputs, inputs)
         bias = try path("bias", outputs)
+        (self.inputs, self.outputs) = path.headersOnly ? (0, 0) : (inputs, outputs)
     }
 
     func callAsFunction(_ x: [Float]) -> [Float] {

@@ -6,7 +6,7 @@ import Foundation
 /// Immutable once loaded: every lane uses the same one, with a workspace of its own.
 public final class CLIPText: Sendable {
     public let configuration: CLIPTextConfiguration
-    /// What its arithmetic runs on.
+    /// The kernels that its arithmetic runs on.
     public let kernels: KernelSet
     private let weights: ModelWeights
     /// Where the vectors of the tokens stand. A text needs 77 of the fifty thousand, so they stay in the file.
@@ -25,27 +25,28 @@ public final class CLIPText: Sendable {
     /// - Parameters:
     ///   - folder: a `text_encoder/` folder
     ///   - precision: of the weights and the arithmetic of the linear layers
+    ///   - headersOnly: makes a network of `Placeholder`s, to see whether the weights fit
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
-    package init(folder: NetworkFolder, precision: Precision = .float32, kernels chosen: KernelSet? = nil) throws {
+    package init(
+        folder: NetworkFolder, precision: Precision = .float32, kernels chosen: KernelSet? = nil,
+        headersOnly: Bool = false
+    ) throws {
         let kernels = try chosen ?? KernelSet.chosen()
         let configuration = try CLIPTextConfiguration(file: folder.configuration)
-        let weights = try ModelWeights(folder)
+        let weights = try ModelWeights(folder, headersOnly: headersOnly)
         // transformers 5 writes the names without it.
         let prefix = "text_model"
         let isPrefixed = weights.contains(prefix + ".final_layer_norm.weight")
         let root = isPrefixed ? WeightPath(weights) / prefix : WeightPath(weights)
         let hidden = configuration.hiddenSize, intermediate = configuration.intermediateSize
 
+        // It has no group norms.
+        let build = BlockBuilder(kernels: kernels, precision: precision, groups: 1, eps: configuration.layerNormEps)
         func linear(_ places: [WeightPath], inputs: Int, outputs: Int) throws -> Linear {
-            Linear(
-                weights: try places.flatMap { try $0("weight", outputs, inputs) },
-                bias: try places.flatMap { try $0("bias", outputs) },
-                inputs: inputs, outputs: places.count * outputs, precision: precision, kernels: kernels)
+            try build.linear(places, inputs: inputs, outputs: outputs, bias: true)
         }
         func norm(_ place: WeightPath) throws -> LayerNorm {
-            LayerNorm(
-                gamma: try place("weight", hidden), beta: try place("bias", hidden), eps: configuration.layerNormEps,
-                kernels: kernels)
+            try build.layerNorm(place, channels: hidden, eps: configuration.layerNormEps)
         }
         layers = try (0..<configuration.layers).map { index in
             let layer = root / "encoder" / "layers" / index
@@ -53,7 +54,8 @@ public final class CLIPText: Sendable {
             return Layer(
                 norm1: try norm(layer / "layer_norm1"), norm2: try norm(layer / "layer_norm2"),
                 projection: try linear(
-                    [attention / "q_proj", attention / "k_proj", attention / "v_proj"], inputs: hidden, outputs: hidden),
+                    [attention / "q_proj", attention / "k_proj", attention / "v_proj"],
+                    inputs: hidden, outputs: hidden),
                 out: try linear([attention / "out_proj"], inputs: hidden, outputs: hidden),
                 expansion: try linear([layer / "mlp" / "fc1"], inputs: hidden, outputs: intermediate),
                 contraction: try linear([layer / "mlp" / "fc2"], inputs: intermediate, outputs: hidden))
@@ -62,14 +64,14 @@ public final class CLIPText: Sendable {
         positionEmbedding = try (root / "embeddings" / "position_embedding")(
             "weight", configuration.maxPositions, hidden)
         tokenEmbedding = (isPrefixed ? prefix + "." : "") + "embeddings.token_embedding.weight"
-        // Reads one, so that what is wrong is thrown here.
-        _ = try weights.row(0, of: tokenEmbedding, shape: [configuration.vocabularySize, hidden])
+        // It is not read here, but what is wrong with it is thrown here.
+        try weights.check(tokenEmbedding, shape: [configuration.vocabularySize, hidden])
         self.weights = weights
         self.configuration = configuration
         self.kernels = kernels
     }
 
-    /// What the last layer makes of each token, normed: `last_hidden_state`.
+    /// The last layer's values for each token, normed: `last_hidden_state`.
     /// - Parameter ids: at most `configuration.maxPositions` tokens below `configuration.vocabularySize`
     /// - Returns: 1 x tokens x `hiddenSize`
     /// - Throws: `CLIPTextError`; `SafetensorsError` if the file of the weights can be read no more.
@@ -111,9 +113,15 @@ public enum CLIPTextError: Error, Equatable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .tokenCount(let count, let limit):
-            "a text of \(count) tokens cannot be encoded: this model's text encoder takes 1 to \(limit); check that tokenizer and text encoder belong together"
+            """
+            a text of \(count) tokens cannot be encoded: this model's text encoder takes 1 to \(limit); check that \
+            tokenizer and text encoder belong together
+            """
         case .unknownToken(let id, let count):
-            "token \(id) cannot be encoded: this model's text encoder knows 0 to \(count - 1); check that tokenizer and text encoder belong together"
+            """
+            token \(id) cannot be encoded: this model's text encoder knows 0 to \(count - 1); check that tokenizer and \
+            text encoder belong together
+            """
         }
     }
 }

@@ -16,7 +16,10 @@ extension CLIPTokenizerError: CustomStringConvertible {
         let line =
             switch self {
             case .missing(let file):
-                "\(file): is missing: download the model's tokenizer folder whole (vocab.json and merges.txt, or tokenizer.json)"
+                """
+                \(file): is missing: download the model's tokenizer folder whole (vocab.json and merges.txt, or \
+                tokenizer.json)
+                """
             case .unreadable(let file, let reason):
                 "\(file): cannot be read (\(reason)): download the model's tokenizer folder again"
             case .malformed(let file, let reason):
@@ -26,15 +29,20 @@ extension CLIPTokenizerError: CustomStringConvertible {
             case .unsupported(let file, let option, let value, let supported):
                 "\(file): \(option) is \(value), which is not supported: use a model with \(supported)"
             case .missingToken(let file, let token):
-                "\(file): the token \(token) is not in the vocabulary: check that the files of the tokenizer folder belong together"
+                """
+                \(file): the token \(token) is not in the vocabulary: check that the files of the tokenizer folder \
+                belong together
+                """
             case .textTooLong(let bytes, let limit):
-                "a prompt of \(bytes) bytes is too long: give at most \(limit) (a model reads the first 75 tokens alone)"
+                """
+                a prompt of \(bytes) bytes is too long: give at most \(limit) (a model reads the first 75 tokens alone)
+                """
             }
         return line.replacing("\n", with: " ")  // names come from the files
     }
 }
 
-/// What the files of a tokenizer folder say, by the rules of transformers' `from_pretrained`.
+/// The contents of a tokenizer folder, by the rules of transformers' `from_pretrained`.
 struct TokenizerFiles {
     struct AddedToken {
         var content: [Unicode.Scalar]

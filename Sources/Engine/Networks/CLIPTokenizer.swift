@@ -46,28 +46,47 @@ public struct CLIPTokenizer: Sendable {
     ///   - dropped: the part of the text, normalised, that did not fit; nil where all did
     /// - Throws: `CLIPTokenizerError.textTooLong`.
     public func encode(_ text: String) throws(CLIPTokenizerError) -> (ids: [Int], dropped: String?) {
-        guard text.utf8.count <= Self.textLimit else {
-            throw CLIPTokenizerError.textTooLong(bytes: text.utf8.count, limit: Self.textLimit)
-        }
+        try checkLength(of: text)
         var ids = [begin]
         var dropped = String.UnicodeScalarView()
         let room = length - 1
         // Once a token has not fitted, none does: what follows it is kept as text.
-        for raw in Self.split(Array(text.unicodeScalars)[...], at: rawTokens) {
-            let pieces = raw.id == nil ? Self.split(Self.normalized(raw.text)[...], at: normalizedTokens) : [raw]
-            for piece in pieces {
-                if !dropped.isEmpty {
-                    dropped.append(contentsOf: piece.text)
-                } else if let id = piece.id {
-                    if ids.count < room { ids.append(id) } else { dropped.append(contentsOf: piece.text) }
-                } else {
-                    dropped.append(contentsOf: append(piece.text, to: &ids, room: room))
-                }
+        for piece in pieces(of: text) {
+            if !dropped.isEmpty {
+                dropped.append(contentsOf: piece.text)
+            } else if let id = piece.id {
+                if ids.count < room { ids.append(id) } else { dropped.append(contentsOf: piece.text) }
+            } else {
+                dropped.append(contentsOf: append(piece.text, to: &ids, room: room))
             }
         }
         ids.append(end)
         ids.append(contentsOf: repeatElement(padding, count: length - ids.count))
         return (ids, dropped.isEmpty ? nil : String(dropped))
+    }
+
+    /// How many tokens a text would become if there were room for all, without those that begin and end it.
+    /// - Throws: `CLIPTokenizerError.textTooLong`.
+    public func tokenCount(of text: String) throws(CLIPTokenizerError) -> Int {
+        try checkLength(of: text)
+        var ids: [Int] = []
+        for piece in pieces(of: text) {
+            if let id = piece.id { ids.append(id) } else { _ = append(piece.text, to: &ids, room: .max) }
+        }
+        return ids.count
+    }
+
+    private func checkLength(of text: String) throws(CLIPTokenizerError) {
+        guard text.utf8.count <= Self.textLimit else {
+            throw CLIPTokenizerError.textTooLong(bytes: text.utf8.count, limit: Self.textLimit)
+        }
+    }
+
+    /// Tokens that stand in the text by name, and the normalised text between them.
+    private func pieces(of text: String) -> [(text: ArraySlice<Unicode.Scalar>, id: Int?)] {
+        Self.split(Array(text.unicodeScalars)[...], at: rawTokens).flatMap { raw in
+            raw.id == nil ? Self.split(Self.normalized(raw.text)[...], at: normalizedTokens) : [raw]
+        }
     }
 
     /// Appends the tokens of normalised text until there are `room` ids.
@@ -170,7 +189,7 @@ private struct BytePairs {
     private var inner, last: [UInt32]
     /// Two ids that become one; the lowest rank goes first.
     private var merges: [UInt64: Merge]
-    /// What the merge of a rank makes.
+    /// The token that the merge of a rank makes.
     private var made: [UInt32]
 
     private struct Merge {
@@ -196,7 +215,9 @@ private struct BytePairs {
                     throw CLIPTokenizerError.malformed(
                         file: files.mergesFile,
                         reason:
-                            "merge \(made.count + 1), \(a) and \(b), needs the token \(token), which the vocabulary lacks"
+                            """
+                            merge \(made.count + 1), \(a) and \(b), needs the token \(token), which the vocabulary lacks
+                            """
                     )
                 }
                 return id

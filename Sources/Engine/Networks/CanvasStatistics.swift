@@ -1,4 +1,4 @@
-/// What the group norms of a network are normalised by, where a canvas is worked on in tiles: for each norm in the
+/// Statistics for the group norms of a network, where a canvas is worked on in tiles: for each norm in the
 /// order of evaluation and each of its groups the sum, the sum of squares and the number of the values. Those of parts
 /// add up to those of the whole, which means of variances would not.
 public struct CanvasStatistics: Sendable, Hashable {
@@ -82,7 +82,7 @@ final class NormPass {
         (self.given, index, self.wanted) = (given, start, wanted)
     }
 
-    /// Of the next norm.
+    /// Scale and shift of the next norm.
     /// - Throws: `Complete` after the last norm that is wanted.
     func scaleShift(_ norm: GroupNorm, _ x: Activation, workspace: Workspace) throws -> ScaleShift {
         defer { index += 1 }

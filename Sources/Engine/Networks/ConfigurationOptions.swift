@@ -54,7 +54,7 @@ struct ConfigurationOptions {
         return values
     }
 
-    /// Of an option that is known, these values alone are implemented; a missing one counts as the first.
+    /// Refuses an option with other values than these; a missing one counts as the first.
     mutating func require(_ option: String, _ supported: JSON...) throws {
         known.insert(option)
         let value = object[option] ?? supported[0]

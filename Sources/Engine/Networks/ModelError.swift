@@ -1,4 +1,4 @@
-/// What can be wrong with a model folder, or with what a model is given.
+/// A fault of a model folder, or of a model's inputs.
 public enum ModelError: Error, Equatable, Sendable {
     case unreadable(file: String, reason: String)
     case malformed(file: String, option: String, reason: String)
@@ -21,7 +21,10 @@ extension ModelError: CustomStringConvertible {
         case .unsupported(let file, let option, let value, let supported):
             "\(file): \(option) is \(value), which is not supported: use a model with \(supported)"
         case .wrongShape(let what, let shape, let expected):
-            "\(what) of height x width x channels \(shape.map { String($0) }.joined(separator: " x ")) cannot be used: it must be \(expected)"
+            """
+            \(what) of height x width x channels \(shape.map { String($0) }.joined(separator: " x ")) cannot be used: \
+            it must be \(expected)
+            """
         case .wrongClass(let label, let count):
             "class label \(label.map(String.init) ?? "none") cannot be used: "
                 + (count.map { "this model needs one from 0 to \($0 - 1)" } ?? "this model has no classes")

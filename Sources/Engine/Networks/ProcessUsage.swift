@@ -1,7 +1,7 @@
 import Foundation
 import Glibc
 
-/// What this process takes of its machine.
+/// Time and memory that this process takes of its machine.
 public enum ProcessUsage {
     /// The largest resident memory so far, in bytes. Not getrusage's: on Linux that begins with what the process had
     /// that started this one.

@@ -88,9 +88,7 @@ extension BlockBuilder {
                 kernels: kernels)
         }
         func layerNorm(_ weights: WeightPath) throws -> LayerNorm {
-            LayerNorm(
-                gamma: try weights("weight", channels), beta: try weights("bias", channels), eps: 1e-5, kernels: kernels
-            )
+            try self.layerNorm(weights, channels: channels, eps: 1e-5)
         }
         return SpatialTransformer(
             norm: try norm(weights / "norm", channels: channels, eps: 1e-6),

@@ -5,7 +5,7 @@ import Foundation
 /// Immutable once loaded: every lane uses the same one, with a workspace of its own.
 public final class UNet2D: Sendable {
     public let configuration: UNet2DConfiguration
-    /// What its arithmetic runs on.
+    /// The kernels that its arithmetic runs on.
     public let kernels: KernelSet
     private let convIn, convOut: Convolution
     private let normOut: GroupNorm
@@ -29,9 +29,10 @@ public final class UNet2D: Sendable {
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
     public convenience init(folder: NetworkFolder) throws { try self.init(folder: folder, kernels: KernelSet.chosen()) }
 
-    package init(folder: NetworkFolder, kernels: KernelSet) throws {
+    /// - Parameter headersOnly: makes a network of `Placeholder`s, to see whether the weights fit
+    package init(folder: NetworkFolder, kernels: KernelSet, headersOnly: Bool = false) throws {
         let configuration = try UNet2DConfiguration(file: folder.configuration)
-        let weights = WeightPath(try ModelWeights(folder))
+        let weights = WeightPath(try ModelWeights(folder, headersOnly: headersOnly))
         let groups = configuration.normNumGroups
         let build = BlockBuilder(
             kernels: kernels, groups: groups, eps: configuration.normEps,
@@ -95,7 +96,7 @@ public final class UNet2D: Sendable {
             }
             if level < widths.count - 1 {
                 result.change = try build.convolution(
-                    block / "upsamplers" / 0 / "conv", inputs: width, outputs: width, enlarging: true)
+                    block / "upsamplers" / 0 / "conv", inputs: width, outputs: width, upsampling: true)
             }
             return result
         }
@@ -106,7 +107,7 @@ public final class UNet2D: Sendable {
         self.kernels = kernels
     }
 
-    /// What the model was trained to predict (noise, velocity or the image) for one noisy sample.
+    /// Predicts what the model was trained for (noise, velocity or the image) for one noisy sample.
     /// - Parameters:
     ///   - sample: height x width x `inChannels`; height and width are multiples of `configuration.alignment`
     ///   - timestep: in the range of the training's, [0, 999] as a rule

@@ -3,7 +3,7 @@ import Foundation
 /// The `config.json` of a diffusers `UNet2DConditionModel`, of the kind that the Stable Diffusion family has.
 public struct UNet2DConditionConfiguration: Sendable, Equatable {
     public let inChannels, outChannels: Int
-    /// What a token of the text is: the width of the text encoder.
+    /// Width of the text encoder, the numbers of a token.
     public let crossAttentionDim: Int
     /// Number of class labels (noise levels, in the upscaler); nil where there are none.
     public let classEmbeddings: Int?

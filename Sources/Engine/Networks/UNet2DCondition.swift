@@ -6,7 +6,7 @@ import Foundation
 /// Immutable once loaded: every lane uses the same one, with a workspace of its own.
 public final class UNet2DCondition: Sendable {
     public let configuration: UNet2DConditionConfiguration
-    /// What its arithmetic runs on.
+    /// The kernels that its arithmetic runs on.
     public let kernels: KernelSet
     private let convIn, convOut: Convolution
     private let normOut: GroupNorm
@@ -31,12 +31,17 @@ public final class UNet2DCondition: Sendable {
         var upsample: Upsampler?
     }
 
-    /// - Parameter precision: of the weights and the arithmetic of the linear layers and convolutions
+    /// - Parameters:
+    ///   - precision: of the weights and the arithmetic of the linear layers and convolutions
+    ///   - headersOnly: makes a network of `Placeholder`s, to see whether the weights fit
     /// - Throws: `ModelError`, `SafetensorsError`, `KernelError`.
-    package init(folder: NetworkFolder, precision: Precision = .float32, kernels chosen: KernelSet? = nil) throws {
+    package init(
+        folder: NetworkFolder, precision: Precision = .float32, kernels chosen: KernelSet? = nil,
+        headersOnly: Bool = false
+    ) throws {
         let kernels = try chosen ?? KernelSet.chosen()
         let configuration = try UNet2DConditionConfiguration(file: folder.configuration)
-        let weights = WeightPath(try ModelWeights(folder))
+        let weights = WeightPath(try ModelWeights(folder, headersOnly: headersOnly))
         let build = BlockBuilder(
             kernels: kernels, precision: precision, groups: configuration.normNumGroups, eps: configuration.normEps,
             timeEmbeddingDim: configuration.timeEmbeddingDim)
@@ -104,7 +109,7 @@ public final class UNet2DCondition: Sendable {
         self.kernels = kernels
     }
 
-    /// What the model was trained to predict (noise or velocity) for one noisy sample.
+    /// Predicts what the model was trained for (noise or velocity) for one noisy sample.
     /// - Parameters:
     ///   - sample: height x width x `inChannels`, of any size; multiples of `configuration.alignment` cost least
     ///   - timestep: in the range of the training's, [0, 999] as a rule

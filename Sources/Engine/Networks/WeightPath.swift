@@ -17,16 +17,21 @@ package struct WeightPath {
     package static func / (parent: WeightPath, component: String) -> WeightPath { WeightPath(parent, component) }
     package static func / (parent: WeightPath, index: Int) -> WeightPath { WeightPath(parent, String(index)) }
 
+    /// Whether tensors are checked and not read: what is given is empty then, and a layer a `Placeholder`.
+    var headersOnly: Bool { weights.headersOnly }
+
     /// Whether there is a tensor of this name below this place.
     package func contains(_ name: String) -> Bool { weights.contains((self / name).path) }
 
-    /// - Throws: `SafetensorsError` if it is missing or of another shape.
+    /// - Returns: nothing where `headersOnly`.
+    /// - Throws: `SafetensorsError` if it is missing or of another shape or type.
     package func callAsFunction(_ name: String, _ shape: Int...) throws -> [Float] {
         try weights.tensor((self / name).path, shape: shape)
     }
 
     /// The matrix of a linear layer, outputs x inputs, which may be stored as that of a 1x1 convolution.
-    /// - Throws: `SafetensorsError` if it is missing or of another shape.
+    /// - Returns: nothing where `headersOnly`.
+    /// - Throws: `SafetensorsError` if it is missing or of another shape or type.
     package func matrix(_ name: String, _ outputs: Int, _ inputs: Int) throws -> [Float] {
         let name = (self / name).path
         let shape = [outputs, inputs]

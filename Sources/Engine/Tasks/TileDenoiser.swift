@@ -2,10 +2,10 @@ import Foundation
 
 /// Denoises tiles with a super-resolution network: what a worker does all day.
 ///
-/// The network (`UNet2DModel`) sees the noisy residual and the bicubic guess of the enlarged image, both in [-1, 1] and
-/// folded from space to depth, and predicts for the residual. Shared by the lanes of a process; each lane has a
+/// The network (`UNet2DModel`) sees the noisy residual and the bicubic guess of the upsampled image, both in [-1, 1]
+/// and folded from space to depth, and predicts for the residual. Shared by the lanes of a process; each lane has a
 /// workspace of its own.
-public final class TileDenoiser: Sendable {
+public final class TileDenoiser: TaskModel {
     private let network: UNet2D
     private let superResolution: SuperResolutionConfiguration
 
@@ -37,22 +37,19 @@ public final class TileDenoiser: Sendable {
     /// Takes values of an answer, which belong from `start` on.
     public typealias Answer = (_ values: Span<Float>, _ start: Int) -> Void
 
-    /// What is done at the canvas's resolution is done strip by strip: a strip stays in a core's cache, the window does
-    /// not.
+    /// Work at the canvas's resolution is done strip by strip: a strip stays in a core's cache, the window does not.
     ///
     /// - Parameters:
-    ///   - sample: called twice for what lies in the cell; nil when the request's `sampleIsNoise`.
+    ///   - sample: called twice for what lies in the cell; nil where it is noise.
     ///   - conditioning: the low-resolution pixels of the request's enlargement, height x width x 3 in [0, 1].
     ///   - answer: receives x_{t-1} of the cell, or the prediction of the window, part by part.
     /// - Throws: `TileDenoiserError`, `ResampleError`, `ModelError`.
     public func denoise(
-        _ request: DenoiseRequest, sample: Sample?, conditioning: Span<Float>, workspace: Workspace, answer: Answer
+        _ request: DenoisePixels, sample: Sample?, conditioning: Span<Float>, workspace: Workspace, answer: Answer
     ) throws {
-        let (window, cell, channels, factor) = (request.window, request.cell, 3, superResolution.spaceToDepth)
-        guard case .enlarged(let enlargement) = request.conditioning, request.text == nil else {
-            throw TileDenoiserError.conditioning
-        }
-        guard request.channels == channels, window.height % alignment == 0, window.width % alignment == 0,
+        let (step, enlargement) = (request.tile, request.enlargement)
+        let (window, cell, channels, factor) = (step.window, step.cell, 3, superResolution.spaceToDepth)
+        guard step.channels == channels, window.height % alignment == 0, window.width % alignment == 0,
             window.area > 0, window.contains(cell)
         else { throw TileDenoiserError.window(window, alignment: alignment) }
         let upsampler = try BicubicUpsampler(enlargement)
@@ -63,7 +60,7 @@ public final class TileDenoiser: Sendable {
         if let noise {
             // Whole, because it is dear and needed twice.
             var values = noise.mutableSpan
-            Noise.fill(&values, window: window, channels: channels, seed: request.seed, field: NoiseField(.initial))
+            Noise.fill(&values, window: window, channels: channels, seed: step.seed, field: step.initialNoise)
         }
         let rows = stripRows(of: window)
         let strips = stride(from: window.y, to: window.maxY, by: rows).map {
@@ -97,25 +94,25 @@ public final class TileDenoiser: Sendable {
             }
         }
         let output = workspace.activation(height: input.height, width: input.width, channels: depth)
-        try network.predict(input, timestep: request.timestep, into: output, workspace: workspace)
+        try network.predict(input, timestep: step.timestep, into: output, workspace: workspace)
 
         // A network that overflows must not spread: one bad value would reach the whole canvas.
         func give(_ values: Span<Float>, _ start: Int) throws {
-            guard Elementwise.isFinite(values) else { throw TileDenoiserError.notFinite(timestep: request.timestep) }
+            guard Elementwise.isFinite(values) else { throw TileDenoiserError.notFinite(timestep: step.timestep) }
             answer(values, start)
         }
         for strip in strips {
-            guard let part = request.answer == .cell ? strip.intersection(cell) : strip else { continue }
+            guard let part = step.answer == .cell ? strip.intersection(cell) : strip else { continue }
             SpaceToDepth.unfold(output, from: (strip.y - window.y) / factor, factor: factor, into: pixels)
-            switch request.answer {
+            switch step.answer {
             case .prediction:
                 try give(pixels.span, (strip.y - window.y) * window.width * channels)
             case .cell:
                 withSample(of: strip) { x in
                     var values = next.mutableSpan
-                    request.coefficients.step(
+                    step.coefficients.step(
                         sample: x, prediction: pixels.span, window: strip, rect: part, channels: channels,
-                        seed: request.seed, step: request.step,
+                        seed: step.seed, stage: step.stage, step: step.step,
                         into: &values)
                 }
                 try give(next.span.extracting(0..<part.area * channels), (part.y - cell.y) * cell.width * channels)
@@ -135,7 +132,6 @@ public final class TileDenoiser: Sendable {
 public enum TileDenoiserError: Error, Equatable, CustomStringConvertible {
     case notForUpscaling(folder: String)
     case channels(folder: String, have: [Int], need: [Int])
-    case conditioning
     case window(Rect, alignment: Int)
     case notFinite(timestep: Float)
 
@@ -144,11 +140,15 @@ public enum TileDenoiserError: Error, Equatable, CustomStringConvertible {
         case .notForUpscaling(let folder):
             "\(folder): no tilefarm.json says how this model enlarges images; use a super-resolution model"
         case .channels(let folder, let have, let need):
-            "\(folder): the network takes \(have[0]) channels and gives \(have[1]), but its tilefarm.json needs \(need[0]) and \(need[1]): correct space_to_depth"
-        case .conditioning:
-            "the task's conditioning is not the one that this model takes: use the same version of tilefarm on every machine"
+            """
+            \(folder): the network takes \(have[0]) channels and gives \(have[1]), but its tilefarm.json needs \
+            \(need[0]) and \(need[1]): correct space_to_depth
+            """
         case .window(let window, let alignment):
-            "a window of \(window.width)x\(window.height) does not fit the task or is not a multiple of \(alignment): use the same version of tilefarm on every machine"
+            """
+            a window of \(window.width)x\(window.height) does not fit the task or is not a multiple of \(alignment): \
+            use the same version of tilefarm on every machine
+            """
         case .notFinite(let timestep):
             "the network's answer at timestep \(timestep) is not finite: the model's weights are damaged or overflow"
         }

@@ -3,10 +3,10 @@
 /// A tile grid is the product of two axes, so that everything a scheduler asks of it (which cells does a window touch,
 /// which windows read a cell) is a pair of index ranges found by arithmetic on short arrays.
 public struct TileAxis: Sendable, Hashable {
-    /// What each tile reads: ranges of equal length inside 0..<length, ascending.
+    /// The part that each tile reads: ranges of equal length inside 0..<length, ascending.
     public let windows: [Range<Int>]
-    /// What each tile writes, inside its window. In a covering axis the cells are disjoint, ascending and cover
-    /// 0..<length.
+    /// The part that each tile writes, inside its window. In a covering axis the cells are disjoint, ascending and
+    /// cover 0..<length.
     public let cells: [Range<Int>]
 
     public var count: Int { windows.count }

@@ -12,12 +12,12 @@ public struct TileGrid: Sendable, Hashable {
 
     public var count: Int { rows.count * columns.count }
 
-    /// What a tile reads: full size, inside the canvas.
+    /// The part that a tile reads: full size, inside the canvas.
     public func window(_ tile: Int) -> Rect {
         Rect(rows: rows.windows[tile / columns.count], columns: columns.windows[tile % columns.count])
     }
 
-    /// What a tile writes, inside its window.
+    /// The part that a tile writes, inside its window.
     public func cell(_ tile: Int) -> Rect {
         Rect(rows: rows.cells[tile / columns.count], columns: columns.cells[tile % columns.count])
     }

@@ -87,6 +87,9 @@ public struct Tiling: Sendable, Hashable {
         }
     }
 
+    /// Whether some steps have places that no window covers.
+    public var leavesGaps: Bool { overlap == .reference }
+
     /// How predictions are weighted where windows overlap (`reference` and `explicit`).
     public var blendWeights: BlendWeights {
         switch overlap {
@@ -155,7 +158,7 @@ public struct Tiling: Sendable, Hashable {
 }
 
 /// How overlapping predictions are weighted, along one axis; a tile's weight is the product over both.
-public enum BlendWeights: String, Sendable, Hashable, CaseIterable {
+public enum BlendWeights: String, Sendable, Hashable, CaseIterable, Codable {
     /// MultiDiffusion (arXiv 2302.08113): every tile counts the same.
     case mean
     /// Mixture of Diffusers (arXiv 2302.02412): a Gaussian about the tile's middle with variance 0.01 of the squared
@@ -192,22 +195,27 @@ public enum TilingError: Error, Equatable, CustomStringConvertible {
         case .unalignedCanvas(let height, let width, let alignment):
             "the canvas of \(width)x\(height) is not a multiple of the model's alignment, \(alignment): pad it first"
         case .unalignedTile(let tile, let alignment):
-            "--tile \(tile) is not a positive multiple of the model's alignment, \(alignment): try \(nearest(tile, alignment))"
+            "a tile of \(tile) is not a positive multiple of the model's alignment, \(alignment): "
+                + "try \(nearest(tile, alignment))"
         case .unalignedHalo(let halo, let alignment):
-            "--halo \(halo) is not a multiple of the model's alignment, \(alignment): try \(nearest(halo, alignment))"
+            "a halo of \(halo) is not a multiple of the model's alignment, \(alignment): "
+                + "try \(nearest(halo, alignment))"
         case .unalignedOverlap(let width, let alignment):
-            "--overlap-width \(width) is not a multiple of the model's alignment, \(alignment): try \(nearest(width, alignment))"
+            "an overlap of \(width) is not a multiple of the model's alignment, \(alignment): "
+                + "try \(nearest(width, alignment))"
         case .haloTooWide(let halo, let tile):
-            "--halo \(halo) leaves nothing of a tile of \(tile) to write: choose a halo below \(tile / 2)"
+            "a halo of \(halo) leaves nothing of a tile of \(tile) to write: choose a halo below \(tile / 2)"
         case .overlapTooWide(let width, let tile):
-            "--overlap-width \(width) does not leave a tile of \(tile) room to advance: choose less than \(tile)"
+            "an overlap of \(width) does not leave a tile of \(tile) room to advance: choose less than \(tile)"
         case .offsetRange(let range, let tile):
-            "--offset-range \(range) is outside 1...\(tile): choose a range no larger than the tile"
+            "an offset range of \(range) is outside 1...\(tile): choose a range no larger than the tile"
         }
     }
 
-    private func nearest(_ value: Int, _ alignment: Int) -> Int {
+    /// The multiple of the alignment that is nearest, and not 0.
+    package func nearest(_ value: Int, _ alignment: Int) -> Int {
         let below = value / alignment * alignment
-        return max(alignment, value - below > alignment / 2 && below <= .max - alignment ? below + alignment : below)
+        return max(
+            alignment, value - below > alignment / 2 && below <= .max - alignment ? below + alignment : below)
     }
 }

@@ -66,7 +66,10 @@ extension Verification {
             }
             if let match = name.wholeMatch(
                 of:
-                    /out\.(ddim|ddim_x0|ddpm)\.(epsilon|v_prediction|sample)(?:\.(plain|ztsnr)\.eta([0-9.]+))?\.t([0-9]+)/
+                    #/
+                    out\.(ddim|ddim_x0|ddpm)\.(epsilon|v_prediction|sample)
+                    (?:\.(plain|ztsnr)\.eta([0-9.]+))?\.t([0-9]+)
+                    /#
             ),
                 let type = NoiseScheduleConfiguration.PredictionType(rawValue: String(match.2)),
                 let eta = Float(match.4 ?? "0"), let timestep = Int(match.5)
@@ -77,7 +80,10 @@ extension Verification {
                 configuration.zeroTerminalSNR = match.3 == "ztsnr"
                 let schedule = try NoiseSchedule(configuration)
                 let next = try schedule.timesteps(steps: 20).first { $0 < timestep }
-                let step = try schedule.step(match.1 == "ddpm" ? .ddpm : .ddim(eta: eta), from: timestep, to: next)
+                let step =
+                    try match.1 == "ddpm"
+                    ? schedule.step(.ddpm, from: timestep, to: next)
+                    : schedule.step(.ddim(eta: eta), from: timestep, to: next)
                 var result = [Float](repeating: 0, count: sample.values.count)
                 var span = result.mutableSpan
                 if match.1 == "ddim_x0" {

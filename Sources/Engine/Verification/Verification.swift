@@ -6,7 +6,7 @@ public struct TensorReport: Sendable, Hashable {
     /// The largest absolute difference over the largest absolute expected value; infinite where a value on either side
     /// is not finite.
     public var relativeError: Double
-    /// What counts as equal, from the case.
+    /// The largest error that counts as equal, from the case.
     public var tolerance: Double
     public var passed: Bool { relativeError <= tolerance }
 }
@@ -31,7 +31,11 @@ extension VerificationError: CustomStringConvertible {
             case .malformed(let file, let reason):
                 "\(file): \(reason); \(source)"
             case .unknownKind(let folder, let reason):
-                "\(folder): not a kind of case that can be verified: \(reason); the kinds are UNet2DModel, UNet2DConditionModel, AutoencoderKL, CLIPTextModel, tokenizer, schedules, guidance-rescale and upsample-guidance"
+                """
+                \(folder): not a kind of case that can be verified: \(reason); the kinds are UNet2DModel, \
+                UNet2DConditionModel, AutoencoderKL, CLIPTextModel, tokenizer, schedules, guidance-rescale and \
+                upsample-guidance
+                """
             case .unknownTensor(let file, let tensor):
                 "\(file): nothing is known that answers tensor \(tensor); \(source)"
             case .wrongShape(let file, let tensor, let shape, let expected):

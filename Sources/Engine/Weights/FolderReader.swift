@@ -4,7 +4,7 @@ import Foundation
 struct FolderReader {
     static let configurationLimit = 1 << 20  // bytes
     let root: URL
-    private(set) var files: [ModelFolder.File] = []
+    private(set) var files: [FolderFile] = []
 
     /// - Throws: `ModelFolderError.missingFolder`.
     init(root: URL) throws {
@@ -65,4 +65,12 @@ struct FolderReader {
             throw ModelFolderError.malformed(file: path(name), reason: error.description)
         }
     }
+}
+
+/// A file of a model's folder that a worker needs.
+public struct FolderFile: Sendable, Hashable {
+    /// The path in the folder, parts joined by "/".
+    public var name: String
+    /// Bytes of it.
+    public var size: Int
 }

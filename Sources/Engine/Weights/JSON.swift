@@ -20,7 +20,7 @@ enum JSON: Sendable, Equatable {
     }
 }
 
-/// What is wrong with a JSON document, and at which byte.
+/// A fault of a JSON document, and its byte.
 struct JSONError: Error, CustomStringConvertible {
     var reason: String
     var offset: Int

@@ -9,7 +9,7 @@ public struct NetworkFolder: Sendable {
     public let className: String
     /// The safetensors files, each once.
     public let weights: [URL]
-    /// Of the weights, in bytes.
+    /// Bytes of the weights.
     public let weightsSize: Int
     /// For shards, which of `weights` holds a tensor; nil for a single file.
     let shards: [String: Int]?
@@ -110,10 +110,13 @@ package final class ModelWeights: Sendable {
     private let files: [Safetensors]
     /// Which of `files` holds a tensor.
     private let places: [String: Int]
+    /// Whether tensors are looked up in the headers and none is read. What is asked for is checked as always, and what
+    /// is given is empty.
+    package let headersOnly: Bool
 
     /// Opens the files and checks their headers.
     /// - Throws: `SafetensorsError`; among others if a shard lacks a tensor that the index says it holds.
-    package init(_ folder: NetworkFolder) throws {
+    package init(_ folder: NetworkFolder, headersOnly: Bool = false) throws {
         let files = try folder.weights.map { try Safetensors(url: $0) }
         if let shards = folder.shards {
             for (tensor, shard) in shards.sorted(by: { $0.key < $1.key }) { _ = try files[shard].shape(of: tensor) }
@@ -122,6 +125,7 @@ package final class ModelWeights: Sendable {
             places = Dictionary(uniqueKeysWithValues: files.flatMap(\.names).map { ($0, 0) })
         }
         self.files = files
+        self.headersOnly = headersOnly
     }
 
     package func contains(_ name: String) -> Bool { places[name] != nil }
@@ -141,8 +145,14 @@ package final class ModelWeights: Sendable {
     /// The values of a tensor, row-major, as single precision.
     /// - Throws: `SafetensorsError` if there is no such tensor, or it is of another shape or not of F32, F16 or BF16.
     package func tensor(_ name: String, shape: [Int]) throws -> [Float] {
-        try file(of: name).tensor(name, shape: shape)
+        guard headersOnly else { return try file(of: name).tensor(name, shape: shape) }
+        try check(name, shape: shape)
+        return []
     }
+
+    /// Whether there is such a tensor, by the header.
+    /// - Throws: as `tensor`.
+    func check(_ name: String, shape: [Int]) throws { try file(of: name).check(name, shape: shape) }
 
     /// One row of a tensor; see `Safetensors.row`.
     func row(_ index: Int, of name: String, shape: [Int]) throws -> [Float] {

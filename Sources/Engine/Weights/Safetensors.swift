@@ -60,21 +60,18 @@ public final class Safetensors: Sendable {
     /// - Throws: `SafetensorsError` if there is no such tensor, or its shape is not `shape`, or its elements are of
     ///   another type.
     public func tensor(_ name: String, shape: [Int]) throws -> [Float] {
-        let entry = try entry(name)
-        guard entry.shape == shape else {
-            throw SafetensorsError.wrongShape(file: url.path, tensor: name, shape: entry.shape, expected: shape)
-        }
-        return try floats(name, entry)
+        try floats(name, try entry(name, shape: shape))
     }
+
+    /// Whether `tensor` could give this one, as far as the header tells; no data is read.
+    /// - Throws: as `tensor`.
+    func check(_ name: String, shape: [Int]) throws { try checkType(name, try entry(name, shape: shape)) }
 
     /// One of the rows (the first dimension) of a tensor of F32, F16 or BF16, as single precision; no other is read.
     /// - Throws: as `tensor`.
     /// - Precondition: the row is one of `shape`, which has at least one dimension.
     func row(_ index: Int, of name: String, shape: [Int]) throws -> [Float] {
-        var entry = try entry(name)
-        guard entry.shape == shape else {
-            throw SafetensorsError.wrongShape(file: url.path, tensor: name, shape: entry.shape, expected: shape)
-        }
+        var entry = try entry(name, shape: shape)
         precondition(index >= 0 && index < shape[0])
         let size = entry.range.count / shape[0]
         entry.range = entry.range.lowerBound + index * size..<entry.range.lowerBound + (index + 1) * size
@@ -124,15 +121,28 @@ public final class Safetensors: Sendable {
         return entry
     }
 
-    private func floats(_ name: String, _ entry: Entry) throws -> [Float] {
-        ComputeProgress.advance()
-        switch entry.type {
-        case .float32: return try elements(Float.self, entry)
-        case .float16: return try elements(UInt16.self, entry).map(float(fromHalf:))
-        case .bfloat16: return try elements(UInt16.self, entry).map(float(fromBFloat16:))
-        default:
+    private func entry(_ name: String, shape: [Int]) throws -> Entry {
+        let entry = try entry(name)
+        guard entry.shape == shape else {
+            throw SafetensorsError.wrongShape(file: url.path, tensor: name, shape: entry.shape, expected: shape)
+        }
+        return entry
+    }
+
+    private func checkType(_ name: String, _ entry: Entry) throws {
+        guard [.float32, .float16, .bfloat16].contains(entry.type) else {
             throw SafetensorsError.wrongElementType(
                 file: url.path, tensor: name, type: entry.type, expected: "F32, F16 or BF16")
+        }
+    }
+
+    private func floats(_ name: String, _ entry: Entry) throws -> [Float] {
+        ComputeProgress.advance()
+        try checkType(name, entry)
+        switch entry.type {
+        case .float16: return try elements(UInt16.self, entry).map(float(fromHalf:))
+        case .bfloat16: return try elements(UInt16.self, entry).map(float(fromBFloat16:))
+        default: return try elements(Float.self, entry)
         }
     }
 

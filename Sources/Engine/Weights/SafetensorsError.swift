@@ -1,4 +1,4 @@
-/// What can be wrong with a safetensors file or with what is asked of it. `file` is a path, ranges are in bytes from
+/// A fault of a safetensors file or of a request for its tensors. `file` is a path, ranges are in bytes from
 /// the start of the data.
 public enum SafetensorsError: Error, Equatable, Sendable {
     case unreadable(file: String, reason: String)
@@ -27,11 +27,20 @@ extension SafetensorsError: CustomStringConvertible {
             case .unreadable(let file, let reason):
                 "\(file): cannot be read: \(reason)"
             case .tooShort(let file, let size):
-                "\(file): \(size) bytes are too few for a safetensors file, the download may have been cut short: \(broken)"
+                """
+                \(file): \(size) bytes are too few for a safetensors file, the download may have been cut short: \
+                \(broken)
+                """
             case .headerTooLong(let file, let length, let limit):
-                "\(file): a header of \(length) bytes is above the format's limit of \(limit), so this is no safetensors file: \(broken)"
+                """
+                \(file): a header of \(length) bytes is above the format's limit of \(limit), so this is no \
+                safetensors file: \(broken)
+                """
             case .headerPastEnd(let file, let length, let fileSize):
-                "\(file): the header's length, \(length) bytes, reaches past the file's \(fileSize) bytes, the download may have been cut short: \(broken)"
+                """
+                \(file): the header's length, \(length) bytes, reaches past the file's \(fileSize) bytes, the download \
+                may have been cut short: \(broken)
+                """
             case .headerNotJSON(let file, let reason):
                 "\(file): the header is not the JSON object of a safetensors file (\(reason)): \(broken)"
             case .malformedEntry(let file, let tensor, let reason):
@@ -41,9 +50,15 @@ extension SafetensorsError: CustomStringConvertible {
             case .impossibleShape(let file, let tensor, let shape):
                 "\(file): tensor \(tensor): shape \(shape) is negative or too large for any memory: \(broken)"
             case .outsideFile(let file, let tensor, let begin, let end, let dataSize):
-                "\(file): tensor \(tensor): bytes \(begin)..<\(end) are not within the file's \(dataSize) bytes of data, the download may have been cut short: \(broken)"
+                """
+                \(file): tensor \(tensor): bytes \(begin)..<\(end) are not within the file's \(dataSize) bytes of \
+                data, the download may have been cut short: \(broken)
+                """
             case .sizeMismatch(let file, let tensor, let size, let expected, let shape, let type):
-                "\(file): tensor \(tensor): has \(size) bytes, but shape \(shape) of \(type.rawValue) takes \(expected): \(broken)"
+                """
+                \(file): tensor \(tensor): has \(size) bytes, but shape \(shape) of \(type.rawValue) takes \
+                \(expected): \(broken)
+                """
             case .overlap(let file, let tensor, let other):
                 "\(file): tensor \(tensor): overlaps tensor \(other): \(broken)"
             case .hole(let file, let begin, let end):
@@ -51,9 +66,15 @@ extension SafetensorsError: CustomStringConvertible {
             case .missingTensor(let file, let tensor):
                 "\(file): tensor \(tensor) is missing: check that the weights belong to the config.json beside them"
             case .wrongShape(let file, let tensor, let shape, let expected):
-                "\(file): tensor \(tensor): has shape \(shape), not \(expected): check that the weights belong to the config.json beside them"
+                """
+                \(file): tensor \(tensor): has shape \(shape), not \(expected): check that the weights belong to the \
+                config.json beside them
+                """
             case .wrongElementType(let file, let tensor, let type, let expected):
-                "\(file): tensor \(tensor): element type \(type.rawValue) is not \(expected): export it again with that type"
+                """
+                \(file): tensor \(tensor): element type \(type.rawValue) is not \(expected): export it again with that \
+                type
+                """
             case .unwritable(let file, let reason):
                 "\(file): cannot be written: \(reason)"
             }

@@ -11,7 +11,7 @@
 /// What a coordinator and a worker say to each other. docs/protocol.md tells the rest: framing, order, limits.
 ///
 /// Every message is a ZeroMQ multipart message: one header (a WorkerHeader or a CoordinatorHeader), then the tensors it
-/// names as raw frames (little-endian; float32, height x width x channels, unless said), never inside the header.
+/// names as raw frames (little-endian; as the slots of the task's operation say), never inside the header.
 
 #if canImport(FoundationEssentials)
 internal import FoundationEssentials
@@ -96,6 +96,22 @@ nonisolated struct Tilefarm_V1_WorkerHeader: Sendable {
     set {body = .leaving(newValue)}
   }
 
+  var unfit: Tilefarm_V1_Unfit {
+    get {
+      if case .unfit(let v)? = body {return v}
+      return Tilefarm_V1_Unfit()
+    }
+    set {body = .unfit(newValue)}
+  }
+
+  var missing: Tilefarm_V1_Missing {
+    get {
+      if case .missing(let v)? = body {return v}
+      return Tilefarm_V1_Missing()
+    }
+    set {body = .missing(newValue)}
+  }
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -106,13 +122,15 @@ nonisolated struct Tilefarm_V1_WorkerHeader: Sendable {
     case heartbeat(Tilefarm_V1_WorkerHeartbeat)
     case fetch(Tilefarm_V1_Fetch)
     case leaving(Tilefarm_V1_Leaving)
+    case unfit(Tilefarm_V1_Unfit)
+    case missing(Tilefarm_V1_Missing)
 
   }
 
   init() {}
 }
 
-/// The first message of a session.
+/// The first message of a session. A session may serve any number of jobs.
 nonisolated struct Tilefarm_V1_Hello: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -135,28 +153,49 @@ nonisolated struct Tilefarm_V1_Hello: Sendable {
   /// of the machine
   var memoryBytes: UInt64 = 0
 
+  /// tasks that may be sent; a result or a failure gives one back
+  var credit: UInt32 = 0
+
+  /// what blobs are kept in
+  var blobBytes: UInt64 = 0
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
 }
 
-/// The model's folder is there and sound: `credit` tasks may be sent. A result or a failure gives one back.
+/// A model that was prepared is here and sound: tasks may name it.
 nonisolated struct Tilefarm_V1_Ready: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  var credit: UInt32 = 0
-
-  /// digest of the model that is loaded, 32 bytes
+  /// digest, 32 bytes
   var model: Data = Data()
+
+  var precision: String = String()
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
 }
 
-/// One frame follows: the answer.
+/// This worker cannot serve a model that it was to prepare.
+nonisolated struct Tilefarm_V1_Unfit: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var model: Data = Data()
+
+  var reason: String = String()
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+/// Frames follow: the outputs, in the order of the operation's slots.
 nonisolated struct Tilefarm_V1_Result: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -174,20 +213,30 @@ nonisolated struct Tilefarm_V1_Result: Sendable {
   /// of computing
   var seconds: Double = 0
 
-  /// of the frame
-  var bytes: UInt64 = 0
-
   /// what the user should know about it, one line; empty: nothing
   var note: String = String()
 
-  /// of the frame
-  var crc32C: UInt32 = 0
+  var outputs: [Tilefarm_V1_Output] = []
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
 
   fileprivate var _task: Tilefarm_V1_TaskId? = nil
+}
+
+nonisolated struct Tilefarm_V1_Output: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var bytes: UInt64 = 0
+
+  var crc32C: UInt32 = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
 }
 
 nonisolated struct Tilefarm_V1_Failure: Sendable {
@@ -246,6 +295,31 @@ nonisolated struct Tilefarm_V1_Returned: Sendable {
   init() {}
 }
 
+/// The task waits for blobs that it names and that are not here (any more).
+nonisolated struct Tilefarm_V1_Missing: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var task: Tilefarm_V1_TaskId {
+    get {_task ?? Tilefarm_V1_TaskId()}
+    set {_task = newValue}
+  }
+  /// Returns true if `task` has been explicitly set.
+  var hasTask: Bool {self._task != nil}
+  /// Clears the value of `task`. Subsequent reads from it will return its default value.
+  mutating func clearTask() {self._task = nil}
+
+  /// SHA-256, 32 bytes each
+  var blobs: [Data] = []
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+
+  fileprivate var _task: Tilefarm_V1_TaskId? = nil
+}
+
 nonisolated struct Tilefarm_V1_WorkerHeartbeat: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -261,19 +335,21 @@ nonisolated struct Tilefarm_V1_WorkerHeartbeat: Sendable {
   init() {}
 }
 
-/// Asks for a piece of a file of the job's model.
+/// Asks for a piece of a file of a model.
 nonisolated struct Tilefarm_V1_Fetch: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// index into Welcome.files
+  /// index into Prepare.files
   var file: UInt32 = 0
 
   var offset: UInt64 = 0
 
   /// at most 1 MiB, inside the file
   var length: UInt32 = 0
+
+  var model: Data = Data()
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -360,6 +436,30 @@ nonisolated struct Tilefarm_V1_CoordinatorHeader: Sendable {
     set {body = .stop(newValue)}
   }
 
+  var prepare: Tilefarm_V1_Prepare {
+    get {
+      if case .prepare(let v)? = body {return v}
+      return Tilefarm_V1_Prepare()
+    }
+    set {body = .prepare(newValue)}
+  }
+
+  var release: Tilefarm_V1_Release {
+    get {
+      if case .release(let v)? = body {return v}
+      return Tilefarm_V1_Release()
+    }
+    set {body = .release(newValue)}
+  }
+
+  var blob: Tilefarm_V1_Blob {
+    get {
+      if case .blob(let v)? = body {return v}
+      return Tilefarm_V1_Blob()
+    }
+    set {body = .blob(newValue)}
+  }
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -371,6 +471,9 @@ nonisolated struct Tilefarm_V1_CoordinatorHeader: Sendable {
     case heartbeat(Tilefarm_V1_CoordinatorHeartbeat)
     case introduceYourself(Tilefarm_V1_IntroduceYourself)
     case stop(Tilefarm_V1_Stop)
+    case prepare(Tilefarm_V1_Prepare)
+    case release(Tilefarm_V1_Release)
+    case blob(Tilefarm_V1_Blob)
 
   }
 
@@ -385,13 +488,6 @@ nonisolated struct Tilefarm_V1_Welcome: Sendable {
   /// of the hello that this answers
   var session: UInt64 = 0
 
-  var job: UInt64 = 0
-
-  /// digest of the manifest, 32 bytes
-  var model: Data = Data()
-
-  var files: [Tilefarm_V1_ModelFile] = []
-
   /// empty: any
   var requiredKernels: String = String()
 
@@ -400,8 +496,37 @@ nonisolated struct Tilefarm_V1_Welcome: Sendable {
   /// without a word after which either side counts as gone; more where large frames hold up heartbeats
   var silenceMilliseconds: UInt32 = 0
 
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+/// Tasks are going to name this model: load it, and say Ready or Unfit.
+nonisolated struct Tilefarm_V1_Prepare: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// digest of the manifest, 32 bytes
+  var model: Data = Data()
+
+  var files: [Tilefarm_V1_ModelFile] = []
+
   /// of the model's weights and products: float32, float16 or bfloat16
   var precision: String = String()
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+/// No task names this model any more.
+nonisolated struct Tilefarm_V1_Release: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var model: Data = Data()
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -445,10 +570,10 @@ nonisolated struct Tilefarm_V1_TaskId: Sendable {
 
   var job: UInt64 = 0
 
-  var stage: UInt32 = 0
+  /// of the job's pipeline
+  var pass: UInt32 = 0
 
-  var step: UInt32 = 0
-
+  /// of the pass
   var tile: UInt32 = 0
 
   var attempt: UInt32 = 0
@@ -458,6 +583,7 @@ nonisolated struct Tilefarm_V1_TaskId: Sendable {
   init() {}
 }
 
+/// Frames follow: the inputs that are frames, in the order of the operation's slots.
 nonisolated struct Tilefarm_V1_Task: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -475,603 +601,94 @@ nonisolated struct Tilefarm_V1_Task: Sendable {
   /// digest, 32 bytes
   var model: Data = Data()
 
-  var work: Tilefarm_V1_Task.OneOf_Work? = nil
+  /// its name
+  var operation: String = String()
 
-  var denoise: Tilefarm_V1_Denoise {
-    get {
-      if case .denoise(let v)? = work {return v}
-      return Tilefarm_V1_Denoise()
-    }
-    set {work = .denoise(newValue)}
-  }
+  /// its message in operations.proto
+  var parameters: Data = Data()
 
-  var encodeText: Tilefarm_V1_EncodeText {
-    get {
-      if case .encodeText(let v)? = work {return v}
-      return Tilefarm_V1_EncodeText()
-    }
-    set {work = .encodeText(newValue)}
-  }
-
-  var autoencode: Tilefarm_V1_Autoencode {
-    get {
-      if case .autoencode(let v)? = work {return v}
-      return Tilefarm_V1_Autoencode()
-    }
-    set {work = .autoencode(newValue)}
-  }
+  /// one for each input
+  var sources: [Tilefarm_V1_Source] = []
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  nonisolated enum OneOf_Work: Equatable, Sendable {
-    case denoise(Tilefarm_V1_Denoise)
-    case encodeText(Tilefarm_V1_EncodeText)
-    case autoencode(Tilefarm_V1_Autoencode)
-
-  }
 
   init() {}
 
   fileprivate var _id: Tilefarm_V1_TaskId? = nil
 }
 
-/// Frames: the sample (window, `channels`), unless `sample_is_noise`; the conditioning, if there is one; the embeddings of the
-/// text (prompt, then the negative prompt, tokens x width each), with `text`.
-nonisolated struct Tilefarm_V1_Denoise: @unchecked Sendable {
+/// Where an input comes from.
+nonisolated struct Tilefarm_V1_Source: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  var canvas: Tilefarm_V1_Size {
-    get {_storage._canvas ?? Tilefarm_V1_Size()}
-    set {_uniqueStorage()._canvas = newValue}
-  }
-  /// Returns true if `canvas` has been explicitly set.
-  var hasCanvas: Bool {_storage._canvas != nil}
-  /// Clears the value of `canvas`. Subsequent reads from it will return its default value.
-  mutating func clearCanvas() {_uniqueStorage()._canvas = nil}
+  var source: Tilefarm_V1_Source.OneOf_Source? = nil
 
-  var channels: UInt32 {
-    get {_storage._channels}
-    set {_uniqueStorage()._channels = newValue}
-  }
-
-  /// in the canvas
-  var window: Tilefarm_V1_Rect {
-    get {_storage._window ?? Tilefarm_V1_Rect()}
-    set {_uniqueStorage()._window = newValue}
-  }
-  /// Returns true if `window` has been explicitly set.
-  var hasWindow: Bool {_storage._window != nil}
-  /// Clears the value of `window`. Subsequent reads from it will return its default value.
-  mutating func clearWindow() {_uniqueStorage()._window = nil}
-
-  /// in the window, canvas coordinates
-  var cell: Tilefarm_V1_Rect {
-    get {_storage._cell ?? Tilefarm_V1_Rect()}
-    set {_uniqueStorage()._cell = newValue}
-  }
-  /// Returns true if `cell` has been explicitly set.
-  var hasCell: Bool {_storage._cell != nil}
-  /// Clears the value of `cell`. Subsequent reads from it will return its default value.
-  mutating func clearCell() {_uniqueStorage()._cell = nil}
-
-  var timestep: Float {
-    get {_storage._timestep}
-    set {_uniqueStorage()._timestep = newValue}
-  }
-
-  var coefficients: Tilefarm_V1_StepCoefficients {
-    get {_storage._coefficients ?? Tilefarm_V1_StepCoefficients()}
-    set {_uniqueStorage()._coefficients = newValue}
-  }
-  /// Returns true if `coefficients` has been explicitly set.
-  var hasCoefficients: Bool {_storage._coefficients != nil}
-  /// Clears the value of `coefficients`. Subsequent reads from it will return its default value.
-  mutating func clearCoefficients() {_uniqueStorage()._coefficients = nil}
-
-  var step: UInt32 {
-    get {_storage._step}
-    set {_uniqueStorage()._step = newValue}
-  }
-
-  var seed: UInt64 {
-    get {_storage._seed}
-    set {_uniqueStorage()._seed = newValue}
-  }
-
-  var sampleIsNoise: Bool {
-    get {_storage._sampleIsNoise}
-    set {_uniqueStorage()._sampleIsNoise = newValue}
-  }
-
-  var answer: Tilefarm_V1_Denoise.Answer {
-    get {_storage._answer}
-    set {_uniqueStorage()._answer = newValue}
-  }
-
-  var conditioning: OneOf_Conditioning? {
-    get {return _storage._conditioning}
-    set {_uniqueStorage()._conditioning = newValue}
-  }
-
-  /// frame: the source, 3 channels in [0, 1]; the model sees it enlarged
-  var enlarged: Tilefarm_V1_Enlargement {
+  var frame: Tilefarm_V1_InFrame {
     get {
-      if case .enlarged(let v)? = _storage._conditioning {return v}
-      return Tilefarm_V1_Enlargement()
+      if case .frame(let v)? = source {return v}
+      return Tilefarm_V1_InFrame()
     }
-    set {_uniqueStorage()._conditioning = .enlarged(newValue)}
+    set {source = .frame(newValue)}
   }
 
-  /// frame: the low-resolution pixels of the window, 3 channels in [0, 1]; the model sees them noised so much
-  var noiseLevel: UInt32 {
+  /// the SHA-256 of bytes that were sent before, or are to be asked for
+  var blob: Data {
     get {
-      if case .noiseLevel(let v)? = _storage._conditioning {return v}
+      if case .blob(let v)? = source {return v}
+      return Data()
+    }
+    set {source = .blob(newValue)}
+  }
+
+  /// noise that the worker makes: purpose << 24 | stage << 16 | step
+  var noise: UInt32 {
+    get {
+      if case .noise(let v)? = source {return v}
       return 0
     }
-    set {_uniqueStorage()._conditioning = .noiseLevel(newValue)}
-  }
-
-  var text: Tilefarm_V1_TextGuidance {
-    get {_storage._text ?? Tilefarm_V1_TextGuidance()}
-    set {_uniqueStorage()._text = newValue}
-  }
-  /// Returns true if `text` has been explicitly set.
-  var hasText: Bool {_storage._text != nil}
-  /// Clears the value of `text`. Subsequent reads from it will return its default value.
-  mutating func clearText() {_uniqueStorage()._text = nil}
-
-  /// of the sample, and of the cell that is answered; a prediction is float32
-  var element: Tilefarm_V1_Denoise.Element {
-    get {_storage._element}
-    set {_uniqueStorage()._element = newValue}
+    set {source = .noise(newValue)}
   }
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
-  nonisolated enum OneOf_Conditioning: Equatable, Sendable {
-    /// frame: the source, 3 channels in [0, 1]; the model sees it enlarged
-    case enlarged(Tilefarm_V1_Enlargement)
-    /// frame: the low-resolution pixels of the window, 3 channels in [0, 1]; the model sees them noised so much
-    case noiseLevel(UInt32)
-
-  }
-
-  nonisolated enum Answer: SwiftProtobuf.Enum, Swift.CaseIterable {
-    typealias RawValue = Int
-    case unspecified // = 0
-
-    /// x_{t-1} of the cell
-    case cell // = 1
-
-    /// the guided output of the model on the whole window
-    case prediction // = 2
-    case UNRECOGNIZED(Int)
-
-    init() {
-      self = .unspecified
-    }
-
-    init?(rawValue: Int) {
-      switch rawValue {
-      case 0: self = .unspecified
-      case 1: self = .cell
-      case 2: self = .prediction
-      default: self = .UNRECOGNIZED(rawValue)
-      }
-    }
-
-    var rawValue: Int {
-      switch self {
-      case .unspecified: return 0
-      case .cell: return 1
-      case .prediction: return 2
-      case .UNRECOGNIZED(let i): return i
-      }
-    }
-
-    // The compiler won't synthesize support with the UNRECOGNIZED case.
-    static let allCases: [Tilefarm_V1_Denoise.Answer] = [
-      .unspecified,
-      .cell,
-      .prediction,
-    ]
-
-  }
-
-  nonisolated enum Element: SwiftProtobuf.Enum, Swift.CaseIterable {
-    typealias RawValue = Int
-    case float32 // = 0
-    case float16 // = 1
-    case UNRECOGNIZED(Int)
-
-    init() {
-      self = .float32
-    }
-
-    init?(rawValue: Int) {
-      switch rawValue {
-      case 0: self = .float32
-      case 1: self = .float16
-      default: self = .UNRECOGNIZED(rawValue)
-      }
-    }
-
-    var rawValue: Int {
-      switch self {
-      case .float32: return 0
-      case .float16: return 1
-      case .UNRECOGNIZED(let i): return i
-      }
-    }
-
-    // The compiler won't synthesize support with the UNRECOGNIZED case.
-    static let allCases: [Tilefarm_V1_Denoise.Element] = [
-      .float32,
-      .float16,
-    ]
+  nonisolated enum OneOf_Source: Equatable, Sendable {
+    case frame(Tilefarm_V1_InFrame)
+    /// the SHA-256 of bytes that were sent before, or are to be asked for
+    case blob(Data)
+    /// noise that the worker makes: purpose << 24 | stage << 16 | step
+    case noise(UInt32)
 
   }
 
   init() {}
-
-  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
-/// A part of a low-resolution image, and what it is a part of.
-nonisolated struct Tilefarm_V1_Enlargement: Sendable {
+nonisolated struct Tilefarm_V1_InFrame: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
-
-  /// the low-resolution image
-  var input: Tilefarm_V1_Size {
-    get {_input ?? Tilefarm_V1_Size()}
-    set {_input = newValue}
-  }
-  /// Returns true if `input` has been explicitly set.
-  var hasInput: Bool {self._input != nil}
-  /// Clears the value of `input`. Subsequent reads from it will return its default value.
-  mutating func clearInput() {self._input = nil}
-
-  /// the enlarged image, before it is padded to the canvas
-  var output: Tilefarm_V1_Size {
-    get {_output ?? Tilefarm_V1_Size()}
-    set {_output = newValue}
-  }
-  /// Returns true if `output` has been explicitly set.
-  var hasOutput: Bool {self._output != nil}
-  /// Clears the value of `output`. Subsequent reads from it will return its default value.
-  mutating func clearOutput() {self._output = nil}
-
-  /// the part of the low-resolution image that is sent
-  var source: Tilefarm_V1_Rect {
-    get {_source ?? Tilefarm_V1_Rect()}
-    set {_source = newValue}
-  }
-  /// Returns true if `source` has been explicitly set.
-  var hasSource: Bool {self._source != nil}
-  /// Clears the value of `source`. Subsequent reads from it will return its default value.
-  mutating func clearSource() {self._source = nil}
-
-  var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  init() {}
-
-  fileprivate var _input: Tilefarm_V1_Size? = nil
-  fileprivate var _output: Tilefarm_V1_Size? = nil
-  fileprivate var _source: Tilefarm_V1_Rect? = nil
-}
-
-/// Classifier-free guidance: negative + scale (positive - negative); with scale 1 the negative prompt is not sent.
-nonisolated struct Tilefarm_V1_TextGuidance: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  var tokens: UInt32 = 0
-
-  var width: UInt32 = 0
-
-  var scale: Float = 0
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
 }
 
-/// Frame: the text, UTF-8. Answer: tokens x width.
-nonisolated struct Tilefarm_V1_EncodeText: Sendable {
+/// One frame follows: bytes that tasks name.
+nonisolated struct Tilefarm_V1_Blob: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// of the text
-  var bytes: UInt32 = 0
+  /// 32 bytes
+  var sha256: Data = Data()
 
-  var tokens: UInt32 = 0
-
-  var width: UInt32 = 0
+  var length: UInt64 = 0
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
-}
-
-/// A tile of an image through one half of the autoencoder, or through a part of its layers. Frames: the input; then the sums of the first
-/// `given_norms` group norms of these layers as float64, if there are any: for each norm, for each group, sum, sum of squares and count.
-///   direction, layers   input                                    answer, of the cell
-///   ENCODE, ALL         the source, 3 channels in [0, 1]         a noised latent
-///   ENCODE, DETAIL      the source                               features
-///   ENCODE, TRUNK       the window's features                    a noised latent
-///   DECODE, ALL         the window's latents                     pixels in [0, 1]
-///   DECODE, TRUNK       the window's latents                     features
-///   DECODE, DETAIL      the window's features                    pixels in [0, 1]
-nonisolated struct Tilefarm_V1_Autoencode: @unchecked Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  var direction: Tilefarm_V1_Autoencode.Direction {
-    get {_storage._direction}
-    set {_uniqueStorage()._direction = newValue}
-  }
-
-  /// in latents, as the rectangles
-  var canvas: Tilefarm_V1_Size {
-    get {_storage._canvas ?? Tilefarm_V1_Size()}
-    set {_uniqueStorage()._canvas = newValue}
-  }
-  /// Returns true if `canvas` has been explicitly set.
-  var hasCanvas: Bool {_storage._canvas != nil}
-  /// Clears the value of `canvas`. Subsequent reads from it will return its default value.
-  mutating func clearCanvas() {_uniqueStorage()._canvas = nil}
-
-  var window: Tilefarm_V1_Rect {
-    get {_storage._window ?? Tilefarm_V1_Rect()}
-    set {_uniqueStorage()._window = newValue}
-  }
-  /// Returns true if `window` has been explicitly set.
-  var hasWindow: Bool {_storage._window != nil}
-  /// Clears the value of `window`. Subsequent reads from it will return its default value.
-  mutating func clearWindow() {_uniqueStorage()._window = nil}
-
-  var cell: Tilefarm_V1_Rect {
-    get {_storage._cell ?? Tilefarm_V1_Rect()}
-    set {_uniqueStorage()._cell = newValue}
-  }
-  /// Returns true if `cell` has been explicitly set.
-  var hasCell: Bool {_storage._cell != nil}
-  /// Clears the value of `cell`. Subsequent reads from it will return its default value.
-  mutating func clearCell() {_uniqueStorage()._cell = nil}
-
-  /// pixels per latent and axis
-  var factor: UInt32 {
-    get {_storage._factor}
-    set {_uniqueStorage()._factor = newValue}
-  }
-
-  /// of a latent
-  var channels: UInt32 {
-    get {_storage._channels}
-    set {_uniqueStorage()._channels = newValue}
-  }
-
-  var layers: Tilefarm_V1_Autoencode.Layers {
-    get {_storage._layers}
-    set {_uniqueStorage()._layers = newValue}
-  }
-
-  /// of what stands between detail and trunk
-  var featureChannels: UInt32 {
-    get {_storage._featureChannels}
-    set {_uniqueStorage()._featureChannels = newValue}
-  }
-
-  /// of every group norm
-  var groups: UInt32 {
-    get {_storage._groups}
-    set {_uniqueStorage()._groups = newValue}
-  }
-
-  /// the first norms, in the order of evaluation, use the sums that come with the task instead of the window's own
-  var givenNorms: UInt32 {
-    get {_storage._givenNorms}
-    set {_uniqueStorage()._givenNorms = newValue}
-  }
-
-  /// with wanted_norms above 0 the answer is not the cell but the cell's sums for the norms from this one on
-  var wantedFrom: UInt32 {
-    get {_storage._wantedFrom}
-    set {_uniqueStorage()._wantedFrom = newValue}
-  }
-
-  var wantedNorms: UInt32 {
-    get {_storage._wantedNorms}
-    set {_uniqueStorage()._wantedNorms = newValue}
-  }
-
-  /// ENCODE but for TRUNK: what the input is a part of, and how it is enlarged
-  var source: Tilefarm_V1_Enlargement {
-    get {_storage._source ?? Tilefarm_V1_Enlargement()}
-    set {_uniqueStorage()._source = newValue}
-  }
-  /// Returns true if `source` has been explicitly set.
-  var hasSource: Bool {_storage._source != nil}
-  /// Clears the value of `source`. Subsequent reads from it will return its default value.
-  mutating func clearSource() {_uniqueStorage()._source = nil}
-
-  /// of the noise of encoding
-  var seed: UInt64 {
-    get {_storage._seed}
-    set {_uniqueStorage()._seed = newValue}
-  }
-
-  /// a noised latent is signal * latent + noise * z
-  var signal: Float {
-    get {_storage._signal}
-    set {_uniqueStorage()._signal = newValue}
-  }
-
-  var noise: Float {
-    get {_storage._noise}
-    set {_uniqueStorage()._noise = newValue}
-  }
-
-  var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  nonisolated enum Direction: SwiftProtobuf.Enum, Swift.CaseIterable {
-    typealias RawValue = Int
-    case unspecified // = 0
-    case encode // = 1
-    case decode // = 2
-    case UNRECOGNIZED(Int)
-
-    init() {
-      self = .unspecified
-    }
-
-    init?(rawValue: Int) {
-      switch rawValue {
-      case 0: self = .unspecified
-      case 1: self = .encode
-      case 2: self = .decode
-      default: self = .UNRECOGNIZED(rawValue)
-      }
-    }
-
-    var rawValue: Int {
-      switch self {
-      case .unspecified: return 0
-      case .encode: return 1
-      case .decode: return 2
-      case .UNRECOGNIZED(let i): return i
-      }
-    }
-
-    // The compiler won't synthesize support with the UNRECOGNIZED case.
-    static let allCases: [Tilefarm_V1_Autoencode.Direction] = [
-      .unspecified,
-      .encode,
-      .decode,
-    ]
-
-  }
-
-  nonisolated enum Layers: SwiftProtobuf.Enum, Swift.CaseIterable {
-    typealias RawValue = Int
-    case all // = 0
-
-    /// those at the latents' resolution, the attention among them
-    case trunk // = 1
-
-    /// the others
-    case detail // = 2
-    case UNRECOGNIZED(Int)
-
-    init() {
-      self = .all
-    }
-
-    init?(rawValue: Int) {
-      switch rawValue {
-      case 0: self = .all
-      case 1: self = .trunk
-      case 2: self = .detail
-      default: self = .UNRECOGNIZED(rawValue)
-      }
-    }
-
-    var rawValue: Int {
-      switch self {
-      case .all: return 0
-      case .trunk: return 1
-      case .detail: return 2
-      case .UNRECOGNIZED(let i): return i
-      }
-    }
-
-    // The compiler won't synthesize support with the UNRECOGNIZED case.
-    static let allCases: [Tilefarm_V1_Autoencode.Layers] = [
-      .all,
-      .trunk,
-      .detail,
-    ]
-
-  }
-
-  init() {}
-
-  fileprivate var _storage = _StorageClass.defaultInstance
-}
-
-nonisolated struct Tilefarm_V1_Size: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  var height: UInt32 = 0
-
-  var width: UInt32 = 0
-
-  var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  init() {}
-}
-
-nonisolated struct Tilefarm_V1_Rect: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  var y: UInt32 = 0
-
-  var x: UInt32 = 0
-
-  var height: UInt32 = 0
-
-  var width: UInt32 = 0
-
-  var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  init() {}
-}
-
-/// x_0 = original_from_sample * x_t + original_from_prediction * model output, clipped to +-clip_range where that is given;
-/// next = next_from_original * x_0 + next_from_sample * x_t + next_from_prediction * model output + noise * z.
-/// Without clip_range next_from_original is 0. Every product and sum is rounded to float32 by itself, left to right.
-nonisolated struct Tilefarm_V1_StepCoefficients: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  var originalFromSample: Float = 0
-
-  var originalFromPrediction: Float = 0
-
-  var clipRange: Float {
-    get {_clipRange ?? 0}
-    set {_clipRange = newValue}
-  }
-  /// Returns true if `clipRange` has been explicitly set.
-  var hasClipRange: Bool {self._clipRange != nil}
-  /// Clears the value of `clipRange`. Subsequent reads from it will return its default value.
-  mutating func clearClipRange() {self._clipRange = nil}
-
-  var nextFromOriginal: Float = 0
-
-  var nextFromSample: Float = 0
-
-  var nextFromPrediction: Float = 0
-
-  var noise: Float = 0
-
-  var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  init() {}
-
-  fileprivate var _clipRange: Float? = nil
 }
 
 /// One frame follows: the bytes of the file from `offset`.
@@ -1086,6 +703,8 @@ nonisolated struct Tilefarm_V1_Chunk: Sendable {
 
   /// of the frame
   var length: UInt32 = 0
+
+  var model: Data = Data()
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1114,7 +733,7 @@ nonisolated struct Tilefarm_V1_IntroduceYourself: Sendable {
   init() {}
 }
 
-/// The job is over.
+/// The farm is over.
 nonisolated struct Tilefarm_V1_Stop: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -1133,7 +752,7 @@ fileprivate nonisolated let _protobuf_package = "tilefarm.v1"
 
 nonisolated extension Tilefarm_V1_WorkerHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".WorkerHeader"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}hello\0\u{1}ready\0\u{1}result\0\u{1}failure\0\u{1}heartbeat\0\u{1}fetch\0\u{1}leaving\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}hello\0\u{1}ready\0\u{1}result\0\u{1}failure\0\u{1}heartbeat\0\u{1}fetch\0\u{1}leaving\0\u{1}unfit\0\u{1}missing\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1233,6 +852,32 @@ nonisolated extension Tilefarm_V1_WorkerHeader: SwiftProtobuf.Message, SwiftProt
           self.body = .leaving(v)
         }
       }()
+      case 9: try {
+        var v: Tilefarm_V1_Unfit?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .unfit(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .unfit(v)
+        }
+      }()
+      case 10: try {
+        var v: Tilefarm_V1_Missing?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .missing(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .missing(v)
+        }
+      }()
       default: break
       }
     }
@@ -1275,6 +920,14 @@ nonisolated extension Tilefarm_V1_WorkerHeader: SwiftProtobuf.Message, SwiftProt
       guard case .leaving(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
     }()
+    case .unfit?: try {
+      guard case .unfit(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    }()
+    case .missing?: try {
+      guard case .missing(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    }()
     case nil: break
     }
     try unknownFields.traverse(visitor: &visitor)
@@ -1290,7 +943,7 @@ nonisolated extension Tilefarm_V1_WorkerHeader: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Tilefarm_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Hello"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}name\0\u{1}host\0\u{1}lanes\0\u{1}kernels\0\u{3}memory_bytes\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}name\0\u{1}host\0\u{1}lanes\0\u{1}kernels\0\u{3}memory_bytes\0\u{1}credit\0\u{3}blob_bytes\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1304,6 +957,8 @@ nonisolated extension Tilefarm_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._M
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.lanes) }()
       case 5: try { try decoder.decodeSingularStringField(value: &self.kernels) }()
       case 6: try { try decoder.decodeSingularUInt64Field(value: &self.memoryBytes) }()
+      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.credit) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.blobBytes) }()
       default: break
       }
     }
@@ -1328,6 +983,12 @@ nonisolated extension Tilefarm_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._M
     if self.memoryBytes != 0 {
       try visitor.visitSingularUInt64Field(value: self.memoryBytes, fieldNumber: 6)
     }
+    if self.credit != 0 {
+      try visitor.visitSingularUInt32Field(value: self.credit, fieldNumber: 7)
+    }
+    if self.blobBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.blobBytes, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1338,6 +999,8 @@ nonisolated extension Tilefarm_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._M
     if lhs.lanes != rhs.lanes {return false}
     if lhs.kernels != rhs.kernels {return false}
     if lhs.memoryBytes != rhs.memoryBytes {return false}
+    if lhs.credit != rhs.credit {return false}
+    if lhs.blobBytes != rhs.blobBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1345,7 +1008,7 @@ nonisolated extension Tilefarm_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension Tilefarm_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Ready"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}credit\0\u{1}model\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}model\0\u{1}precision\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1353,26 +1016,61 @@ nonisolated extension Tilefarm_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._M
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.credit) }()
-      case 2: try { try decoder.decodeSingularBytesField(value: &self.model) }()
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.model) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.precision) }()
       default: break
       }
     }
   }
 
   func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.credit != 0 {
-      try visitor.visitSingularUInt32Field(value: self.credit, fieldNumber: 1)
-    }
     if !self.model.isEmpty {
-      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 2)
+      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 1)
+    }
+    if !self.precision.isEmpty {
+      try visitor.visitSingularStringField(value: self.precision, fieldNumber: 2)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   static func ==(lhs: Tilefarm_V1_Ready, rhs: Tilefarm_V1_Ready) -> Bool {
-    if lhs.credit != rhs.credit {return false}
     if lhs.model != rhs.model {return false}
+    if lhs.precision != rhs.precision {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_Unfit: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Unfit"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}model\0\u{1}reason\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.model) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.model.isEmpty {
+      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_Unfit, rhs: Tilefarm_V1_Unfit) -> Bool {
+    if lhs.model != rhs.model {return false}
+    if lhs.reason != rhs.reason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1380,7 +1078,7 @@ nonisolated extension Tilefarm_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Result"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}seconds\0\u{1}bytes\0\u{1}note\0\u{1}crc32c\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}seconds\0\u{1}note\0\u{1}outputs\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1390,9 +1088,8 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._task) }()
       case 2: try { try decoder.decodeSingularDoubleField(value: &self.seconds) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.note) }()
-      case 5: try { try decoder.decodeSingularFixed32Field(value: &self.crc32C) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.note) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.outputs) }()
       default: break
       }
     }
@@ -1409,14 +1106,11 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
     if self.seconds.bitPattern != 0 {
       try visitor.visitSingularDoubleField(value: self.seconds, fieldNumber: 2)
     }
-    if self.bytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 3)
-    }
     if !self.note.isEmpty {
-      try visitor.visitSingularStringField(value: self.note, fieldNumber: 4)
+      try visitor.visitSingularStringField(value: self.note, fieldNumber: 3)
     }
-    if self.crc32C != 0 {
-      try visitor.visitSingularFixed32Field(value: self.crc32C, fieldNumber: 5)
+    if !self.outputs.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.outputs, fieldNumber: 4)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1424,8 +1118,42 @@ nonisolated extension Tilefarm_V1_Result: SwiftProtobuf.Message, SwiftProtobuf._
   static func ==(lhs: Tilefarm_V1_Result, rhs: Tilefarm_V1_Result) -> Bool {
     if lhs._task != rhs._task {return false}
     if lhs.seconds != rhs.seconds {return false}
-    if lhs.bytes != rhs.bytes {return false}
     if lhs.note != rhs.note {return false}
+    if lhs.outputs != rhs.outputs {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_Output: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Output"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}bytes\0\u{1}crc32c\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
+      case 2: try { try decoder.decodeSingularFixed32Field(value: &self.crc32C) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.bytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 1)
+    }
+    if self.crc32C != 0 {
+      try visitor.visitSingularFixed32Field(value: self.crc32C, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_Output, rhs: Tilefarm_V1_Output) -> Bool {
+    if lhs.bytes != rhs.bytes {return false}
     if lhs.crc32C != rhs.crc32C {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -1518,6 +1246,45 @@ nonisolated extension Tilefarm_V1_Returned: SwiftProtobuf.Message, SwiftProtobuf
   }
 }
 
+nonisolated extension Tilefarm_V1_Missing: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Missing"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}blobs\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._task) }()
+      case 2: try { try decoder.decodeRepeatedBytesField(value: &self.blobs) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._task {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.blobs.isEmpty {
+      try visitor.visitRepeatedBytesField(value: self.blobs, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_Missing, rhs: Tilefarm_V1_Missing) -> Bool {
+    if lhs._task != rhs._task {return false}
+    if lhs.blobs != rhs.blobs {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension Tilefarm_V1_WorkerHeartbeat: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".WorkerHeartbeat"
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}progress\0\u{1}running\0")
@@ -1555,7 +1322,7 @@ nonisolated extension Tilefarm_V1_WorkerHeartbeat: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension Tilefarm_V1_Fetch: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Fetch"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}file\0\u{1}offset\0\u{1}length\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}file\0\u{1}offset\0\u{1}length\0\u{1}model\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1566,6 +1333,7 @@ nonisolated extension Tilefarm_V1_Fetch: SwiftProtobuf.Message, SwiftProtobuf._M
       case 1: try { try decoder.decodeSingularUInt32Field(value: &self.file) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.offset) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.length) }()
+      case 4: try { try decoder.decodeSingularBytesField(value: &self.model) }()
       default: break
       }
     }
@@ -1581,6 +1349,9 @@ nonisolated extension Tilefarm_V1_Fetch: SwiftProtobuf.Message, SwiftProtobuf._M
     if self.length != 0 {
       try visitor.visitSingularUInt32Field(value: self.length, fieldNumber: 3)
     }
+    if !self.model.isEmpty {
+      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1588,6 +1359,7 @@ nonisolated extension Tilefarm_V1_Fetch: SwiftProtobuf.Message, SwiftProtobuf._M
     if lhs.file != rhs.file {return false}
     if lhs.offset != rhs.offset {return false}
     if lhs.length != rhs.length {return false}
+    if lhs.model != rhs.model {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1625,7 +1397,7 @@ nonisolated extension Tilefarm_V1_Leaving: SwiftProtobuf.Message, SwiftProtobuf.
 
 nonisolated extension Tilefarm_V1_CoordinatorHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".CoordinatorHeader"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}welcome\0\u{1}refused\0\u{1}task\0\u{1}chunk\0\u{1}heartbeat\0\u{3}introduce_yourself\0\u{1}stop\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}welcome\0\u{1}refused\0\u{1}task\0\u{1}chunk\0\u{1}heartbeat\0\u{3}introduce_yourself\0\u{1}stop\0\u{1}prepare\0\u{1}release\0\u{1}blob\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1725,6 +1497,45 @@ nonisolated extension Tilefarm_V1_CoordinatorHeader: SwiftProtobuf.Message, Swif
           self.body = .stop(v)
         }
       }()
+      case 9: try {
+        var v: Tilefarm_V1_Prepare?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .prepare(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .prepare(v)
+        }
+      }()
+      case 10: try {
+        var v: Tilefarm_V1_Release?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .release(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .release(v)
+        }
+      }()
+      case 11: try {
+        var v: Tilefarm_V1_Blob?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .blob(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .blob(v)
+        }
+      }()
       default: break
       }
     }
@@ -1767,6 +1578,18 @@ nonisolated extension Tilefarm_V1_CoordinatorHeader: SwiftProtobuf.Message, Swif
       guard case .stop(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
     }()
+    case .prepare?: try {
+      guard case .prepare(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    }()
+    case .release?: try {
+      guard case .release(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    }()
+    case .blob?: try {
+      guard case .blob(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+    }()
     case nil: break
     }
     try unknownFields.traverse(visitor: &visitor)
@@ -1782,7 +1605,7 @@ nonisolated extension Tilefarm_V1_CoordinatorHeader: SwiftProtobuf.Message, Swif
 
 nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Welcome"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}job\0\u{1}model\0\u{1}files\0\u{3}required_kernels\0\u{3}heartbeat_milliseconds\0\u{1}precision\0\u{3}silence_milliseconds\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{3}required_kernels\0\u{3}heartbeat_milliseconds\0\u{3}silence_milliseconds\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1791,13 +1614,9 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularFixed64Field(value: &self.session) }()
-      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.job) }()
-      case 3: try { try decoder.decodeSingularBytesField(value: &self.model) }()
-      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.files) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.requiredKernels) }()
-      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.heartbeatMilliseconds) }()
-      case 7: try { try decoder.decodeSingularStringField(value: &self.precision) }()
-      case 8: try { try decoder.decodeSingularUInt32Field(value: &self.silenceMilliseconds) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.requiredKernels) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.heartbeatMilliseconds) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.silenceMilliseconds) }()
       default: break
       }
     }
@@ -1807,39 +1626,93 @@ nonisolated extension Tilefarm_V1_Welcome: SwiftProtobuf.Message, SwiftProtobuf.
     if self.session != 0 {
       try visitor.visitSingularFixed64Field(value: self.session, fieldNumber: 1)
     }
-    if self.job != 0 {
-      try visitor.visitSingularUInt64Field(value: self.job, fieldNumber: 2)
-    }
-    if !self.model.isEmpty {
-      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 3)
-    }
-    if !self.files.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.files, fieldNumber: 4)
-    }
     if !self.requiredKernels.isEmpty {
-      try visitor.visitSingularStringField(value: self.requiredKernels, fieldNumber: 5)
+      try visitor.visitSingularStringField(value: self.requiredKernels, fieldNumber: 2)
     }
     if self.heartbeatMilliseconds != 0 {
-      try visitor.visitSingularUInt32Field(value: self.heartbeatMilliseconds, fieldNumber: 6)
-    }
-    if !self.precision.isEmpty {
-      try visitor.visitSingularStringField(value: self.precision, fieldNumber: 7)
+      try visitor.visitSingularUInt32Field(value: self.heartbeatMilliseconds, fieldNumber: 3)
     }
     if self.silenceMilliseconds != 0 {
-      try visitor.visitSingularUInt32Field(value: self.silenceMilliseconds, fieldNumber: 8)
+      try visitor.visitSingularUInt32Field(value: self.silenceMilliseconds, fieldNumber: 4)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   static func ==(lhs: Tilefarm_V1_Welcome, rhs: Tilefarm_V1_Welcome) -> Bool {
     if lhs.session != rhs.session {return false}
-    if lhs.job != rhs.job {return false}
-    if lhs.model != rhs.model {return false}
-    if lhs.files != rhs.files {return false}
     if lhs.requiredKernels != rhs.requiredKernels {return false}
     if lhs.heartbeatMilliseconds != rhs.heartbeatMilliseconds {return false}
     if lhs.silenceMilliseconds != rhs.silenceMilliseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_Prepare: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Prepare"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}model\0\u{1}files\0\u{1}precision\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.model) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.files) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.precision) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.model.isEmpty {
+      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 1)
+    }
+    if !self.files.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.files, fieldNumber: 2)
+    }
+    if !self.precision.isEmpty {
+      try visitor.visitSingularStringField(value: self.precision, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_Prepare, rhs: Tilefarm_V1_Prepare) -> Bool {
+    if lhs.model != rhs.model {return false}
+    if lhs.files != rhs.files {return false}
     if lhs.precision != rhs.precision {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_Release: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Release"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}model\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.model) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.model.isEmpty {
+      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_Release, rhs: Tilefarm_V1_Release) -> Bool {
+    if lhs.model != rhs.model {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1917,7 +1790,7 @@ nonisolated extension Tilefarm_V1_Refused: SwiftProtobuf.Message, SwiftProtobuf.
 
 nonisolated extension Tilefarm_V1_TaskId: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".TaskId"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}job\0\u{1}stage\0\u{1}step\0\u{1}tile\0\u{1}attempt\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}job\0\u{1}pass\0\u{1}tile\0\u{1}attempt\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1926,10 +1799,9 @@ nonisolated extension Tilefarm_V1_TaskId: SwiftProtobuf.Message, SwiftProtobuf._
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.job) }()
-      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.stage) }()
-      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.step) }()
-      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.tile) }()
-      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.attempt) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.pass) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.tile) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.attempt) }()
       default: break
       }
     }
@@ -1939,25 +1811,21 @@ nonisolated extension Tilefarm_V1_TaskId: SwiftProtobuf.Message, SwiftProtobuf._
     if self.job != 0 {
       try visitor.visitSingularUInt64Field(value: self.job, fieldNumber: 1)
     }
-    if self.stage != 0 {
-      try visitor.visitSingularUInt32Field(value: self.stage, fieldNumber: 2)
-    }
-    if self.step != 0 {
-      try visitor.visitSingularUInt32Field(value: self.step, fieldNumber: 3)
+    if self.pass != 0 {
+      try visitor.visitSingularUInt32Field(value: self.pass, fieldNumber: 2)
     }
     if self.tile != 0 {
-      try visitor.visitSingularUInt32Field(value: self.tile, fieldNumber: 4)
+      try visitor.visitSingularUInt32Field(value: self.tile, fieldNumber: 3)
     }
     if self.attempt != 0 {
-      try visitor.visitSingularUInt32Field(value: self.attempt, fieldNumber: 5)
+      try visitor.visitSingularUInt32Field(value: self.attempt, fieldNumber: 4)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   static func ==(lhs: Tilefarm_V1_TaskId, rhs: Tilefarm_V1_TaskId) -> Bool {
     if lhs.job != rhs.job {return false}
-    if lhs.stage != rhs.stage {return false}
-    if lhs.step != rhs.step {return false}
+    if lhs.pass != rhs.pass {return false}
     if lhs.tile != rhs.tile {return false}
     if lhs.attempt != rhs.attempt {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
@@ -1967,7 +1835,7 @@ nonisolated extension Tilefarm_V1_TaskId: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Task"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}model\0\u{1}denoise\0\u{3}encode_text\0\u{1}autoencode\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}model\0\u{1}operation\0\u{1}parameters\0\u{1}sources\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1977,45 +1845,9 @@ nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Me
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._id) }()
       case 2: try { try decoder.decodeSingularBytesField(value: &self.model) }()
-      case 3: try {
-        var v: Tilefarm_V1_Denoise?
-        var hadOneofValue = false
-        if let current = self.work {
-          hadOneofValue = true
-          if case .denoise(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.work = .denoise(v)
-        }
-      }()
-      case 4: try {
-        var v: Tilefarm_V1_EncodeText?
-        var hadOneofValue = false
-        if let current = self.work {
-          hadOneofValue = true
-          if case .encodeText(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.work = .encodeText(v)
-        }
-      }()
-      case 5: try {
-        var v: Tilefarm_V1_Autoencode?
-        var hadOneofValue = false
-        if let current = self.work {
-          hadOneofValue = true
-          if case .autoencode(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.work = .autoencode(v)
-        }
-      }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.operation) }()
+      case 4: try { try decoder.decodeSingularBytesField(value: &self.parameters) }()
+      case 5: try { try decoder.decodeRepeatedMessageField(value: &self.sources) }()
       default: break
       }
     }
@@ -2032,20 +1864,14 @@ nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Me
     if !self.model.isEmpty {
       try visitor.visitSingularBytesField(value: self.model, fieldNumber: 2)
     }
-    switch self.work {
-    case .denoise?: try {
-      guard case .denoise(let v)? = self.work else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    }()
-    case .encodeText?: try {
-      guard case .encodeText(let v)? = self.work else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-    }()
-    case .autoencode?: try {
-      guard case .autoencode(let v)? = self.work else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
-    }()
-    case nil: break
+    if !self.operation.isEmpty {
+      try visitor.visitSingularStringField(value: self.operation, fieldNumber: 3)
+    }
+    if !self.parameters.isEmpty {
+      try visitor.visitSingularBytesField(value: self.parameters, fieldNumber: 4)
+    }
+    if !self.sources.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.sources, fieldNumber: 5)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2053,205 +1879,17 @@ nonisolated extension Tilefarm_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Me
   static func ==(lhs: Tilefarm_V1_Task, rhs: Tilefarm_V1_Task) -> Bool {
     if lhs._id != rhs._id {return false}
     if lhs.model != rhs.model {return false}
-    if lhs.work != rhs.work {return false}
+    if lhs.operation != rhs.operation {return false}
+    if lhs.parameters != rhs.parameters {return false}
+    if lhs.sources != rhs.sources {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension Tilefarm_V1_Denoise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".Denoise"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}canvas\0\u{1}channels\0\u{1}window\0\u{1}cell\0\u{1}timestep\0\u{1}coefficients\0\u{1}step\0\u{1}seed\0\u{3}sample_is_noise\0\u{1}answer\0\u{1}enlarged\0\u{3}noise_level\0\u{1}text\0\u{1}element\0")
-
-  fileprivate class _StorageClass {
-    var _canvas: Tilefarm_V1_Size? = nil
-    var _channels: UInt32 = 0
-    var _window: Tilefarm_V1_Rect? = nil
-    var _cell: Tilefarm_V1_Rect? = nil
-    var _timestep: Float = 0
-    var _coefficients: Tilefarm_V1_StepCoefficients? = nil
-    var _step: UInt32 = 0
-    var _seed: UInt64 = 0
-    var _sampleIsNoise: Bool = false
-    var _answer: Tilefarm_V1_Denoise.Answer = .unspecified
-    var _conditioning: Tilefarm_V1_Denoise.OneOf_Conditioning?
-    var _text: Tilefarm_V1_TextGuidance? = nil
-    var _element: Tilefarm_V1_Denoise.Element = .float32
-
-      // This property is used as the initial default value for new instances of the type.
-      // The type itself is protecting the reference to its storage via CoW semantics.
-      // This will force a copy to be made of this reference when the first mutation occurs;
-      // hence, it is safe to mark this as `nonisolated(unsafe)`.
-      static nonisolated(unsafe) let defaultInstance = _StorageClass()
-
-    private init() {}
-
-    init(copying source: _StorageClass) {
-      _canvas = source._canvas
-      _channels = source._channels
-      _window = source._window
-      _cell = source._cell
-      _timestep = source._timestep
-      _coefficients = source._coefficients
-      _step = source._step
-      _seed = source._seed
-      _sampleIsNoise = source._sampleIsNoise
-      _answer = source._answer
-      _conditioning = source._conditioning
-      _text = source._text
-      _element = source._element
-    }
-  }
-
-  fileprivate mutating func _uniqueStorage() -> _StorageClass {
-    if !isKnownUniquelyReferenced(&_storage) {
-      _storage = _StorageClass(copying: _storage)
-    }
-    return _storage
-  }
-
-  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    _ = _uniqueStorage()
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      while let fieldNumber = try decoder.nextFieldNumber() {
-        // The use of inline closures is to circumvent an issue where the compiler
-        // allocates stack space for every case branch when no optimizations are
-        // enabled. https://github.com/apple/swift-protobuf/issues/1034
-        switch fieldNumber {
-        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._canvas) }()
-        case 2: try { try decoder.decodeSingularUInt32Field(value: &_storage._channels) }()
-        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._window) }()
-        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._cell) }()
-        case 5: try { try decoder.decodeSingularFloatField(value: &_storage._timestep) }()
-        case 6: try { try decoder.decodeSingularMessageField(value: &_storage._coefficients) }()
-        case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._step) }()
-        case 8: try { try decoder.decodeSingularFixed64Field(value: &_storage._seed) }()
-        case 9: try { try decoder.decodeSingularBoolField(value: &_storage._sampleIsNoise) }()
-        case 10: try { try decoder.decodeSingularEnumField(value: &_storage._answer) }()
-        case 11: try {
-          var v: Tilefarm_V1_Enlargement?
-          var hadOneofValue = false
-          if let current = _storage._conditioning {
-            hadOneofValue = true
-            if case .enlarged(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._conditioning = .enlarged(v)
-          }
-        }()
-        case 12: try {
-          var v: UInt32?
-          try decoder.decodeSingularUInt32Field(value: &v)
-          if let v = v {
-            if _storage._conditioning != nil {try decoder.handleConflictingOneOf()}
-            _storage._conditioning = .noiseLevel(v)
-          }
-        }()
-        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._text) }()
-        case 14: try { try decoder.decodeSingularEnumField(value: &_storage._element) }()
-        default: break
-        }
-      }
-    }
-  }
-
-  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every if/case branch local when no optimizations
-      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-      // https://github.com/apple/swift-protobuf/issues/1182
-      try { if let v = _storage._canvas {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-      } }()
-      if _storage._channels != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._channels, fieldNumber: 2)
-      }
-      try { if let v = _storage._window {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-      } }()
-      try { if let v = _storage._cell {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-      } }()
-      if _storage._timestep.bitPattern != 0 {
-        try visitor.visitSingularFloatField(value: _storage._timestep, fieldNumber: 5)
-      }
-      try { if let v = _storage._coefficients {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
-      } }()
-      if _storage._step != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._step, fieldNumber: 7)
-      }
-      if _storage._seed != 0 {
-        try visitor.visitSingularFixed64Field(value: _storage._seed, fieldNumber: 8)
-      }
-      if _storage._sampleIsNoise != false {
-        try visitor.visitSingularBoolField(value: _storage._sampleIsNoise, fieldNumber: 9)
-      }
-      if _storage._answer != .unspecified {
-        try visitor.visitSingularEnumField(value: _storage._answer, fieldNumber: 10)
-      }
-      switch _storage._conditioning {
-      case .enlarged?: try {
-        guard case .enlarged(let v)? = _storage._conditioning else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
-      }()
-      case .noiseLevel?: try {
-        guard case .noiseLevel(let v)? = _storage._conditioning else { preconditionFailure() }
-        try visitor.visitSingularUInt32Field(value: v, fieldNumber: 12)
-      }()
-      case nil: break
-      }
-      try { if let v = _storage._text {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
-      } }()
-      if _storage._element != .float32 {
-        try visitor.visitSingularEnumField(value: _storage._element, fieldNumber: 14)
-      }
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  static func ==(lhs: Tilefarm_V1_Denoise, rhs: Tilefarm_V1_Denoise) -> Bool {
-    if lhs._storage !== rhs._storage {
-      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
-        let _storage = _args.0
-        let rhs_storage = _args.1
-        if _storage._canvas != rhs_storage._canvas {return false}
-        if _storage._channels != rhs_storage._channels {return false}
-        if _storage._window != rhs_storage._window {return false}
-        if _storage._cell != rhs_storage._cell {return false}
-        if _storage._timestep != rhs_storage._timestep {return false}
-        if _storage._coefficients != rhs_storage._coefficients {return false}
-        if _storage._step != rhs_storage._step {return false}
-        if _storage._seed != rhs_storage._seed {return false}
-        if _storage._sampleIsNoise != rhs_storage._sampleIsNoise {return false}
-        if _storage._answer != rhs_storage._answer {return false}
-        if _storage._conditioning != rhs_storage._conditioning {return false}
-        if _storage._text != rhs_storage._text {return false}
-        if _storage._element != rhs_storage._element {return false}
-        return true
-      }
-      if !storagesAreEqual {return false}
-    }
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Tilefarm_V1_Denoise.Answer: SwiftProtobuf._ProtoNameProviding {
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}CELL\0\u{1}PREDICTION\0")
-}
-
-nonisolated extension Tilefarm_V1_Denoise.Element: SwiftProtobuf._ProtoNameProviding {
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0FLOAT32\0\u{1}FLOAT16\0")
-}
-
-nonisolated extension Tilefarm_V1_Enlargement: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".Enlargement"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}input\0\u{1}output\0\u{1}source\0")
+nonisolated extension Tilefarm_V1_Source: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Source"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}frame\0\u{1}blob\0\u{1}noise\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2259,9 +1897,35 @@ nonisolated extension Tilefarm_V1_Enlargement: SwiftProtobuf.Message, SwiftProto
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._input) }()
-      case 2: try { try decoder.decodeSingularMessageField(value: &self._output) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._source) }()
+      case 1: try {
+        var v: Tilefarm_V1_InFrame?
+        var hadOneofValue = false
+        if let current = self.source {
+          hadOneofValue = true
+          if case .frame(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.source = .frame(v)
+        }
+      }()
+      case 2: try {
+        var v: Data?
+        try decoder.decodeSingularBytesField(value: &v)
+        if let v = v {
+          if self.source != nil {try decoder.handleConflictingOneOf()}
+          self.source = .blob(v)
+        }
+      }()
+      case 3: try {
+        var v: UInt32?
+        try decoder.decodeSingularFixed32Field(value: &v)
+        if let v = v {
+          if self.source != nil {try decoder.handleConflictingOneOf()}
+          self.source = .noise(v)
+        }
+      }()
       default: break
       }
     }
@@ -2272,30 +1936,53 @@ nonisolated extension Tilefarm_V1_Enlargement: SwiftProtobuf.Message, SwiftProto
     // allocates stack space for every if/case branch local when no optimizations
     // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
     // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._input {
+    switch self.source {
+    case .frame?: try {
+      guard case .frame(let v)? = self.source else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try { if let v = self._output {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
-    } }()
-    try { if let v = self._source {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
+    }()
+    case .blob?: try {
+      guard case .blob(let v)? = self.source else { preconditionFailure() }
+      try visitor.visitSingularBytesField(value: v, fieldNumber: 2)
+    }()
+    case .noise?: try {
+      guard case .noise(let v)? = self.source else { preconditionFailure() }
+      try visitor.visitSingularFixed32Field(value: v, fieldNumber: 3)
+    }()
+    case nil: break
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  static func ==(lhs: Tilefarm_V1_Enlargement, rhs: Tilefarm_V1_Enlargement) -> Bool {
-    if lhs._input != rhs._input {return false}
-    if lhs._output != rhs._output {return false}
-    if lhs._source != rhs._source {return false}
+  static func ==(lhs: Tilefarm_V1_Source, rhs: Tilefarm_V1_Source) -> Bool {
+    if lhs.source != rhs.source {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension Tilefarm_V1_TextGuidance: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".TextGuidance"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tokens\0\u{1}width\0\u{1}scale\0")
+nonisolated extension Tilefarm_V1_InFrame: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".InFrame"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Tilefarm_V1_InFrame, rhs: Tilefarm_V1_InFrame) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Tilefarm_V1_Blob: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Blob"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sha256\0\u{1}length\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2303,398 +1990,26 @@ nonisolated extension Tilefarm_V1_TextGuidance: SwiftProtobuf.Message, SwiftProt
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.tokens) }()
-      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.width) }()
-      case 3: try { try decoder.decodeSingularFloatField(value: &self.scale) }()
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.sha256) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.length) }()
       default: break
       }
     }
   }
 
   func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.tokens != 0 {
-      try visitor.visitSingularUInt32Field(value: self.tokens, fieldNumber: 1)
+    if !self.sha256.isEmpty {
+      try visitor.visitSingularBytesField(value: self.sha256, fieldNumber: 1)
     }
-    if self.width != 0 {
-      try visitor.visitSingularUInt32Field(value: self.width, fieldNumber: 2)
-    }
-    if self.scale.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.scale, fieldNumber: 3)
+    if self.length != 0 {
+      try visitor.visitSingularUInt64Field(value: self.length, fieldNumber: 2)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  static func ==(lhs: Tilefarm_V1_TextGuidance, rhs: Tilefarm_V1_TextGuidance) -> Bool {
-    if lhs.tokens != rhs.tokens {return false}
-    if lhs.width != rhs.width {return false}
-    if lhs.scale != rhs.scale {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Tilefarm_V1_EncodeText: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".EncodeText"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}bytes\0\u{1}tokens\0\u{1}width\0")
-
-  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.bytes) }()
-      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.tokens) }()
-      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.width) }()
-      default: break
-      }
-    }
-  }
-
-  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.bytes != 0 {
-      try visitor.visitSingularUInt32Field(value: self.bytes, fieldNumber: 1)
-    }
-    if self.tokens != 0 {
-      try visitor.visitSingularUInt32Field(value: self.tokens, fieldNumber: 2)
-    }
-    if self.width != 0 {
-      try visitor.visitSingularUInt32Field(value: self.width, fieldNumber: 3)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  static func ==(lhs: Tilefarm_V1_EncodeText, rhs: Tilefarm_V1_EncodeText) -> Bool {
-    if lhs.bytes != rhs.bytes {return false}
-    if lhs.tokens != rhs.tokens {return false}
-    if lhs.width != rhs.width {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Tilefarm_V1_Autoencode: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".Autoencode"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}direction\0\u{1}canvas\0\u{1}window\0\u{1}cell\0\u{1}factor\0\u{1}channels\0\u{1}layers\0\u{3}feature_channels\0\u{1}groups\0\u{3}given_norms\0\u{3}wanted_from\0\u{3}wanted_norms\0\u{1}source\0\u{1}seed\0\u{1}signal\0\u{1}noise\0")
-
-  fileprivate class _StorageClass {
-    var _direction: Tilefarm_V1_Autoencode.Direction = .unspecified
-    var _canvas: Tilefarm_V1_Size? = nil
-    var _window: Tilefarm_V1_Rect? = nil
-    var _cell: Tilefarm_V1_Rect? = nil
-    var _factor: UInt32 = 0
-    var _channels: UInt32 = 0
-    var _layers: Tilefarm_V1_Autoencode.Layers = .all
-    var _featureChannels: UInt32 = 0
-    var _groups: UInt32 = 0
-    var _givenNorms: UInt32 = 0
-    var _wantedFrom: UInt32 = 0
-    var _wantedNorms: UInt32 = 0
-    var _source: Tilefarm_V1_Enlargement? = nil
-    var _seed: UInt64 = 0
-    var _signal: Float = 0
-    var _noise: Float = 0
-
-      // This property is used as the initial default value for new instances of the type.
-      // The type itself is protecting the reference to its storage via CoW semantics.
-      // This will force a copy to be made of this reference when the first mutation occurs;
-      // hence, it is safe to mark this as `nonisolated(unsafe)`.
-      static nonisolated(unsafe) let defaultInstance = _StorageClass()
-
-    private init() {}
-
-    init(copying source: _StorageClass) {
-      _direction = source._direction
-      _canvas = source._canvas
-      _window = source._window
-      _cell = source._cell
-      _factor = source._factor
-      _channels = source._channels
-      _layers = source._layers
-      _featureChannels = source._featureChannels
-      _groups = source._groups
-      _givenNorms = source._givenNorms
-      _wantedFrom = source._wantedFrom
-      _wantedNorms = source._wantedNorms
-      _source = source._source
-      _seed = source._seed
-      _signal = source._signal
-      _noise = source._noise
-    }
-  }
-
-  fileprivate mutating func _uniqueStorage() -> _StorageClass {
-    if !isKnownUniquelyReferenced(&_storage) {
-      _storage = _StorageClass(copying: _storage)
-    }
-    return _storage
-  }
-
-  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    _ = _uniqueStorage()
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      while let fieldNumber = try decoder.nextFieldNumber() {
-        // The use of inline closures is to circumvent an issue where the compiler
-        // allocates stack space for every case branch when no optimizations are
-        // enabled. https://github.com/apple/swift-protobuf/issues/1034
-        switch fieldNumber {
-        case 1: try { try decoder.decodeSingularEnumField(value: &_storage._direction) }()
-        case 2: try { try decoder.decodeSingularMessageField(value: &_storage._canvas) }()
-        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._window) }()
-        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._cell) }()
-        case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._factor) }()
-        case 6: try { try decoder.decodeSingularUInt32Field(value: &_storage._channels) }()
-        case 7: try { try decoder.decodeSingularEnumField(value: &_storage._layers) }()
-        case 8: try { try decoder.decodeSingularUInt32Field(value: &_storage._featureChannels) }()
-        case 9: try { try decoder.decodeSingularUInt32Field(value: &_storage._groups) }()
-        case 10: try { try decoder.decodeSingularUInt32Field(value: &_storage._givenNorms) }()
-        case 11: try { try decoder.decodeSingularUInt32Field(value: &_storage._wantedFrom) }()
-        case 12: try { try decoder.decodeSingularUInt32Field(value: &_storage._wantedNorms) }()
-        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._source) }()
-        case 14: try { try decoder.decodeSingularFixed64Field(value: &_storage._seed) }()
-        case 15: try { try decoder.decodeSingularFloatField(value: &_storage._signal) }()
-        case 16: try { try decoder.decodeSingularFloatField(value: &_storage._noise) }()
-        default: break
-        }
-      }
-    }
-  }
-
-  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every if/case branch local when no optimizations
-      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-      // https://github.com/apple/swift-protobuf/issues/1182
-      if _storage._direction != .unspecified {
-        try visitor.visitSingularEnumField(value: _storage._direction, fieldNumber: 1)
-      }
-      try { if let v = _storage._canvas {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
-      } }()
-      try { if let v = _storage._window {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-      } }()
-      try { if let v = _storage._cell {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-      } }()
-      if _storage._factor != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._factor, fieldNumber: 5)
-      }
-      if _storage._channels != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._channels, fieldNumber: 6)
-      }
-      if _storage._layers != .all {
-        try visitor.visitSingularEnumField(value: _storage._layers, fieldNumber: 7)
-      }
-      if _storage._featureChannels != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._featureChannels, fieldNumber: 8)
-      }
-      if _storage._groups != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._groups, fieldNumber: 9)
-      }
-      if _storage._givenNorms != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._givenNorms, fieldNumber: 10)
-      }
-      if _storage._wantedFrom != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._wantedFrom, fieldNumber: 11)
-      }
-      if _storage._wantedNorms != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._wantedNorms, fieldNumber: 12)
-      }
-      try { if let v = _storage._source {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
-      } }()
-      if _storage._seed != 0 {
-        try visitor.visitSingularFixed64Field(value: _storage._seed, fieldNumber: 14)
-      }
-      if _storage._signal.bitPattern != 0 {
-        try visitor.visitSingularFloatField(value: _storage._signal, fieldNumber: 15)
-      }
-      if _storage._noise.bitPattern != 0 {
-        try visitor.visitSingularFloatField(value: _storage._noise, fieldNumber: 16)
-      }
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  static func ==(lhs: Tilefarm_V1_Autoencode, rhs: Tilefarm_V1_Autoencode) -> Bool {
-    if lhs._storage !== rhs._storage {
-      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
-        let _storage = _args.0
-        let rhs_storage = _args.1
-        if _storage._direction != rhs_storage._direction {return false}
-        if _storage._canvas != rhs_storage._canvas {return false}
-        if _storage._window != rhs_storage._window {return false}
-        if _storage._cell != rhs_storage._cell {return false}
-        if _storage._factor != rhs_storage._factor {return false}
-        if _storage._channels != rhs_storage._channels {return false}
-        if _storage._layers != rhs_storage._layers {return false}
-        if _storage._featureChannels != rhs_storage._featureChannels {return false}
-        if _storage._groups != rhs_storage._groups {return false}
-        if _storage._givenNorms != rhs_storage._givenNorms {return false}
-        if _storage._wantedFrom != rhs_storage._wantedFrom {return false}
-        if _storage._wantedNorms != rhs_storage._wantedNorms {return false}
-        if _storage._source != rhs_storage._source {return false}
-        if _storage._seed != rhs_storage._seed {return false}
-        if _storage._signal != rhs_storage._signal {return false}
-        if _storage._noise != rhs_storage._noise {return false}
-        return true
-      }
-      if !storagesAreEqual {return false}
-    }
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Tilefarm_V1_Autoencode.Direction: SwiftProtobuf._ProtoNameProviding {
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}ENCODE\0\u{1}DECODE\0")
-}
-
-nonisolated extension Tilefarm_V1_Autoencode.Layers: SwiftProtobuf._ProtoNameProviding {
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0ALL\0\u{1}TRUNK\0\u{1}DETAIL\0")
-}
-
-nonisolated extension Tilefarm_V1_Size: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".Size"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}height\0\u{1}width\0")
-
-  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.height) }()
-      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.width) }()
-      default: break
-      }
-    }
-  }
-
-  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.height != 0 {
-      try visitor.visitSingularUInt32Field(value: self.height, fieldNumber: 1)
-    }
-    if self.width != 0 {
-      try visitor.visitSingularUInt32Field(value: self.width, fieldNumber: 2)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  static func ==(lhs: Tilefarm_V1_Size, rhs: Tilefarm_V1_Size) -> Bool {
-    if lhs.height != rhs.height {return false}
-    if lhs.width != rhs.width {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Tilefarm_V1_Rect: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".Rect"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}y\0\u{1}x\0\u{1}height\0\u{1}width\0")
-
-  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.y) }()
-      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.x) }()
-      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.height) }()
-      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.width) }()
-      default: break
-      }
-    }
-  }
-
-  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.y != 0 {
-      try visitor.visitSingularUInt32Field(value: self.y, fieldNumber: 1)
-    }
-    if self.x != 0 {
-      try visitor.visitSingularUInt32Field(value: self.x, fieldNumber: 2)
-    }
-    if self.height != 0 {
-      try visitor.visitSingularUInt32Field(value: self.height, fieldNumber: 3)
-    }
-    if self.width != 0 {
-      try visitor.visitSingularUInt32Field(value: self.width, fieldNumber: 4)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  static func ==(lhs: Tilefarm_V1_Rect, rhs: Tilefarm_V1_Rect) -> Bool {
-    if lhs.y != rhs.y {return false}
-    if lhs.x != rhs.x {return false}
-    if lhs.height != rhs.height {return false}
-    if lhs.width != rhs.width {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Tilefarm_V1_StepCoefficients: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  static let protoMessageName: String = _protobuf_package + ".StepCoefficients"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}original_from_sample\0\u{3}original_from_prediction\0\u{3}clip_range\0\u{3}next_from_original\0\u{3}next_from_sample\0\u{3}next_from_prediction\0\u{1}noise\0")
-
-  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularFloatField(value: &self.originalFromSample) }()
-      case 2: try { try decoder.decodeSingularFloatField(value: &self.originalFromPrediction) }()
-      case 3: try { try decoder.decodeSingularFloatField(value: &self._clipRange) }()
-      case 4: try { try decoder.decodeSingularFloatField(value: &self.nextFromOriginal) }()
-      case 5: try { try decoder.decodeSingularFloatField(value: &self.nextFromSample) }()
-      case 6: try { try decoder.decodeSingularFloatField(value: &self.nextFromPrediction) }()
-      case 7: try { try decoder.decodeSingularFloatField(value: &self.noise) }()
-      default: break
-      }
-    }
-  }
-
-  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.originalFromSample.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.originalFromSample, fieldNumber: 1)
-    }
-    if self.originalFromPrediction.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.originalFromPrediction, fieldNumber: 2)
-    }
-    try { if let v = self._clipRange {
-      try visitor.visitSingularFloatField(value: v, fieldNumber: 3)
-    } }()
-    if self.nextFromOriginal.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.nextFromOriginal, fieldNumber: 4)
-    }
-    if self.nextFromSample.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.nextFromSample, fieldNumber: 5)
-    }
-    if self.nextFromPrediction.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.nextFromPrediction, fieldNumber: 6)
-    }
-    if self.noise.bitPattern != 0 {
-      try visitor.visitSingularFloatField(value: self.noise, fieldNumber: 7)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  static func ==(lhs: Tilefarm_V1_StepCoefficients, rhs: Tilefarm_V1_StepCoefficients) -> Bool {
-    if lhs.originalFromSample != rhs.originalFromSample {return false}
-    if lhs.originalFromPrediction != rhs.originalFromPrediction {return false}
-    if lhs._clipRange != rhs._clipRange {return false}
-    if lhs.nextFromOriginal != rhs.nextFromOriginal {return false}
-    if lhs.nextFromSample != rhs.nextFromSample {return false}
-    if lhs.nextFromPrediction != rhs.nextFromPrediction {return false}
-    if lhs.noise != rhs.noise {return false}
+  static func ==(lhs: Tilefarm_V1_Blob, rhs: Tilefarm_V1_Blob) -> Bool {
+    if lhs.sha256 != rhs.sha256 {return false}
+    if lhs.length != rhs.length {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2702,7 +2017,7 @@ nonisolated extension Tilefarm_V1_StepCoefficients: SwiftProtobuf.Message, Swift
 
 nonisolated extension Tilefarm_V1_Chunk: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Chunk"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}file\0\u{1}offset\0\u{1}length\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}file\0\u{1}offset\0\u{1}length\0\u{1}model\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2713,6 +2028,7 @@ nonisolated extension Tilefarm_V1_Chunk: SwiftProtobuf.Message, SwiftProtobuf._M
       case 1: try { try decoder.decodeSingularUInt32Field(value: &self.file) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.offset) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.length) }()
+      case 4: try { try decoder.decodeSingularBytesField(value: &self.model) }()
       default: break
       }
     }
@@ -2728,6 +2044,9 @@ nonisolated extension Tilefarm_V1_Chunk: SwiftProtobuf.Message, SwiftProtobuf._M
     if self.length != 0 {
       try visitor.visitSingularUInt32Field(value: self.length, fieldNumber: 3)
     }
+    if !self.model.isEmpty {
+      try visitor.visitSingularBytesField(value: self.model, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2735,6 +2054,7 @@ nonisolated extension Tilefarm_V1_Chunk: SwiftProtobuf.Message, SwiftProtobuf._M
     if lhs.file != rhs.file {return false}
     if lhs.offset != rhs.offset {return false}
     if lhs.length != rhs.length {return false}
+    if lhs.model != rhs.model {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -15,22 +15,17 @@ public enum KeyFileError: Error, Hashable, CustomStringConvertible {
 
     public var description: String {
         switch self {
-        case .unreadable(let path, let reason):
-            "\(path): the keys cannot be read (\(reason)); `tilefarm keygen` makes them"
-        case .openToOthers(let path): "\(path): other users may read or write these keys; say `chmod 600 \(path)`"
-        case .badLine(let path, let number, let reason):
-            "\(path): line \(number) \(reason); mend it or make new keys with `tilefarm keygen`"
-        case .missing(let path, let what):
-            "\(path): the line '\(what)' is missing; make new keys with `tilefarm keygen`"
+        case .unreadable(let path, let reason): "\(path): the keys cannot be read (\(reason))"
+        case .openToOthers(let path):
+            "\(path): other users may read or write these keys; say `chmod 600 \(path.shellQuoted)`"
+        case .badLine(let path, let number, let reason): "\(path): line \(number) \(reason)"
+        case .missing(let path, let what): "\(path): the line '\(what)' is missing"
         case .otherRole(let path, let role, let needed):
-            "\(path): holds the keys of a \(role), a \(needed)'s are needed; "
-                + (needed == "worker"
-                    ? "make them with `tilefarm keygen FILE --for \(path)`" : "make them with `tilefarm keygen FILE`")
+            "\(path): holds the keys of a \(role), a \(needed)'s are needed"
         case .exists(let path): "\(path): is there already and is not overwritten; choose another name or remove it"
         case .badName(let name):
-            "'\(name)' cannot name a worker: 1 to \(WireLimits.nameBytes) printable characters without blanks; choose one with --name"
-        case .nameTaken(let path, let name):
-            "\(path): already allows a worker '\(name)'; choose another with --name, or take that line out"
+            "'\(name)' cannot name a worker: 1 to \(WireLimits.nameBytes) printable characters without blanks"
+        case .nameTaken(let path, let name): "\(path): already allows a worker '\(name)'"
         case .notWritten(let path, let reason):
             "\(path): the keys cannot be written (\(reason)); choose a folder that you may write to"
         }
@@ -59,15 +54,13 @@ public struct CoordinatorKeys: Sendable {
     }
 
     /// Makes the file, its allow-list empty.
-    public static func make(path: String) throws {
+    /// - Parameter remarks: stand at its beginning.
+    public static func make(path: String, remarks: String = "") throws {
         let pair = try KeyPair.make()
         try KeyFile.create(
             path,
             """
-            # TileFarm: the keys of a coordinator. Who can read this file can pass for it; keep it where `tilefarm` runs.
-            # A line `allow NAME PUBLIC-KEY` for each worker that may join. `tilefarm keygen n1.keys --for THIS-FILE` makes a
-            # worker's keys and adds its line. Lines that are added or taken away count at once, also while a job runs.
-            role coordinator
+            \(KeyFile.remarks(remarks))role coordinator
             public \(pair.publicKey)
             secret \(pair.secret)
 
@@ -79,7 +72,7 @@ public struct CoordinatorKeys: Sendable {
 public struct WorkerKeys: Sendable {
     public let path: String
     public let pair: KeyPair
-    /// What the coordinator calls it.
+    /// The coordinator's name for it.
     public let name: String
     public let coordinator: PublicKey
 
@@ -95,7 +88,8 @@ public struct WorkerKeys: Sendable {
     }
 
     /// Makes the file and adds the worker to the coordinator's allow-list.
-    public static func make(path: String, name: String, for coordinatorPath: String) throws {
+    /// - Parameter remarks: stand at the file's beginning.
+    public static func make(path: String, name: String, for coordinatorPath: String, remarks: String = "") throws {
         guard Hello.isName(name) else { throw KeyFileError.badName(name) }
         let coordinator = try CoordinatorKeys(path: coordinatorPath)
         guard !coordinator.workers.values.contains(name) else {
@@ -105,8 +99,7 @@ public struct WorkerKeys: Sendable {
         try KeyFile.create(
             path,
             """
-            # TileFarm: the keys of a worker. Move this file to the worker's machine and start `tilefarm-worker --keys FILE` there.
-            role worker
+            \(KeyFile.remarks(remarks))role worker
             name \(name)
             public \(pair.publicKey)
             secret \(pair.secret)
@@ -122,7 +115,7 @@ public struct WorkerKeys: Sendable {
     }
 }
 
-/// What both kinds have in common: lines of a word and its values, `#` for remarks.
+/// A file of either kind: lines of a word and its values, `#` for remarks.
 private struct KeyFile {
     enum Role: String { case coordinator, worker }
 
@@ -211,6 +204,9 @@ private struct KeyFile {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// - Returns: the lines of `text`, as a file has them.
+    static func remarks(_ text: String) -> String { text.split(separator: "\n").map { "# \($0)\n" }.joined() }
+
     static func create(_ path: String, _ text: String) throws(KeyFileError) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
@@ -238,15 +234,5 @@ private struct KeyFile {
     private static func write(_ descriptor: Int32, _ text: String) -> Bool {
         let bytes = Array(text.utf8)
         return Glibc.write(descriptor, bytes, bytes.count) == bytes.count
-    }
-}
-
-extension KeyFileError {
-    /// What was typed, rather than what failed.
-    public var isUsage: Bool {
-        switch self {
-        case .exists, .badName, .nameTaken, .otherRole: true
-        case .unreadable, .openToOthers, .badLine, .missing, .notWritten: false
-        }
     }
 }

@@ -1,4 +1,3 @@
-internal import Crypto
 public import Foundation
 
 /// A SHA-256 digest: names a model, or the content of one of its files.
@@ -7,13 +6,17 @@ public struct ContentDigest: Hashable, Sendable, CustomStringConvertible {
     public let bytes: [UInt8]
 
     public init?(bytes: [UInt8]) {
-        guard bytes.count == 32 else { return nil }
+        guard bytes.count == Self.byteCount else { return nil }
         self.bytes = bytes
     }
 
-    init(_ digest: Crypto.SHA256Digest) {
-        bytes = Array(digest)
+    /// - Parameter bytes: `byteCount` of them.
+    init(_ bytes: [UInt8]) {
+        precondition(bytes.count == Self.byteCount)
+        self.bytes = bytes
     }
+
+    static let byteCount = 32
 
     /// 64 lower-case hexadecimal digits.
     public var hex: String {
@@ -32,12 +35,8 @@ public typealias ModelDigest = ContentDigest
 
 extension ContentDigest {
     public init(of bytes: some DataProtocol) {
-        self.init(SHA256.hash(data: bytes))
-    }
-
-    /// Of a whole file.
-    /// - Throws: `ModelFileError`
-    public init(file path: String) throws {
-        self = try ModelFile(path: path).sha256()
+        var hash = SHA256Hash()
+        for region in bytes.regions { region.withUnsafeBytes { hash.update($0) } }
+        self = hash.finish()
     }
 }

@@ -1,72 +1,67 @@
 public import Engine
 
-/// What a coordinator says.
+/// A message of a coordinator.
 public enum CoordinatorMessage: Sendable, Equatable {
-    /// Answers a hello: the job and its model.
+    /// Answers a hello: the session has begun.
     case welcome(Welcome)
-    /// Answers a hello too: this worker cannot serve this job, and why.
+    /// Answers a hello too: this worker cannot serve here, and why.
     case refused(String)
-    /// The inputs have the sizes that `Work.inputByteCounts` says.
+    /// Tasks are going to name this model.
+    case prepare(Preparation)
+    /// No task names this model any more.
+    case release(ModelDigest)
+    /// The inputs have the sizes that `TileTask.frameByteCounts` says.
     case task(FarmTask, inputs: [Frame])
-    /// Bytes of a model file, from `offset`.
-    case chunk(file: Int, offset: Int, Frame)
+    /// Bytes that tasks name; not checked here: whoever keeps them compares their SHA-256.
+    case blob(BlobID, Frame)
+    /// Bytes of a model's file, from `offset`.
+    case chunk(ModelDigest, file: Int, offset: Int, Frame)
     /// Answers a heartbeat.
     case heartbeat
     /// Answers whatever an unknown peer says: begin a new session with a hello.
     case introduceYourself
-    /// The job is over.
+    /// The farm is over.
     case stop(reason: String)
 }
 
 public struct Welcome: Sendable, Hashable {
-    /// Of the hello that this answers.
+    /// The session of the hello that this answers.
     public var session: UInt64
-    public var job: UInt64
-    public var manifest: ModelManifest
-    /// The only kind of kernels that this job takes; nil: any.
+    /// The only kind of kernels that is taken; nil: any.
     public var requiredKernels: String?
     /// How often the worker says that it lives, `WireLimits.heartbeatMilliseconds`.
     public var heartbeatMilliseconds: Int
-    /// Without a word, after which either side counts as gone: more than heartbeats tell where large frames hold them
-    /// up.
+    /// Milliseconds without a word after which either side counts as gone: more than heartbeats tell where large frames
+    /// hold them up.
     public var silenceMilliseconds: Int
-    /// Of the model's weights and products.
-    public var precision: Precision
 
-    public init(
-        session: UInt64, job: UInt64, manifest: ModelManifest, requiredKernels: String?, heartbeatMilliseconds: Int,
-        silenceMilliseconds: Int,
-        precision: Precision = .float32
-    ) {
+    public init(session: UInt64, requiredKernels: String?, heartbeatMilliseconds: Int, silenceMilliseconds: Int) {
         self.session = session
-        self.job = job
-        self.manifest = manifest
         self.requiredKernels = requiredKernels
         self.heartbeatMilliseconds = heartbeatMilliseconds
         self.silenceMilliseconds = silenceMilliseconds
+    }
+}
+
+/// A model that tasks are going to name by its digest.
+public struct Preparation: Sendable, Hashable {
+    public var manifest: ModelManifest
+    /// How its weights stand in memory, and its products.
+    public var precision: Precision
+
+    public init(manifest: ModelManifest, precision: Precision) {
+        self.manifest = manifest
         self.precision = precision
     }
 }
 
-/// One try at one piece of work, without the bytes.
-public struct FarmTask: Sendable, Hashable {
-    public var id: TaskID
-    public var model: ModelDigest
-    public var work: Work
-
-    public init(id: TaskID, model: ModelDigest, work: Work) {
-        self.id = id
-        self.model = model
-        self.work = work
-    }
-}
-
 extension CoordinatorMessage {
-    public init(frames: [Frame]) throws(WireError) {
+    /// - Parameter operations: those that this program knows
+    public init(frames: [Frame], operations: OperationTable = .standard) throws(WireError) {
         let header = try Tilefarm_V1_CoordinatorHeader(checking: frames)
         // A refusal is understood in every version: it may be the answer to another one.
         if case .refused(let refused) = header.body {
-            self = .refused(try text(refused.reason, "refused.reason", limit: WireLimits.textBytes))
+            self = .refused(cleaned(refused.reason))
             return
         }
         guard header.protocolVersion == WireLimits.protocolVersion else {
@@ -76,18 +71,33 @@ extension CoordinatorMessage {
         case .welcome(let welcome):
             try expect(1, of: frames, "welcome")
             self = .welcome(try Welcome(welcome))
-        case .task(let task):
-            guard task.hasID else { throw .missing(field: "task.id") }
-            let id = try TaskID(task.id)
-            let model = try digest(task.model, "task.model")
-            let work = try Work(task)
-            try work.expectInputs(Array(frames.dropFirst()))
-            self = .task(FarmTask(id: id, model: model, work: work), inputs: Array(frames.dropFirst()))
+        case .prepare(let prepare):
+            try expect(1, of: frames, "prepare")
+            self = .prepare(try Preparation(prepare))
+        case .release(let release):
+            try expect(1, of: frames, "release")
+            self = .release(try digest(release.model, "release.model"))
+        case .task(let wire):
+            guard wire.hasID else { throw .missing(field: "task.id") }
+            let id = try TaskID(wire.id)
+            do throws(WireError) {
+                let task = try FarmTask(wire, id: id, operations)
+                try task.expectInputs(frames.dropFirst())
+                self = .task(task, inputs: Array(frames.dropFirst()))
+            } catch {
+                throw .unreadableTask(id, error)
+            }
+        case .blob(let blob):
+            try expect(2, of: frames, "blob")
+            let length = try bounded(blob.length, "blob.length", in: 0...TaskLimits.tensorBytes)
+            try expect(bytes: length, of: frames[1], "the blob")
+            self = .blob(try blobID(blob.sha256, "blob.sha256"), frames[1])
         case .chunk(let chunk):
             try expect(2, of: frames, "chunk")
             try expect(
                 bytes: bounded(chunk.length, "chunk.length", in: 1...WireLimits.chunkBytes), of: frames[1], "the chunk")
             self = .chunk(
+                try digest(chunk.model, "chunk.model"),
                 file: try bounded(chunk.file, "chunk.file", in: 0...WireLimits.modelFiles - 1),
                 offset: try bounded(chunk.offset, "chunk.offset", in: 0...WireLimits.modelBytes), frames[1])
         case .heartbeat:
@@ -98,7 +108,7 @@ extension CoordinatorMessage {
             self = .introduceYourself
         case .stop(let stop):
             try expect(1, of: frames, "stop")
-            self = .stop(reason: try text(stop.reason, "stop.reason", limit: WireLimits.textBytes))
+            self = .stop(reason: cleaned(stop.reason))
         case .refused, nil:
             throw .unknownMessage
         }
@@ -114,13 +124,20 @@ extension CoordinatorMessage {
             header.welcome = try welcome.wire()
         case .refused(let reason):
             header.refused.reason = cleaned(reason)
+        case .prepare(let preparation):
+            header.prepare = try preparation.wire()
+        case .release(let model):
+            header.release.model = .init(model.bytes)
         case .task(let task, let inputs):
-            header.task.id = try task.id.wire()
-            header.task.model = .init(task.model.bytes)
-            header.task.work = try task.work.wire()
-            try task.work.expectInputs(inputs)
+            header.task = try task.wire()
+            try task.expectInputs(inputs[...])
             tensors = inputs
-        case .chunk(let file, let offset, let bytes):
+        case .blob(let id, let bytes):
+            header.blob.sha256 = .init(id.bytes)
+            header.blob.length = UInt64(try bounded(bytes.byteCount, "blob.length", in: 0...TaskLimits.tensorBytes))
+            tensors = [bytes]
+        case .chunk(let model, let file, let offset, let bytes):
+            header.chunk.model = .init(model.bytes)
             header.chunk.file = try bounded32(file, "chunk.file", in: 0...WireLimits.modelFiles - 1)
             header.chunk.offset = UInt64(try bounded(offset, "chunk.offset", in: 0...WireLimits.modelBytes))
             header.chunk.length = try bounded32(bytes.byteCount, "chunk.length", in: 1...WireLimits.chunkBytes)
@@ -138,43 +155,53 @@ extension CoordinatorMessage {
 
 extension Welcome {
     init(_ wire: Tilefarm_V1_Welcome) throws(WireError) {
-        _ = try bounded(wire.files.count, "welcome.files", in: 1...WireLimits.modelFiles)
-        var files: [ModelManifest.File] = []
-        for file in wire.files {
-            files.append(
-                ModelManifest.File(
-                    name: file.name,
-                    size: try bounded(file.size, "welcome.files.size", in: 0...WireLimits.modelBytes),
-                    sha256: try digest(file.sha256, "welcome.files.sha256")))
-        }
-        let manifest: ModelManifest
-        do { manifest = try ModelManifest(files: files) } catch { throw .model(error) }
-        // The indices of fetch messages count in this order.
-        guard manifest.files == files else {
-            throw .outOfRange(field: "welcome.files", value: "out of order", allowed: "the order of the names' bytes")
-        }
-        guard manifest.digest == (try digest(wire.model, "welcome.model")) else {
-            throw .outOfRange(field: "welcome.model", value: "another digest", allowed: "that of the files listed")
-        }
         let kernels = try text(wire.requiredKernels, "welcome.required_kernels", limit: WireLimits.nameBytes)
-        guard let precision = Precision(rawValue: wire.precision) else {
-            throw .outOfRange(
-                field: "welcome.precision", value: cleaned(wire.precision, limit: WireLimits.nameBytes),
-                allowed: Precision.allCases.map(\.rawValue).joined(separator: ", "))
-        }
         self.init(
-            session: wire.session, job: wire.job, manifest: manifest, requiredKernels: kernels.isEmpty ? nil : kernels,
+            session: wire.session, requiredKernels: kernels.isEmpty ? nil : kernels,
             heartbeatMilliseconds: try bounded(
                 wire.heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds),
             silenceMilliseconds: try bounded(
-                wire.silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds),
-            precision: precision)
+                wire.silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds))
     }
 
     func wire() throws(WireError) -> Tilefarm_V1_Welcome {
         var wire = Tilefarm_V1_Welcome()
         wire.session = session
-        wire.job = job
+        wire.requiredKernels = try text(
+            requiredKernels ?? "", "welcome.required_kernels", limit: WireLimits.nameBytes)
+        wire.heartbeatMilliseconds = try bounded32(
+            heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds)
+        wire.silenceMilliseconds = try bounded32(
+            silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds)
+        return wire
+    }
+}
+
+extension Preparation {
+    init(_ wire: Tilefarm_V1_Prepare) throws(WireError) {
+        _ = try bounded(wire.files.count, "prepare.files", in: 1...WireLimits.modelFiles)
+        var files: [ModelManifest.File] = []
+        for file in wire.files {
+            files.append(
+                ModelManifest.File(
+                    name: file.name,
+                    size: try bounded(file.size, "prepare.files.size", in: 0...WireLimits.modelBytes),
+                    sha256: try digest(file.sha256, "prepare.files.sha256")))
+        }
+        let manifest: ModelManifest
+        do { manifest = try ModelManifest(files: files) } catch { throw .model(error) }
+        // The indices of fetch messages count in this order.
+        guard manifest.files == files else {
+            throw .outOfRange(field: "prepare.files", value: "out of order", allowed: "the order of the names' bytes")
+        }
+        guard manifest.digest == (try digest(wire.model, "prepare.model")) else {
+            throw .outOfRange(field: "prepare.model", value: "another digest", allowed: "that of the files listed")
+        }
+        self.init(manifest: manifest, precision: try Precision(wire: wire.precision, "prepare.precision"))
+    }
+
+    func wire() throws(WireError) -> Tilefarm_V1_Prepare {
+        var wire = Tilefarm_V1_Prepare()
         wire.model = .init(manifest.digest.bytes)
         wire.files = manifest.files.map { file in
             var wire = Tilefarm_V1_ModelFile()
@@ -183,12 +210,18 @@ extension Welcome {
             wire.sha256 = .init(file.sha256.bytes)
             return wire
         }
-        wire.requiredKernels = try text(requiredKernels ?? "", "welcome.required_kernels", limit: WireLimits.nameBytes)
-        wire.heartbeatMilliseconds = try bounded32(
-            heartbeatMilliseconds, "welcome.heartbeat_milliseconds", in: WireLimits.heartbeatMilliseconds)
-        wire.silenceMilliseconds = try bounded32(
-            silenceMilliseconds, "welcome.silence_milliseconds", in: WireLimits.silenceMilliseconds)
         wire.precision = precision.rawValue
         return wire
+    }
+}
+
+extension Precision {
+    init(wire: String, _ field: String) throws(WireError) {
+        guard let precision = Precision(rawValue: wire) else {
+            throw .outOfRange(
+                field: field, value: cleaned(wire, limit: WireLimits.nameBytes),
+                allowed: Precision.allCases.map(\.rawValue).joined(separator: ", "))
+        }
+        self = precision
     }
 }

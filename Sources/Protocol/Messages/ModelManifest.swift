@@ -1,5 +1,3 @@
-internal import Crypto
-
 /// The files of a model folder, by content.
 public struct ModelManifest: Hashable, Sendable {
     public struct File: Hashable, Sendable {
@@ -43,10 +41,9 @@ public struct ModelManifest: Hashable, Sendable {
         }
         if let both = folders.first(where: names.contains) { throw .duplicate(both) }
 
-        var hash = SHA256()
-        for file in files { hash.update(data: Array("\(file.name)\t\(file.size)\t\(file.sha256.hex)\n".utf8)) }
+        let lines = files.map { "\($0.name)\t\($0.size)\t\($0.sha256.hex)\n" }.joined()
         self.files = files
-        digest = ContentDigest(hash.finalize())
+        digest = ContentDigest(of: Array(lines.utf8))
     }
 
     /// Plain names only, such as `config.json` or `unet/diffusion_pytorch_model.safetensors`: letters, digits, `.`,
@@ -88,11 +85,13 @@ public enum ManifestError: Error, Hashable, CustomStringConvertible {
         case .tooManyFiles(let count):
             "the model has \(count) files, the limit is \(WireLimits.modelFiles)"
         case .badName(let name):
-            "model file name \(name.debugDescription) is not allowed: plain names ending in .json, .safetensors or .txt, at most one folder deep"
+            "model file name \(name.debugDescription) is not allowed: "
+                + "plain names ending in .json, .safetensors or .txt, at most one folder deep"
         case .duplicate(let name):
             "the model lists \(name.debugDescription) twice"
         case .tooLarge(let name):
-            "the model is too large at file \(name.debugDescription): the limit is \(WireLimits.modelBytes >> 30) GiB in all"
+            "the model is too large at file \(name.debugDescription): "
+                + "the limit is \(WireLimits.modelBytes >> 30) GiB in all"
         }
     }
 }

@@ -1,41 +1,75 @@
-/// What a worker says.
+public import Engine
+
+/// A message of a worker.
 public enum WorkerMessage: Sendable, Equatable {
     /// Begins a session.
     case hello(Hello)
-    /// The model is loaded, `credit` tasks may be sent.
-    case ready(credit: Int, model: ModelDigest)
-    /// The answer of a task, its CRC-32C, `seconds` of computing, and what the user should know of it, if anything;
-    /// gives one credit back. The sum is not checked here: who merges the answer does that, in the same pass in which
-    /// its values are.
-    case result(TaskID, seconds: Double, Frame, checksum: UInt32, note: String?)
-    /// Gives one credit back too.
+    /// A model that was to be prepared is here: tasks may name it.
+    case ready(model: ModelDigest, Precision)
+    /// A model that was to be prepared cannot be served by this worker, and why.
+    case unfit(model: ModelDigest, reason: String)
+    case result(TaskResult)
+    /// Gives one credit back, as a result does.
     case failure(TaskID, FailureKind)
+    /// The task waits for blobs that are not here; it keeps its credit.
+    case missing(TaskID, blobs: [BlobID])
     case heartbeat(Heartbeat)
-    /// Asks for bytes of a model file; `length` is at most `WireLimits.chunkBytes`.
-    case fetch(file: Int, offset: Int, length: Int)
+    /// Asks for bytes of a model's file; `length` is at most `WireLimits.chunkBytes`.
+    case fetch(ModelDigest, file: Int, offset: Int, length: Int)
     case leaving(reason: String)
+}
+
+/// The answer of a task; gives one credit back.
+public struct TaskResult: Sendable, Equatable {
+    public var task: TaskID
+    /// Seconds of computing.
+    public var seconds: Double
+    /// The bytes of each output.
+    public var outputs: [Frame]
+    /// CRC-32C of each output. Not checked here: who merges the answer does that, in the pass over the values that
+    /// looks whether they are numbers.
+    public var checksums: [UInt32]
+    /// A remark for the user, if there is one; one line.
+    public var note: String?
+
+    public init(task: TaskID, seconds: Double, outputs: [Frame], checksums: [UInt32], note: String? = nil) {
+        self.task = task
+        self.seconds = seconds
+        self.outputs = outputs
+        self.checksums = checksums
+        self.note = note
+    }
 }
 
 public struct Hello: Sendable, Hashable {
     /// Random, new for every session. The same session twice is the same hello, said again.
     public var session: UInt64
-    /// What the log calls the worker.
+    /// The worker's name in the log.
     public var name: String
     public var host: String
     /// Tiles computed at the same time.
     public var lanes: Int
     /// The kind of kernels, for example `avx512`: equal kinds give equal bytes.
     public var kernels: String
-    /// Of the machine.
+    /// Bytes of memory of the machine.
     public var memoryBytes: Int
+    /// Tasks that it may have unanswered.
+    public var credit: Int
+    /// Bytes that it keeps blobs in.
+    public var blobBytes: Int
 
-    public init(session: UInt64, name: String, host: String, lanes: Int, kernels: String, memoryBytes: Int) {
+    public init(
+        session: UInt64, name: String, host: String, lanes: Int, kernels: String, memoryBytes: Int, credit: Int,
+        blobBytes: Int
+    ) {
         self.session = session
         self.name = name
         self.host = host
         self.lanes = lanes
         self.kernels = kernels
         self.memoryBytes = memoryBytes
+        self.credit = credit
+        self.blobBytes = blobBytes
     }
 
     /// Whether a worker can be called so: in the log, on an allow-list and on the wire.
@@ -77,28 +111,33 @@ extension WorkerMessage {
         case .ready(let ready):
             try expect(1, of: frames, "ready")
             self = .ready(
-                credit: try bounded(ready.credit, "ready.credit", in: 1...WireLimits.credit),
-                model: try digest(ready.model, "ready.model"))
+                model: try digest(ready.model, "ready.model"),
+                try Precision(wire: ready.precision, "ready.precision"))
+        case .unfit(let unfit):
+            try expect(1, of: frames, "unfit")
+            self = .unfit(model: try digest(unfit.model, "unfit.model"), reason: cleaned(unfit.reason))
         case .result(let result):
-            try expect(2, of: frames, "result")
             guard result.hasTask else { throw .missing(field: "result.task") }
-            try expect(
-                bytes: bounded(result.bytes, "result.bytes", in: 0...WireLimits.tensorBytes), of: frames[1],
-                "the answer")
-            guard result.seconds.isFinite, result.seconds >= 0 else { throw .notFinite(field: "result.seconds") }
-            let note = try text(result.note, "result.note", limit: WireLimits.textBytes)
-            self = .result(
-                try TaskID(result.task), seconds: result.seconds, frames[1], checksum: result.crc32C,
-                note: note.isEmpty ? nil : note)
+            let task = try TaskID(result.task)
+            // Whoever waits for this answer has to know that it will not come.
+            do throws(WireError) { self = .result(try TaskResult(result, task, frames.dropFirst())) } catch {
+                throw .unreadableAnswer(task, error)
+            }
+        case .missing(let missing):
+            try expect(1, of: frames, "missing")
+            guard missing.hasTask else { throw .missing(field: "missing.task") }
+            _ = try bounded(missing.blobs.count, "missing.blobs", in: 1...TaskLimits.slots)
+            var blobs: [BlobID] = []
+            for blob in missing.blobs { blobs.append(try blobID(blob, "missing.blobs")) }
+            self = .missing(try TaskID(missing.task), blobs: blobs)
         case .failure(let failure):
-            try expect(1, of: frames, "failure")
             guard failure.hasTask else { throw .missing(field: "failure.task") }
             let task = try TaskID(failure.task)
-            switch failure.kind {
-            case .returned: self = .failure(task, .returned)
-            case .error(let error):
-                self = .failure(task, .error(try text(error, "failure.error", limit: WireLimits.textBytes)))
-            case nil: throw .missing(field: "failure.kind")
+            do throws(WireError) {
+                try expect(1, of: frames, "failure")
+                self = .failure(task, try FailureKind(failure.kind))
+            } catch {
+                throw .unreadableAnswer(task, error)
             }
         case .heartbeat(let heartbeat):
             try expect(1, of: frames, "heartbeat")
@@ -110,12 +149,13 @@ extension WorkerMessage {
         case .fetch(let fetch):
             try expect(1, of: frames, "fetch")
             self = .fetch(
+                try digest(fetch.model, "fetch.model"),
                 file: try bounded(fetch.file, "fetch.file", in: 0...WireLimits.modelFiles - 1),
                 offset: try bounded(fetch.offset, "fetch.offset", in: 0...WireLimits.modelBytes),
                 length: try bounded(fetch.length, "fetch.length", in: 1...WireLimits.chunkBytes))
         case .leaving(let leaving):
             try expect(1, of: frames, "leaving")
-            self = .leaving(reason: try text(leaving.reason, "leaving.reason", limit: WireLimits.textBytes))
+            self = .leaving(reason: cleaned(leaving.reason))
         case nil:
             throw .unknownMessage
         }
@@ -129,16 +169,19 @@ extension WorkerMessage {
         switch self {
         case .hello(let hello):
             header.hello = try hello.wire()
-        case .ready(let credit, let model):
-            header.ready.credit = try bounded32(credit, "ready.credit", in: 1...WireLimits.credit)
+        case .ready(let model, let precision):
             header.ready.model = .init(model.bytes)
-        case .result(let task, let seconds, let answer, let checksum, let note):
-            header.result.task = try task.wire()
-            header.result.seconds = try finite(seconds, "result.seconds")
-            header.result.bytes = UInt64(try bounded(answer.byteCount, "result.bytes", in: 0...WireLimits.tensorBytes))
-            header.result.crc32C = checksum
-            header.result.note = cleaned(note ?? "")
-            tensors = [answer]
+            header.ready.precision = precision.rawValue
+        case .unfit(let model, let reason):
+            header.unfit.model = .init(model.bytes)
+            header.unfit.reason = cleaned(reason)
+        case .result(let result):
+            header.result = try result.wire()
+            tensors = result.outputs
+        case .missing(let task, let blobs):
+            header.missing.task = try task.wire()
+            _ = try bounded(blobs.count, "missing.blobs", in: 1...TaskLimits.slots)
+            header.missing.blobs = blobs.map { .init($0.bytes) }
         case .failure(let task, let kind):
             header.failure.task = try task.wire()
             switch kind {
@@ -149,7 +192,8 @@ extension WorkerMessage {
             header.heartbeat.progress = heartbeat.progress
             _ = try bounded(heartbeat.running.count, "heartbeat.running", in: 0...WireLimits.lanes)
             for task in heartbeat.running { header.heartbeat.running.append(try task.wire()) }
-        case .fetch(let file, let offset, let length):
+        case .fetch(let model, let file, let offset, let length):
+            header.fetch.model = .init(model.bytes)
             header.fetch.file = try bounded32(file, "fetch.file", in: 0...WireLimits.modelFiles - 1)
             header.fetch.offset = UInt64(try bounded(offset, "fetch.offset", in: 0...WireLimits.modelBytes))
             header.fetch.length = try bounded32(length, "fetch.length", in: 1...WireLimits.chunkBytes)
@@ -157,6 +201,16 @@ extension WorkerMessage {
             header.leaving.reason = cleaned(reason)
         }
         return [try header.frame()] + tensors
+    }
+}
+
+extension FailureKind {
+    init(_ wire: Tilefarm_V1_Failure.OneOf_Kind?) throws(WireError) {
+        switch wire {
+        case .returned: self = .returned
+        case .error(let error): self = .error(cleaned(error))
+        case nil: throw .missing(field: "failure.kind")
+        }
     }
 }
 
@@ -168,7 +222,9 @@ extension Hello {
             host: try text(wire.host, "hello.host", limit: WireLimits.nameBytes),
             lanes: try bounded(wire.lanes, "hello.lanes", in: 1...WireLimits.lanes),
             kernels: try text(wire.kernels, "hello.kernels", limit: WireLimits.nameBytes),
-            memoryBytes: try bounded(wire.memoryBytes, "hello.memory_bytes", in: 0...Int.max))
+            memoryBytes: try bounded(wire.memoryBytes, "hello.memory_bytes", in: 0...Int.max),
+            credit: try bounded(wire.credit, "hello.credit", in: 1...WireLimits.credit),
+            blobBytes: try bounded(wire.blobBytes, "hello.blob_bytes", in: 0...Int.max))
     }
 
     func wire() throws(WireError) -> Tilefarm_V1_Hello {
@@ -179,6 +235,51 @@ extension Hello {
         wire.lanes = try bounded32(lanes, "hello.lanes", in: 1...WireLimits.lanes)
         wire.kernels = try text(kernels, "hello.kernels", limit: WireLimits.nameBytes)
         wire.memoryBytes = UInt64(try bounded(memoryBytes, "hello.memory_bytes", in: 0...Int.max))
+        wire.credit = try bounded32(credit, "hello.credit", in: 1...WireLimits.credit)
+        wire.blobBytes = UInt64(try bounded(blobBytes, "hello.blob_bytes", in: 0...Int.max))
+        return wire
+    }
+}
+
+extension TaskResult {
+    private static func duration(_ seconds: Double) throws(WireError) -> Double {
+        guard try finite(seconds, "result.seconds") >= 0 else {
+            throw .outOfRange(field: "result.seconds", value: "\(seconds)", allowed: "0 and above")
+        }
+        return seconds
+    }
+
+    init(_ wire: Tilefarm_V1_Result, _ task: TaskID, _ frames: ArraySlice<Frame>) throws(WireError) {
+        let seconds = try Self.duration(wire.seconds)
+        _ = try bounded(wire.outputs.count, "result.outputs", in: 1...TaskLimits.slots)
+        guard frames.count == wire.outputs.count else {
+            throw .partCount(message: "result", expected: wire.outputs.count + 1, found: frames.count + 1)
+        }
+        for (frame, output) in zip(frames, wire.outputs) {
+            let bytes = try bounded(output.bytes, "result.outputs.bytes", in: 0...TaskLimits.tensorBytes)
+            try expect(bytes: bytes, of: frame, "an output")
+        }
+        let note = cleaned(wire.note)
+        self.init(
+            task: task, seconds: seconds, outputs: Array(frames), checksums: wire.outputs.map(\.crc32C),
+            note: note.isEmpty ? nil : note)
+    }
+
+    func wire() throws(WireError) -> Tilefarm_V1_Result {
+        var wire = Tilefarm_V1_Result()
+        wire.task = try task.wire()
+        wire.seconds = try Self.duration(seconds)
+        wire.note = cleaned(note ?? "")
+        _ = try bounded(outputs.count, "result.outputs", in: 1...TaskLimits.slots)
+        guard checksums.count == outputs.count else {
+            throw .partCount(message: "checksums", expected: outputs.count, found: checksums.count)
+        }
+        for (frame, checksum) in zip(outputs, checksums) {
+            var output = Tilefarm_V1_Output()
+            output.bytes = UInt64(try bounded(frame.byteCount, "result.outputs.bytes", in: 0...TaskLimits.tensorBytes))
+            output.crc32C = checksum
+            wire.outputs.append(output)
+        }
         return wire
     }
 }

@@ -1,4 +1,3 @@
-internal import Crypto
 internal import Glibc
 
 /// A file of a model, open for reading.
@@ -37,16 +36,24 @@ final class ModelFile: Sendable {
     }
 
     func sha256() throws(ModelFileError) -> ContentDigest {
-        var hash = SHA256()
+        var hash = SHA256Hash()
         var offset = 0
         let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: min(max(size, 1), 1 << 20), alignment: 16)
         defer { piece.deallocate() }
         while offset < size {
             let part = UnsafeMutableRawBufferPointer(rebasing: piece[..<min(piece.count, size - offset)])
             try read(part, at: offset)
-            hash.update(bufferPointer: UnsafeRawBufferPointer(part))
+            hash.update(UnsafeRawBufferPointer(part))
             offset += part.count
         }
-        return ContentDigest(hash.finalize())
+        return hash.finish()
+    }
+}
+
+extension ContentDigest {
+    /// The digest of a whole file.
+    /// - Throws: `ModelFileError`.
+    public init(file path: String) throws {
+        self = try ModelFile(path: path).sha256()
     }
 }

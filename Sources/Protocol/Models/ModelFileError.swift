@@ -9,7 +9,7 @@ public enum ModelFileError: Error, Hashable, CustomStringConvertible {
     case noSuchBytes(file: Int, offset: Int, length: Int)
     /// A piece that was not asked for.
     case unexpectedPiece(file: Int, offset: Int, length: Int)
-    /// What arrived is not what the manifest names.
+    /// The bytes that arrived are not those that the manifest names.
     case damaged(file: String)
     case manifest(ManifestError)
 
@@ -18,9 +18,12 @@ public enum ModelFileError: Error, Hashable, CustomStringConvertible {
         case .unreadable(let path, let reason):
             "model file \(path) cannot be read: \(reason)"
         case .unwritable(let path, let reason):
-            "model cache \(path) cannot be written: \(reason); choose another folder with --cache"
+            "model cache \(path) cannot be written: \(reason); choose another folder for the cache"
         case .diskFull(let path, let needed, let free):
-            "model cache \(path) has \(free >> 20) MiB free, the model needs \(needed >> 20); make room or choose another folder with --cache"
+            """
+            model cache \(path) has \(free >> 20) MiB free, the model needs \(needed >> 20); make room or choose \
+            another folder for the cache
+            """
         case .changed(let path):
             "model file \(path) was changed after the job began; leave models alone while they are in use"
         case .noSuchBytes(let file, let offset, let length):

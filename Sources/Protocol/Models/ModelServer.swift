@@ -39,6 +39,6 @@ public final class ModelServer: Sendable {
         let bytes = try Frame(byteCount: length) { bytes throws(ModelFileError) in
             try files[file].read(bytes, at: offset)
         }
-        return .chunk(file: file, offset: offset, bytes)
+        return .chunk(manifest.digest, file: file, offset: offset, bytes)
     }
 }

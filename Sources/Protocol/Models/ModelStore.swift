@@ -1,4 +1,3 @@
-internal import Crypto
 public import Foundation
 internal import Glibc
 
@@ -62,7 +61,7 @@ public final class ModelDownload {
     private var awaited = (file: 0, offset: 0)
     private var outstanding = 0
     private var output: FileHandle?
-    private var hash = SHA256()
+    private var hash = SHA256Hash()
 
     /// Bytes that have arrived.
     public private(set) var receivedBytes = 0
@@ -100,13 +99,13 @@ public final class ModelDownload {
         try? FileManager.default.removeItem(at: temporary)
     }
 
-    /// What to ask the coordinator for now: call it at the start and after each piece.
+    /// Requests to the coordinator: call it at the start and after each piece.
     public func requests() -> [WorkerMessage] {
         var requests: [WorkerMessage] = []
         while outstanding < Self.window, manifest.files.indices.contains(asked.file) {
             let length = min(WireLimits.chunkBytes, manifest.files[asked.file].size - asked.offset)
             if length > 0 {
-                requests.append(.fetch(file: asked.file, offset: asked.offset, length: length))
+                requests.append(.fetch(manifest.digest, file: asked.file, offset: asked.offset, length: length))
                 outstanding += 1
                 asked.offset += length
             }
@@ -121,7 +120,7 @@ public final class ModelDownload {
         guard outstanding > 0, (file, offset) == awaited, manifest.files.indices.contains(file),
             bytes.byteCount == min(WireLimits.chunkBytes, manifest.files[file].size - offset)
         else { throw .unexpectedPiece(file: file, offset: offset, length: bytes.byteCount) }
-        bytes.withBytes { hash.update(bufferPointer: $0) }
+        bytes.withBytes { hash.update($0) }
         do {
             try output?.write(contentsOf: bytes.withBytes { Data($0) })
         } catch {
@@ -174,7 +173,7 @@ public final class ModelDownload {
                 throw .unwritable(path: store.folder.path, reason: String(cString: strerror(errno)))
             }
             output = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
-            hash = SHA256()
+            hash = SHA256Hash()
             if file.size > 0 { return }
             try closeFile()
             awaited = (awaited.file + 1, 0)
@@ -185,7 +184,7 @@ public final class ModelDownload {
         let file = manifest.files[awaited.file]
         try? output?.close()
         output = nil
-        guard ContentDigest(hash.finalize()) == file.sha256 else { throw .damaged(file: file.name) }
+        guard hash.finish() == file.sha256 else { throw .damaged(file: file.name) }
     }
 
     /// Downloads that a killed worker left.

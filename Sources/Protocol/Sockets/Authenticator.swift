@@ -14,7 +14,7 @@ final class Authenticator {
     private var stamp: Stamp?
     private var nextLook = ContinuousClock.now
 
-    /// What changes when a file is changed.
+    /// Facts of a file that change when it is changed.
     private struct Stamp: Equatable {
         var seconds: Int
         var nanoseconds: Int
@@ -31,7 +31,8 @@ final class Authenticator {
 
     /// Waits for a question, for `wakeup`, for the descriptor, or until the time is over.
     func wait(_ wakeup: Wakeup, _ descriptor: Int32, milliseconds: Int) {
-        do { _ = try socket.wait(wakeup, milliseconds: milliseconds, writable: false, descriptor: descriptor) } catch {
+        do { _ = try socket.wait(wakeup, milliseconds: milliseconds, writable: false, descriptors: [descriptor]) } catch
+        {
             usleep(10_000)
         }
     }
@@ -72,9 +73,12 @@ final class Authenticator {
             } else {
                 incidents.append(
                     Incident(
-                        address: text(3),
+                        address: Endpoint.plain(text(3)),
                         what:
-                            "has a key that is not on the allow-list; to let it in, add to \(keys.path): allow NAME \(key)"
+                            """
+                            has a key that is not on the allow-list; to let it in, add to \(keys.path): allow NAME \
+                            \(key)
+                            """
                     ))
             }
         case "NULL" where keys == nil:
@@ -87,7 +91,7 @@ final class Authenticator {
         for index in reply.indices where socket.send(reply[index], more: index + 1 < reply.count) != 0 { return }
     }
 
-    /// What a connection is known by: a key that takes another's name is somebody else. Names have no blanks.
+    /// The identity of a connection: a key that takes another's name is somebody else. Names have no blanks.
     static func user(_ name: String, _ key: PublicKey) -> String { "\(name) \(key)" }
 
     /// The name of a user.

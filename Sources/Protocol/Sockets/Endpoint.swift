@@ -4,8 +4,9 @@ internal import Glibc
 public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     public let description: String
 
-    /// - Parameter text: the host may be a name, an IPv4 address, an IPv6 address in brackets, or, to listen on, `*`;
-    ///   the port 1 to 65535 or, to listen on any free one, `*`.
+    /// - Parameter text: the host may be a name, which means every address that it has, an IPv4 address, an IPv6
+    ///   address in brackets, or, to listen on, an interface's name or `*`, which means all of both families; the port
+    ///   1 to 65535 or, to listen on any free one, `*`.
     public init(_ text: String) throws(SocketError) {
         guard let scheme = ["tcp://", "ipc://", "inproc://"].first(where: text.hasPrefix) else {
             throw .badEndpoint(text, reason: "it does not begin with tcp://")
@@ -43,8 +44,8 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     /// Whether only this machine reaches it: 127.0.0.0/8, ::1, localhost, and what is not TCP.
     public var isLoopback: Bool {
         guard let host else { return true }
-        if isIPv4Literal { return host.hasPrefix("127.") }
-        return host == "::1" || host == "localhost"
+        if isIPv4Address { return host.hasPrefix("127.") }
+        return isLocalhost || Self.bytes(host, AF_INET6) == [UInt8](repeating: 0, count: 15) + [1]
     }
 
     /// Whether it names one place to connect to, not `*`.
@@ -53,15 +54,25 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         return host != "*" && !description.hasSuffix(":*")
     }
 
-    /// ZeroMQ looks up IPv4 alone unless told otherwise, and told otherwise shows IPv4 addresses in IPv6 clothes.
-    var wantsIPv6: Bool {
-        guard let host else { return false }
-        return host != "*" && !isIPv4Literal && host != "localhost"
+    /// Whether libzmq has to be told of IPv6 before it is given the address: without that it knows IPv4 alone. With it,
+    /// `*` is every address of both families, or of IPv4 where the system has no other.
+    var wantsIPv6: Bool { host.map { $0 == "*" || $0.contains(":") } ?? false }
+
+    /// Whether the host is an address in figures.
+    var isAddress: Bool { isIPv4Address || host?.contains(":") == true }
+
+    var isLocalhost: Bool { host?.lowercased() == "localhost" }
+
+    private var isIPv4Address: Bool { host.map { Self.bytes($0, AF_INET) != nil } ?? false }
+
+    /// The bytes of an address in figures.
+    private static func bytes(_ text: Substring, _ family: Int32) -> [UInt8]? {
+        var bytes = [UInt8](repeating: 0, count: family == AF_INET ? 4 : 16)
+        return inet_pton(family, String(text), &bytes) == 1 ? bytes : nil
     }
 
-    private var isIPv4Literal: Bool {
-        guard let host else { return false }
-        var address = in_addr()
-        return inet_pton(AF_INET, String(host), &address) == 1
+    /// An IPv4 address as it is written, where a listener for both families has it in the clothes of the other.
+    static func plain(_ address: String) -> String {
+        address.hasPrefix("::ffff:") && address.contains(".") ? String(address.dropFirst(7)) : address
     }
 }

@@ -1,3 +1,4 @@
+public import Engine
 internal import CZeroMQ
 internal import Glibc
 
@@ -49,7 +50,7 @@ public final class RouterSocket {
     ///   - limits: of connections over TCP; other endpoints are for those who may reach them. One router of a context
     ///     can listen on TCP.
     public init(
-        _ context: SocketContext, bind endpoint: Endpoint, maximumFrameBytes: Int = WireLimits.tensorBytes,
+        _ context: SocketContext, bind endpoint: Endpoint, maximumFrameBytes: Int = TaskLimits.tensorBytes,
         lingerMilliseconds: Int = 1000, keys: CoordinatorKeys? = nil, limits: ConnectionLimits = ConnectionLimits()
     ) throws(SocketError) {
         socket = try Socket(
@@ -80,8 +81,22 @@ public final class RouterSocket {
         // not its default.
         try socket.set(ZMQ_ZAP_DOMAIN, Authenticator.domain)
         try socket.set(Authenticator.enforceDomain, Int32(1))
-        try socket.bind(endpoint)
-        self.endpoint = try socket.lastEndpoint()
+        self.endpoint = try listen(at: endpoint)
+    }
+
+    /// Listens at every address that the endpoint names.
+    /// - Returns: the endpoint with the port, which they have in common.
+    private func listen(at endpoint: Endpoint) throws(SocketError) -> String {
+        let addresses = endpoint.addresses(toListen: true)
+        guard addresses != [endpoint] else {
+            try socket.bind(endpoint)
+            let bound = try socket.lastEndpoint()
+            // As it was said: libzmq's words for it depend on the families that the machine has.
+            return endpoint.host == "*" ? endpoint.withPort(of: bound) : bound
+        }
+        let shared = try SharedPort(addresses, of: endpoint)
+        for address in shared.endpoints { try socket.bind(address) }
+        return endpoint.withPort(of: try socket.lastEndpoint())
     }
 
     /// The number that libzmq gives to a peer of our own, before there are others: it counts on from there.
@@ -102,9 +117,9 @@ public final class RouterSocket {
         return number
     }
 
-    /// What was sent is delivered as long as `lingerMilliseconds` allow. It is also the one way to stop listening:
-    /// `zmq_unbind` ends the connections too, and where one of them has read half of a message and is lost then, libzmq
-    /// aborts the process (its issue 3442).
+    /// Messages that were sent are delivered as long as `lingerMilliseconds` allow. It is also the one way to stop
+    /// listening: `zmq_unbind` ends the connections too, and where one of them has read half of a message and is lost
+    /// then, libzmq aborts the process (its issue 3442).
     deinit {
         // In this order: telling waits while nobody reads.
         socket.stopMonitor()

@@ -45,7 +45,7 @@ class Socket {
         let events =
             ZMQ_EVENT_CONNECTED | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
             | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
-            | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+            | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_CONNECT_RETRIED
         guard zmq_socket_monitor(handle, name, events) == 0 else { throw .last("zmq_socket_monitor") }
     }
 
@@ -148,27 +148,26 @@ class Socket {
         }
     }
 
-    /// What ZAP answered for the connection that a message came over.
+    /// ZAP's answer for the connection that a message came over.
     private static func user(_ message: inout zmq_msg_t) -> String? {
         guard let text = zmq_msg_gets(&message, "User-Id"), text.pointee != 0 else { return nil }
         return String(cString: text)
     }
 
-    /// - Parameter descriptor: one more thing to wait for, that is looked at by the caller.
-    func wait(_ wakeup: Wakeup?, milliseconds: Int?, writable: Bool, descriptor: Int32? = nil) throws(SocketError)
+    /// - Parameter descriptors: more things to wait for, that are looked at by the caller.
+    func wait(_ wakeup: Wakeup?, milliseconds: Int?, writable: Bool, descriptors: [Int32] = []) throws(SocketError)
         -> Readiness
     {
         var items = [
             zmq_pollitem_t(socket: handle, fd: 0, events: Int16(ZMQ_POLLIN | (writable ? ZMQ_POLLOUT : 0)), revents: 0)
         ]
-        for descriptor in [wakeup?.descriptor, descriptor] {
-            // A descriptor of -1 is passed over, as poll does.
-            items.append(
-                zmq_pollitem_t(
-                    socket: nil, fd: descriptor ?? -1, events: descriptor == nil ? 0 : Int16(ZMQ_POLLIN), revents: 0))
+        // A descriptor of -1 is passed over, as poll does.
+        for descriptor in [wakeup?.descriptor ?? -1] + descriptors {
+            items.append(zmq_pollitem_t(socket: nil, fd: descriptor, events: Int16(ZMQ_POLLIN), revents: 0))
         }
         let timeout = milliseconds.map { max(0, min($0, 3_600_000)) } ?? -1
-        guard zmq_poll(&items, descriptor != nil ? 3 : wakeup != nil ? 2 : 1, timeout) >= 0 else {
+        let count = descriptors.isEmpty && wakeup == nil ? 1 : items.count
+        guard zmq_poll(&items, Int32(count), timeout) >= 0 else {
             if zmq_errno() == EINTR { return Readiness(readable: false, writable: false, woken: false) }
             throw .last("zmq_poll")
         }
@@ -180,7 +179,7 @@ class Socket {
     }
 }
 
-/// What a wait ended with; all false when its time was over.
+/// The end of a wait; all false when its time was over.
 public struct Readiness: Sendable, Hashable {
     /// Messages can be received: receive until there is none.
     public var readable: Bool

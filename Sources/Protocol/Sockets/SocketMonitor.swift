@@ -1,15 +1,17 @@
 internal import CZeroMQ
 internal import Glibc
 
-/// What happens to a socket's connections, as libzmq tells it. The telling waits when nobody reads: read it often, and
+/// Events of a socket's connections, as libzmq tells them. The telling waits when nobody reads: read it often, and
 /// stop the telling (`Socket.stopMonitor`) before this is closed.
 final class SocketMonitor {
     enum Event {
         case connected(Int32)
+        /// This endpoint could not be connected to, or its connection is lost; it is tried again after a pause.
+        case retrying(String)
         case accepted(Int32)
         case disconnected(Int32)
         case handshakeSucceeded
-        /// Of the connection whose end comes next.
+        /// A failure of the connection whose end comes next.
         case handshakeFailed(HandshakeFailure)
     }
 
@@ -24,7 +26,7 @@ final class SocketMonitor {
     /// Becomes readable when there may be more, once all was read.
     func descriptor() throws(SocketError) -> Int32 { try socket.descriptor() }
 
-    /// What happened next, nil when nothing did.
+    /// The next event, nil when there is none.
     func next() throws(SocketError) -> Event? {
         while let (parts, _) = try socket.receive(limit: 2) {
             // "The first frame contains an event number (16 bits), and an event value (32 bits)", in the machine's
@@ -35,6 +37,9 @@ final class SocketMonitor {
             }
             switch event {
             case ZMQ_EVENT_CONNECTED: return .connected(value)
+            case ZMQ_EVENT_CONNECT_RETRIED:
+                // The second frame is the endpoint.
+                return .retrying(parts.count > 1 ? parts[1].withBytes { String(decoding: $0, as: UTF8.self) } : "")
             case ZMQ_EVENT_ACCEPTED: return .accepted(value)
             case ZMQ_EVENT_DISCONNECTED: return .disconnected(value)
             case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: return .handshakeSucceeded
@@ -60,8 +65,8 @@ public enum HandshakeFailure: Sendable, Hashable {
     case denied(Int)
     /// One side has keys and the other has none.
     case otherMechanism
-    /// What came cannot be opened with our keys.
+    /// The bytes that came cannot be opened with our keys.
     case cryptographic
-    /// What came is not ZMTP 3.
+    /// The bytes that came are not ZMTP 3.
     case protocolError
 }

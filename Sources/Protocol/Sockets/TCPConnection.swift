@@ -10,7 +10,8 @@ struct TCPConnection: Sendable {
     let cookie: UInt64
     /// The peer's IP address.
     let address: String
-    /// What counts as one place: an IPv4 address, or the /64 that a host of IPv6 may choose its addresses from.
+    /// The address that counts as one place: an IPv4 address, or the /64 that a host of IPv6 may choose its addresses
+    /// from.
     let place: String
 
     /// - Returns: nil when the descriptor is closed, or no TCP connection with a peer.
@@ -31,18 +32,17 @@ struct TCPConnection: Sendable {
         guard let name else { return nil }
         self.descriptor = descriptor
         self.cookie = cookie
-        self.address = name
-        let isMapped = name.hasPrefix("::ffff:")
+        self.address = Endpoint.plain(name)
         place =
-            address.ss_family != AF_INET6 || isMapped
-            ? name
+            address.ss_family != AF_INET6 || self.address != name
+            ? self.address
             : withUnsafeBytes(of: &address) {
                 // sockaddr_in6: family, port, flow, then the address.
                 $0[8..<16].map { String($0, radix: 16) }.joined(separator: ".") + "/64"
             }
     }
 
-    /// What the kernel has of the peer's stream; nil when the connection is closed.
+    /// The kernel's figures on the peer's stream; nil when the connection is closed.
     struct Traffic {
         /// Bytes received in order since the connection was made.
         var bytesReceived: UInt64

@@ -1,4 +1,4 @@
-/// What reads bytes that others have written. A fuzzer feeds each of them with inputs of its own making.
+/// Code that reads bytes which others have written. A fuzzer feeds each of them with inputs of its own making.
 enum FuzzTarget: String, CaseIterable, Sendable {
     case messages, safetensors, settings, png
 

@@ -2,8 +2,8 @@ import Engine
 import Foundation
 import Testing
 
-/// What the fuzzers have found worth keeping, read again: a short run of what `make fuzz` does for hours, without its
-/// eye on coverage.
+/// Inputs that the fuzzers have found worth keeping, read again: a short run of what `make fuzz` does for hours,
+/// without its eye on coverage.
 @Suite("Fuzzing", .serialized)
 struct CorpusTests {
     private static let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
@@ -22,6 +22,18 @@ struct CorpusTests {
         let inputs = try Self.inputs(target)
         try #require(inputs.count > 10)
         for (name, bytes) in inputs { #expect(throws: Never.self, "\(name)") { try target.read(bytes) } }
+    }
+
+    @Test("the seeds that stand for messages are messages")
+    func seeds() throws {
+        // What they show is that they are refused.
+        let refused: Set = [
+            "worker-frame-missing", "worker-previous", "coordinator-element", "coordinator-unknown",
+            "coordinator-source",
+        ]
+        let seeds = try Self.inputs(.messages).filter { $0.name.contains("-") }
+        #expect(seeds.count >= 40)
+        for (name, bytes) in seeds { #expect(try readMessage(bytes) == !refused.contains(name), "\(name)") }
     }
 
     @Test("so are twenty thousand inputs that differ from them a little", arguments: FuzzTarget.allCases)

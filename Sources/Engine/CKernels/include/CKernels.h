@@ -75,7 +75,7 @@ void tf_scale_shift(tf_isa isa, const float *data, size_t pixels, int channels, 
 /// Each row: exp(scale * (x - max)) / sum, in place.
 void tf_softmax(tf_isa isa, float *data, size_t rows, size_t columns, size_t stride, float scale);
 
-/// What bytes are.
+/// Types of the numbers that bytes are.
 typedef enum { TF_BYTES = 0, TF_FLOATS = 1, TF_DOUBLES = 2, TF_HALVES = 3 } tf_elements;
 /// CRC-32C of the bytes, and in the same pass whether no element is infinite or not a number.
 uint32_t tf_checksum(tf_isa isa, const void *data, size_t count, tf_elements kind, int *finite);

@@ -31,7 +31,7 @@ public struct Moments: Sendable, Hashable {
     }
 }
 
-/// What is added to the model's raw prediction.
+/// Terms that are added to the model's raw prediction.
 public enum Guidance {
     /// Classifier-free guidance, Ho and Salimans 2022 (arXiv 2207.12598) in the form of diffusers: negative + scale
     /// (positive - negative).

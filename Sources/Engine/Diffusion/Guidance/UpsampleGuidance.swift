@@ -34,8 +34,8 @@ public struct UpsampleGuidance: Sendable, Hashable {
         alphaCumprod + (1 - alphaCumprod) / Double(factor * factor)
     }
 
-    /// What the model reads beside the sample: the sample averaged over blocks of m x m and brought back to the power
-    /// of a sample.
+    /// The model's second input beside the sample: the sample averaged over blocks of m x m and brought back to the
+    /// power of a sample.
     /// - Parameters:
     ///   - sample: (height * m) x (width * m) x channels
     ///   - lowInput: height x width x channels
