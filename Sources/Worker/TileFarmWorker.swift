@@ -3,9 +3,8 @@ import Engine
 import Foundation
 import Logging
 import Protocol
-import ServiceLifecycle
 
-struct TileFarmWorker: AsyncParsableCommand {
+struct TileFarmWorker: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tilefarm-worker",
         abstract: "Computes tiles for a tilefarm coordinator until it is told to stop.",
@@ -105,7 +104,7 @@ struct TileFarmWorker: AsyncParsableCommand {
         }
     }
 
-    func run() async throws {
+    func run() throws {
         let logger = Logger(label: "tilefarm-worker") { [logFormat, logLevel] label in
             var handler = FarmLogHandler(label: label, format: logFormat)
             handler.logLevel = logLevel
@@ -132,19 +131,12 @@ struct TileFarmWorker: AsyncParsableCommand {
             return try Self.end(EchoSwarm(connections: connections, settings: settings, logger: logger).run())
         }
 
-        let service = WorkerService(link: try FarmLink(settings, logger: logger))
-        let group = ServiceGroup(
-            configuration: .init(
-                services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
-                logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() }))
+        let link = try FarmLink(settings, logger: logger)
         try TerminationSignals.watch { signal, count in
             guard count == 1 else { _exit(130) }
-            service.link.drain(reason: signal)
-            Task { await group.triggerGracefulShutdown() }
+            link.drain(reason: signal)
         }
-        try await group.run()
-
-        try Self.end(service.ending.withLock { $0 })
+        try Self.end(link.run())
     }
 
     /// Throws an ending that ends the process with another code than 0.
@@ -174,16 +166,16 @@ extension FarmLogHandler.Format: ExpressibleByArgument {}
 
 @main
 enum Main {
-    static func main() async {
+    static func main() {
         // OpenBLAS chooses its kernels when it is loaded, which is before this line: a better choice needs a new start.
         KernelEnvironment.reexecIfNeeded()
         TerminationSignals.block()
-        await run()
+        run()
     }
 
-    private static func run() async {
+    private static func run() {
         do {
-            try await TileFarmWorker.parse().run()
+            try TileFarmWorker.parse().run()
         } catch {
             switch TileFarmWorker.exitCode(for: error) {
             case .success:

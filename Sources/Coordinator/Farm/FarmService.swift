@@ -2,11 +2,10 @@ import Engine
 import Foundation
 import Logging
 import Protocol
-import ServiceLifecycle
 import Synchronization
 
-/// A farm and its job as a service: they run on a thread of their own, because sockets belong to threads.
-final class FarmService: Service {
+/// A farm and its job: they run on a thread of their own, because sockets belong to threads.
+final class FarmService: Sendable {
     struct JobSettings: Sendable {
         var id: UInt64
         var plan: JobPlan
@@ -31,23 +30,18 @@ final class FarmService: Service {
         self.logger = logger
     }
 
-    /// Errors are kept for `summary()`: the group shall end gracefully, so that local workers are stopped, whatever
-    /// happened.
-    func run() async throws {
-        await withGracefulShutdownHandler {
-            await withCheckedContinuation { continuation in
-                let work: @Sendable () -> Void = { [self] in
-                    let result = Result { try render() }
-                    outcome.withLock { $0 = result }
-                    continuation.resume()
-                }
-                do { _ = try OSThread(name: "farm", work) } catch {
-                    outcome.withLock { $0 = .failure(error) }
-                    continuation.resume()
-                }
+    /// Errors are kept for `summary()`, so that local workers are stopped first, whatever happened.
+    func run() async {
+        await withCheckedContinuation { continuation in
+            let work: @Sendable () -> Void = { [self] in
+                let result = Result { try render() }
+                outcome.withLock { $0 = result }
+                continuation.resume()
             }
-        } onGracefulShutdown: { [stop] in
-            stop.stop(.cancelled)
+            do { _ = try OSThread(name: "farm", work) } catch {
+                outcome.withLock { $0 = .failure(error) }
+                continuation.resume()
+            }
         }
     }
 

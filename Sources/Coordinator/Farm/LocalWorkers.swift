@@ -1,11 +1,10 @@
 import Foundation
 import Logging
-import ServiceLifecycle
 import Synchronization
 
 /// Worker processes on this machine, started for one job and ended with it. One that dies, or is stuck, is replaced, a
 /// few times.
-final class LocalWorkers: Service {
+final class LocalWorkers: Sendable {
     /// Deaths in a row, without a tile done in between, after which something is wrong with the workers themselves.
     static let patience = 3
     /// For leaving by themselves when the job is over; what they are still at is of no use to anybody.
@@ -48,11 +47,8 @@ final class LocalWorkers: Service {
         self.failed = failed
     }
 
-    func run() async throws {
+    func start() {
         for index in lanes.indices { start(index) }
-        // Stops at shutdown, graceful or not.
-        try? await gracefulShutdown()
-        stop()
     }
 
     /// A tile was done: whatever died before is forgiven.
@@ -119,7 +115,8 @@ final class LocalWorkers: Service {
         }
     }
 
-    private func stop() {
+    /// Returns when every worker has ended: by itself, or killed after `secondsToLeave`.
+    func stop() {
         let running = state.withLock { state in
             state.isOver = true
             return state.running.values.map(\.process)

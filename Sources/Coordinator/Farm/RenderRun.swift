@@ -2,7 +2,6 @@ import Engine
 import Foundation
 import Logging
 import Protocol
-import ServiceLifecycle
 
 /// A request from its plan to its output, on a farm that serves it alone.
 package struct RenderRun {
@@ -129,11 +128,6 @@ package struct RenderRun {
                 id: present.job, plan: plan, input: input, storage: place.storage, model: server,
                 checkpointSeconds: settings.checkpointSeconds ?? 600, output: request.output),
             stop: stop, logger: logger)
-        let services: [any Service] = (local.map { [$0] } ?? []) + [service]
-        let group = ServiceGroup(
-            configuration: .init(
-                services: services.map { .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup) },
-                logger: Logger(label: "services") { _ in SwiftLogNoOpLogHandler() }))
         if endsAtSignals {
             try TerminationSignals.watch { name, count in
                 if count > 1 {
@@ -144,7 +138,9 @@ package struct RenderRun {
                 stop.stop(.cancelled)
             }
         }
-        try await group.run()
+        local?.start()
+        await service.run()
+        local?.stop()
         let summary = try service.summary(folder: folder?.url.path)
         do { try folder?.finish(present) } catch {
             logger.warning(
