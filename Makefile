@@ -24,8 +24,7 @@ lint:
 
 # By name: a build of everything would compile the plugins and tools of the packages too.
 build: setup
-	swift build -c release --product tilefarm
-	swift build -c release --product tilefarm-worker
+	swift build -c release --target Programs
 
 demo: build
 	@mkdir -p demo

@@ -60,6 +60,8 @@ let package = Package(
             ],
             path: "Sources/Worker"
         ),
+        // Both programs under one name, so that one build makes them side by side, and nothing else.
+        .target(name: "Programs", dependencies: ["Coordinator", "Worker"], path: "Sources/Programs"),
         .testTarget(name: "EngineTests", dependencies: ["Engine"], resources: [.copy("Cases")]),
         .testTarget(
             name: "ProtocolTests",
