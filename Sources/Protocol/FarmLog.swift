@@ -5,7 +5,7 @@ import Synchronization
 /// Writes one line per event to standard error: `12:04:31 worker joined job=7 worker=n3 lanes=8`, or the same facts as
 /// a JSON object.
 ///
-/// The log is a user interface: keys stand in a fixed order (`job worker stage step tiles done rate elapsed eta ...`,
+/// The log is a user interface: keys stand in a fixed order (`job worker stage pass step tiles done rate elapsed eta ...`,
 /// then the others by name), so that the eye finds them in the same place in every line.
 public struct FarmLogHandler: LogHandler {
     public enum Format: String, Sendable, CaseIterable {

@@ -75,7 +75,7 @@ struct PlanCommand: ParsableCommand {
             pipeline.passes.reduce(0) { $0 + Double($1.taskCount) * $1.cost } / cost * measured.secondsPerTile
         line(
             "time",
-            "about \(ProgressLine.clock(seconds / Double(lanes))) on \(lanes) lanes like this machine's "
+            "about \(Clock.text(seconds / Double(lanes))) on \(lanes) lanes like this machine's "
                 + "(\(String(format: "%.1f", measured.secondsPerTile * 1000)) ms a tile and lane, \(measured.kernels))")
     }
 

@@ -59,7 +59,7 @@ package struct ProgressLine {
         let span = now.elapsed - (history.first?.elapsed ?? now.elapsed)
         let rate = span > 0 ? Double(now.done - (history.first?.done ?? 0)) / span : 0
         let pace = span > 0 ? (now.fraction - (history.first?.fraction ?? 0)) / span : 0
-        let eta = pace > 0 ? Self.clock((1 - now.fraction) / pace) : "?"
+        let eta = pace > 0 ? Clock.text((1 - now.fraction) / pace) : "?"
         let percent = String(format: "%.1f%%", 100 * now.fraction)
 
         // Local workers come by themselves, once they have looked through the model's files.
@@ -91,17 +91,10 @@ package struct ProgressLine {
                 metadata: [
                     "job": "\(job)", "stage": "\(pipeline.stage(of: number) + 1)/\(pipeline.stages.count)",
                     "pass": "\(pass.name)", "step": "\(step)", "tiles": "\(now.done)/\(total)", "done": "\(percent)",
-                    "rate": "\(String(format: "%.1f", rate))/s", "elapsed": "\(Self.clock(now.elapsed))",
+                    "rate": "\(String(format: "%.1f", rate))/s", "elapsed": "\(Clock.text(now.elapsed))",
                     "eta": "\(eta)", "workers": "\(now.workers)", "inflight": "\(now.inFlight)",
                     "retried": "\(now.retried)", "copies": "\(now.copies)", "slowest": "\(now.slowest ?? "-")",
                 ])
         }
-    }
-
-    /// 42s, 4m12s, 3h05m.
-    static func clock(_ seconds: Double) -> String {
-        let total = Int(max(0, min(seconds.isFinite ? seconds : 0, 1e9)).rounded())
-        if total >= 3600 { return "\(total / 3600)h" + String(format: "%02dm", total / 60 % 60) }
-        return total >= 60 ? "\(total / 60)m" + String(format: "%02ds", total % 60) : "\(total)s"
     }
 }

@@ -74,7 +74,7 @@ final class Checkpointer {
         state = .writing
         let (folder, logger, progress, before) = (folder, logger, progress, thread)
         let start = Clock.now + (isLast ? min(interval, Self.lastPause) : 0)
-        let next = "in \(ProgressLine.clock(interval))"
+        let next = "in \(Clock.text(interval))"
         do {
             thread = try OSThread(name: "checkpoint") {
                 before?.join()
