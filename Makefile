@@ -7,8 +7,6 @@
 
 PACKAGES = libopenblas-dev libpng-dev libssl-dev libzmq3-dev
 BIN = .build/release
-# Line tables alone: what a backtrace needs, and a twentieth less to compile than whole debug information.
-BUILD = swift build -c release -Xswiftc -gline-tables-only
 
 # Debian's packages, installed only where one is missing, so that later runs need neither root nor network.
 setup:
@@ -26,7 +24,7 @@ lint:
 
 # By name: a build of everything would compile the plugins and tools of the packages too.
 build: setup
-	$(BUILD) --target Programs
+	swift build -c release --target Programs
 
 demo: build
 	@mkdir -p demo
@@ -35,14 +33,14 @@ demo: build
 
 # Release builds are tested: what is run is what was tested.
 test: setup lint
-	$(BUILD) --build-tests
+	swift build -c release --build-tests
 	swift test -c release --skip-build
 
 bench: build
 	@python3 Benchmarks/bench.py
 
 soak: setup
-	$(BUILD) --build-tests
+	swift build -c release --build-tests
 	TILEFARM_SOAK=1 TILEFARM_SOAK_MODEL=$(MODEL) swift test -c release --skip-build --filter Soak
 
 # A build of its own, with libFuzzer, the address sanitizer and the toolchain's linker: gold fails on its debug information.
